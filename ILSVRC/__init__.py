@@ -1,0 +1,1 @@
+"""BAS on ILSVRC (ImageNet-1k)."""

@@ -1,0 +1,1 @@
+"""What both data sets share: the BAS model, losses, localization, metrics, data and training engine."""

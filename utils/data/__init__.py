@@ -1,0 +1,1 @@
+"""Reading pictures, splits of a data set, transforms and loaders."""

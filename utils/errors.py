@@ -1,0 +1,42 @@
+"""Errors that a person reads: one sentence, no traceback, a defined exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+
+class UserError(Exception):
+    """Something failed that the user can mend; the message names the file or option and the mend (exit code 1)."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The command was called with options that cannot work (exit code 2, as argparse's own errors)."""
+
+    exit_code = 2
+
+
+def run_command(main: Callable[[], None]) -> int:
+    """Runs a command line's `main` and turns the failures that a user can mend into one sentence.
+
+    Args:
+        main: the command, without arguments.
+
+    Returns:
+        The process's exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
+    """
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        # Disk full, no permission, vanished files: the system's own words name the file.
+        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

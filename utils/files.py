@@ -1,0 +1,41 @@
+"""Files are written under a temporary name and renamed, so that a crash or a full disk never leaves half a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from utils.errors import UserError
+
+
+def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
+    """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
+
+    Args:
+        path: the file to make; its folder is created, an older file of that name is replaced as a whole.
+        write: receives the temporary path (same suffix as `path`) and writes the content there.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: the file cannot be written (no permission, disk full); an older `path` is left as it was.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(temporary)
+        os.replace(temporary, path)
+    except (OSError, RuntimeError) as error:
+        # torch.save reports a full disk as a RuntimeError.
+        raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Writes UTF-8 text by write-then-rename; see :func:`write_atomically`."""
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

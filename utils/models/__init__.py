@@ -1,0 +1,1 @@
+"""BAS models: the shared pipeline (generator, activation map constraint) and the four backbones."""
