@@ -1,0 +1,38 @@
+"""BAS models for CUB-200-2011: `build` a model, look up its `recipe` and the `published` result by backbone name."""
+
+from types import ModuleType
+
+from CUB.Model import inception, mobilenet, resnet, vgg
+from utils.models.bas import BAS
+from utils.models.recipe import Published, Recipe
+from utils.models.registry import find_backbone
+
+BACKBONES: dict[str, ModuleType] = {"vgg": vgg, "mobilenet": mobilenet, "resnet": resnet, "inception": inception}
+
+
+def build(arch: str, num_classes: int | None = None, final_relu: bool = True) -> BAS:
+    """Builds a BAS model with random weights and the published state-dict keys; nothing is downloaded.
+
+    Args:
+        arch: `vgg`, `mobilenet`, `resnet` or `inception`.
+        num_classes: K; the data set's own count when not given.
+        final_relu: whether the class maps end in a ReLU (CVPR, default) or not (IJCV).
+
+    Returns:
+        The model in training mode, on the CPU.
+
+    Raises:
+        UsageError: no such backbone.
+    """
+    backbone = find_backbone(BACKBONES, arch)
+    return backbone.build(num_classes or backbone.NUM_CLASSES, final_relu)
+
+
+def recipe(arch: str) -> Recipe:
+    """The authors' settings for `arch` on CUB-200-2011; UsageError if there is no such backbone."""
+    return find_backbone(BACKBONES, arch).RECIPE
+
+
+def published(arch: str) -> Published:
+    """The paper's result of `arch` on CUB-200-2011; UsageError if there is no such backbone."""
+    return find_backbone(BACKBONES, arch).PUBLISHED

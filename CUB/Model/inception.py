@@ -1,0 +1,27 @@
+"""InceptionV3 on CUB-200-2011: recipe, published result, and the stages from picture to maps."""
+
+from CUB.Model.recipe import NUM_CLASSES, cub_recipe
+from utils.models.inception import InceptionV3
+from utils.models.recipe import Published
+
+RECIPE = cub_recipe(arch="inception", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
+PUBLISHED = Published(top1_loc=73.29, top5_loc=86.31, gt_known_loc=92.24)
+HEAD_NAME = "classifier"  # the classifier head in the released checkpoint
+
+# Layer -> output (channels, height, width) for a 224 x 224 picture.
+STAGES = {
+    "Conv2d_2b_3x3": (64, 110, 110),
+    "Conv2d_4a_3x3": (192, 54, 54),
+    "Mixed_5d": (288, 28, 28),
+    "Mixed_6a": (768, 28, 28),
+    "Mixed_6e": (768, 28, 28),  # F: f1 ends here
+    "Mixed_7a": (1280, 14, 14),
+    "Mixed_7c": (2048, 14, 14),
+    "classifier": (200, 14, 14),  # class maps A
+    "classifier_loc": (200, 28, 28),  # the generator on F, one foreground map a class
+}
+
+
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> InceptionV3:
+    """Builds the model with random weights; arguments as for :class:`utils.models.inception.InceptionV3`."""
+    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu)

@@ -1,0 +1,18 @@
+"""What the four ILSVRC recipes share (paper section 4.1 and the authors' ILSVRC code)."""
+
+from functools import partial
+
+from utils.models.recipe import Recipe
+
+NUM_CLASSES = 1000
+
+ilsvrc_recipe = partial(
+    Recipe,
+    dataset="ILSVRC",
+    num_classes=NUM_CLASSES,
+    zero_ratio_at_equality=False,
+    epochs=9,
+    lr_steps=(3, 6),
+    batch_size=128,  # 4 GPUs x 32 in the authors' runs, batch statistics per GPU
+    seed=2,
+)

@@ -1,0 +1,25 @@
+"""VGG16 on ILSVRC: recipe, published result, and the stages from picture to maps."""
+
+from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
+from utils.models.recipe import Published
+from utils.models.vgg import VGG16
+
+RECIPE = ilsvrc_recipe(arch="vgg", frg_weight=0.05, area_weight=1.0, threshold=0.5, top_k=1)
+PUBLISHED = Published(top1_loc=52.96, top5_loc=65.41, gt_known_loc=69.64)
+HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
+
+# Layer -> output (channels, height, width) for a 224 x 224 picture.
+STAGES = {
+    "conv1_2": (64, 224, 224),
+    "conv2_2": (128, 112, 112),
+    "conv3_3": (256, 56, 56),
+    "conv4_3": (512, 28, 28),  # F: f1 ends here
+    "conv5_3": (512, 14, 14),
+    "classifier_cls": (1000, 14, 14),  # class maps A
+    "classifier_loc": (1000, 28, 28),  # the generator on F, one foreground map a class
+}
+
+
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> VGG16:
+    """Builds the model with random weights; arguments as for :class:`utils.models.vgg.VGG16`."""
+    return VGG16(num_classes, head_name=HEAD_NAME, final_relu=final_relu)

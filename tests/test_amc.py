@@ -1,0 +1,219 @@
+"""The activation map constraint against a naive one: per-sample loop, all K channels, deep-copied f2."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import CUB.Model
+import ILSVRC.Model
+from utils.losses import BASLosses, background_activation_ratio, bas_losses
+from utils.models.bas import BAS, call_frozen, convolve_selected
+
+
+class TinyBAS(BAS):
+    """A small random net with batch normalisation in both halves, f2 halving the map."""
+
+    arch = "tiny"
+
+    def __init__(self, num_classes: int = 5, final_relu: bool = True) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
+        self.tail = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.add_heads(6, 8, num_classes, "classifier_cls", final_relu)
+        # The published head is 1024 wide; a narrow one of the same structure keeps the tests quick.
+        self.head[0], self.head[2] = nn.Conv2d(8, 12, 3, padding=1), nn.Conv2d(12, 10, 3, padding=1)
+        self.head[4] = nn.Conv2d(10, num_classes, 1)
+
+    def f1(self, images: Tensor) -> Tensor:
+        return self.stem(images)
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        return (self.tail,)
+
+
+def naive_losses(model: TinyBAS, images: Tensor, labels: Tensor, recipe) -> BASLosses:
+    """The paper's section 3.3, read literally."""
+    features = model.stem(images)
+    all_maps = model.classifier_loc(features)
+    foreground = torch.stack([all_maps[i, label] for i, label in enumerate(labels.tolist())]).unsqueeze(1)
+    class_maps = model.head(model.tail(features))
+    logits = F.adaptive_avg_pool2d(class_maps, 1).flatten(1)
+    masked = F.adaptive_avg_pool2d(class_maps * F.avg_pool2d(foreground, 2), 1).flatten(1)
+
+    frozen_tail, frozen_head = copy.deepcopy(model.tail), copy.deepcopy(model.head)
+    for parameter in [*frozen_tail.parameters(), *frozen_head.parameters()]:
+        parameter.requires_grad_(False)
+    background_maps = frozen_head(frozen_tail(features.detach() * (1 - foreground)))
+    ratios = []
+    for i, label in enumerate(labels.tolist()):
+        whole, background = logits[i, label].detach(), background_maps[i, label].mean()
+        more = background >= whole if recipe.zero_ratio_at_equality else background > whole
+        ratios.append(torch.zeros(()).to(background) if more else background / (whole + 1e-8))
+    cls = -torch.stack([logits[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
+    frg = -torch.stack([masked[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
+    bas, area = torch.stack(ratios).mean(), foreground.mean()
+    return BASLosses(cls, frg, bas, area, cls + recipe.frg_weight * frg + bas + recipe.area_weight * area)
+
+
+@pytest.mark.parametrize("recipe", [CUB.Model.recipe("resnet"), ILSVRC.Model.recipe("vgg")], ids=["CUB", "ILSVRC"])
+@pytest.mark.parametrize("final_relu", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("seed", range(5))
+def test_agrees_with_the_naive_constraint(recipe, final_relu: bool, training: bool, seed: int) -> None:
+    """Values of all losses, gradients of all parameters, and running statistics, in float64."""
+    torch.manual_seed(seed)
+    model = TinyBAS(final_relu=final_relu).double().train(training)
+    # The class maps' biases keep the logits away from 0, where the final ReLU would hide errors.
+    nn.init.uniform_(model.head[4].bias, 0.0, 0.3)
+    naive = copy.deepcopy(model)
+    images, labels = torch.randn(7, 3, 16, 24, dtype=torch.float64), torch.randint(0, 5, (7,))
+
+    losses = bas_losses(model(images, labels), labels, recipe)
+    expected = naive_losses(naive, images, labels, recipe)
+    for name in BASLosses._fields:
+        torch.testing.assert_close(getattr(losses, name), getattr(expected, name), rtol=1e-10, atol=1e-12)
+
+    losses.total.backward()
+    expected.total.backward()
+    for (name, ours), theirs in zip(model.named_parameters(), naive.parameters(), strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-12, msg=name)
+    for ours, theirs in zip(model.buffers(), naive.buffers(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-12)
+
+
+def test_bas_loss_spares_the_classifier() -> None:
+    """L_bas trains the generator (and f1 only through it): nothing of f2 and the classifier head moves."""
+    torch.manual_seed(0)
+    model = TinyBAS()
+    nn.init.uniform_(model.head[4].bias, 0.5, 1.0)
+    labels = torch.randint(0, 5, (6,))
+    bas_losses(model(torch.randn(6, 3, 16, 16), labels), labels, CUB.Model.recipe("vgg")).bas.backward()
+    reached = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert {"classifier_loc.0.weight", "classifier_loc.0.bias"} <= reached
+    assert not {name for name in reached if name.startswith(("tail", "classifier_cls"))}
+
+
+def test_ratio_beyond_one_is_a_constant() -> None:
+    """S_bg above S gives 0 without gradient; at equality the data sets differ; below, the gradient is 1 / S."""
+    activation = torch.tensor([2.0, 2.0, 2.0, 0.0], requires_grad=True)
+    background = torch.tensor([1.0, 2.0, 3.0, 0.0], requires_grad=True)
+    for zero_at_equality, expected, slopes in (
+        (True, [0.5, 0, 0, 0], [0.5, 0, 0]),
+        (False, [0.5, 1, 0, 0], [0.5, 0.5, 0]),
+    ):
+        ratio = background_activation_ratio(activation, background, zero_at_equality)
+        assert ratio.tolist() == pytest.approx(expected)
+        (gradient,) = torch.autograd.grad(ratio.sum(), background)
+        assert gradient[:3].tolist() == pytest.approx(slopes)
+        assert not torch.autograd.grad(
+            background_activation_ratio(activation, background, zero_at_equality).sum(), activation, allow_unused=True
+        )[0]
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize(("height", "width", "size"), [(28, 28, 3), (7, 12, 3), (5, 4, 1), (1, 1, 3)])
+def test_selected_channels_equal_the_full_convolution(height: int, width: int, size: int, memory_format) -> None:
+    """Values and all gradients of choosing channels before the convolution and after it."""
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(10, 9, size, padding=size // 2).double()
+    features = torch.randn(4, 10, height, width, dtype=torch.float64).to(memory_format=memory_format).requires_grad_()
+    classes = torch.randint(0, 9, (4, 3))  # repeated classes: their gradients add up
+    weights = torch.randn(4, 3, height, width, dtype=torch.float64)
+
+    selected = convolve_selected(features, convolution.weight[classes], convolution.bias[classes])
+    full = convolution(features)[torch.arange(4)[:, None], classes]
+    torch.testing.assert_close(selected, full, rtol=1e-12, atol=1e-12)
+    inputs = [features, convolution.weight, convolution.bias]
+    for ours, theirs in zip(
+        torch.autograd.grad((selected * weights).sum(), inputs),
+        torch.autograd.grad((full * weights).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+def test_frozen_call_leaves_the_module_alone() -> None:
+    """No weight gradient, no moved running statistics, the same output as the module itself."""
+    module = nn.Sequential(nn.Conv2d(2, 3, 3), nn.BatchNorm2d(3)).train()
+    before = copy.deepcopy(module.state_dict())
+    inputs = torch.randn(4, 2, 6, 6, requires_grad=True)
+    output = call_frozen(module, inputs)
+    output.square().sum().backward()
+    assert inputs.grad.abs().sum() > 0
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in module.parameters())
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    torch.testing.assert_close(module(inputs), output)
+
+
+def test_top_k_fusion() -> None:
+    """k = 1 takes the label's map or the predicted class's; 1 < k < K the best classes' mean; k >= K all classes."""
+    torch.manual_seed(1)
+    model = TinyBAS(final_relu=False).eval()
+    images, labels = torch.randn(3, 3, 16, 16), torch.tensor([4, 0, 2])
+    with torch.no_grad():
+        maps = model.classifier_loc(model.stem(images))
+    logits, predicted = model.localize(images, top_k=1)
+    rows = torch.arange(3)
+    torch.testing.assert_close(predicted[:, 0], maps[rows, logits.argmax(1)])
+    torch.testing.assert_close(model.localize(images, top_k=1, labels=labels)[1][:, 0], maps[rows, labels])
+    best = logits.topk(3).indices
+    expected = torch.stack([maps[i, best[i]].mean(0) for i in range(3)])
+    # Labels never enter the fusion of several classes.
+    torch.testing.assert_close(model.localize(images, top_k=3, labels=labels)[1][:, 0], expected)
+    for top_k in (5, 200):
+        torch.testing.assert_close(model.localize(images, top_k=top_k)[1][:, 0], maps.mean(1))
+
+
+def test_ten_crops_in_one_pass_equal_separate_passes() -> None:
+    """Scores of each crop and the map of the chosen one."""
+    torch.manual_seed(2)
+    model = TinyBAS().eval()
+    crops, labels = torch.randn(2, 10, 3, 16, 16), torch.tensor([1, 3])
+    result = model.localize_crops(crops, map_crop=4, top_k=2, labels=labels)
+    for index in range(10):
+        logits, foreground_map = model.localize(crops[:, index], top_k=2)
+        torch.testing.assert_close(result.logits[:, index], logits)
+        if index == 4:
+            torch.testing.assert_close(result.foreground_map, foreground_map)
+            class_maps = model.f2(model.f1(crops[:, index]))
+            torch.testing.assert_close(result.class_map[:, 0], class_maps[torch.arange(2), labels])
+
+
+@pytest.mark.parametrize("arch", ["vgg", "mobilenet", "resnet", "inception"])
+def test_other_sizes_and_class_counts(arch: str) -> None:
+    """Nothing is tied to 224 pixels, 28 x 28 or 200 classes; channels-last gives the same numbers."""
+    torch.manual_seed(0)
+    model = CUB.Model.build(arch, num_classes=7).eval()
+    images, labels = torch.randn(2, 3, 96, 128), torch.tensor([6, 0])
+    with torch.no_grad():
+        output = model(images, labels)
+        assert output.logits.shape == output.masked_logits.shape == (2, 7)
+        assert output.foreground_map.shape[-2:] == model.f1(images).shape[-2:]
+        model.to(memory_format=torch.channels_last)
+        again = model(images.contiguous(memory_format=torch.channels_last), labels)
+    for name in output._fields:
+        torch.testing.assert_close(getattr(again, name), getattr(output, name), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("models", [CUB.Model, ILSVRC.Model], ids=["CUB", "ILSVRC"])
+@pytest.mark.parametrize("arch", ["vgg", "mobilenet", "resnet", "inception"])
+def test_stage_tables_tell_the_truth(models, arch: str) -> None:
+    """The shapes that a backbone file lists are those of its layers."""
+    shapes = {}
+    backbone = models.BACKBONES[arch]
+    model = models.build(arch).eval()
+
+    def remember(name: str):
+        return lambda module, inputs, output: shapes.__setitem__(name, tuple(output.shape[1:]))
+
+    for name in backbone.STAGES:
+        model.get_submodule(name).register_forward_hook(remember(name))
+    model.localize(torch.zeros(1, 3, 224, 224), top_k=model.num_classes)
+    assert shapes == backbone.STAGES

@@ -1,0 +1,135 @@
+"""All eight models against the numbers that the authors' code gives for the same weights and pictures."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import CUB.Model
+import ILSVRC.Model
+from tests.reference_weights import PAIRS, batch, fill, golden
+from utils.losses import BASLosses, bas_losses
+from utils.models.bas import BAS, BASOutput
+from utils.models.recipe import Recipe
+from utils.optim import build_optimizer
+
+DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
+
+
+def assert_statistics(tensor: torch.Tensor, expected: dict, relative: float) -> None:
+    values = tensor.detach().flatten().double()
+    assert [len(values)] == expected["shape"]
+    # Differences are measured against the tensor's own scale: its mean may lie near 0 by cancellation.
+    scale = max(expected["absmax"], 1e-12) * relative
+    assert float(values.mean()) == pytest.approx(expected["mean"], abs=scale)
+    assert float(values.std()) == pytest.approx(expected["std"], abs=scale)
+    assert float(values.abs().max()) == pytest.approx(expected["absmax"], abs=scale)
+    assert values[: len(expected["first"])].tolist() == pytest.approx(expected["first"], abs=scale)
+
+
+@pytest.mark.parametrize(("dataset", "arch"), PAIRS)
+def test_evaluation(dataset: str, arch: str) -> None:
+    """Logits, fused foreground map and masked logits in eval mode, for each k that the authors use."""
+    models = DATASETS[dataset]
+    model = fill(models.build(arch)).eval()
+    images, labels = batch(0, model.num_classes)
+    with torch.no_grad():
+        features = model.f1(images)
+        class_maps = model.f2(features)
+    for name, expected in golden(dataset, arch)["eval"].items():
+        top_k = int(name.removeprefix("k="))
+        logits, foreground_map = model.localize(images, top_k=top_k, labels=labels)
+        with torch.no_grad():
+            masked_logits = model.masked_logits(class_maps, foreground_map)
+        assert_statistics(logits, expected["logits"], 1e-4)
+        assert_statistics(foreground_map, expected["foreground_map"], 1e-4)
+        assert_statistics(masked_logits, expected["masked_logits"], 1e-4)
+
+
+def dense_foreground_maps(self: BAS, features: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """The authors' way: all K channels, then the chosen ones."""
+    return self.classifier_loc(features)[torch.arange(len(features))[:, None], classes]
+
+
+def training_step(model: BAS, recipe: Recipe, seed: int) -> tuple[BASOutput, BASLosses]:
+    images, labels = batch(seed, model.num_classes)
+    output = model(images, labels)
+    losses = bas_losses(output, labels, recipe)
+    model.zero_grad()
+    losses.total.backward()
+    return output, losses
+
+
+def assert_first_step(output: BASOutput, losses: BASLosses, area_weight: float, figures: dict) -> None:
+    assert losses.cls.item() == pytest.approx(figures["cls"], rel=1e-4)
+    assert losses.frg.item() == pytest.approx(figures["frg"], rel=1e-4)
+    assert (losses.bas + area_weight * losses.area).item() == pytest.approx(figures["bas_plus_area"], rel=1e-4)
+    assert losses.total.item() == pytest.approx(figures["total"], rel=1e-4)
+    assert losses.area.item() == pytest.approx(figures["area"], rel=1e-4)
+    assert output.activation.tolist() == pytest.approx(figures["activation"], rel=1e-4)
+    assert output.background_activation.tolist() == pytest.approx(figures["background_activation"], rel=1e-4)
+
+
+def assert_gradient_norms(model: BAS, expected: dict[str, float], relative: float) -> None:
+    norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+    assert norms == pytest.approx(expected, rel=relative)
+
+
+@pytest.mark.parametrize(("dataset", "arch"), PAIRS)
+def test_first_training_step(dataset: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Losses, activations and every parameter's gradient norm, to a relative 1e-4.
+
+    The reference weights amplify rounding: the float32 reference gradients lie up to 1e-2 from those in float64. To be
+    held to 1e-4 the sum must run in the order of the authors' code, so the generator computes all K channels here; that
+    the selected channels give the same gradients is shown in test_amc.py. Where the processor's kernels round in
+    another order than those of the reference (then not even the losses agree to the last digits), float64's 1e-2 is
+    the closest that any float32 run can be held to.
+    """
+    expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch)
+    model = fill(DATASETS[dataset].build(arch)).train()
+    monkeypatch.setattr(BAS, "foreground_maps", dense_foreground_maps)
+    output, losses = training_step(model, recipe, seed=0)
+    assert_first_step(output, losses, recipe.area_weight, expected["train"][0])
+    same_rounding = losses.total.item() == pytest.approx(expected["train"][0]["total"], rel=2e-7)
+    assert_gradient_norms(model, expected["grad_norm"], relative=1e-4 if same_rounding else 3e-2)
+
+
+@pytest.mark.parametrize(("dataset", "arch"), PAIRS)
+def test_three_training_steps(dataset: str, arch: str) -> None:
+    """As trained here: the first step, the optimiser's groups and rates, and the state after three steps.
+
+    Bounds after three steps: two roundings of the same code (contiguous and channels-last) were measured against the
+    reference. In each of the sixteen runs three quarters of the entries had changed by what the reference says to
+    within 0.5 % of that change, and nine tenths of the norms agreed to 1e-3; the rest, biases and scales of a few
+    early layers, follow gradients that rounding alone turns round. The bounds are about twice these figures.
+    """
+    expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch)
+    model = fill(DATASETS[dataset].build(arch)).train()
+    start = state_norms(model)
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    assert [len(group["params"]) for group in optimizer.param_groups] == expected["optimizer_groups"]["sizes"]
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected["optimizer_groups"]["lrs"])
+
+    for step, figures in enumerate(expected["train"]):
+        output, losses = training_step(model, recipe, seed=step)
+        if step == 0:
+            assert_first_step(output, losses, recipe.area_weight, figures)
+            assert_gradient_norms(model, expected["grad_norm"], relative=3e-2)
+        assert losses.total.item() == pytest.approx(figures["total"], rel=(1e-4, 1e-3, 5e-2)[step])
+        optimizer.step()
+
+    norms, reference = state_norms(model), expected["param_norm_after_3"]
+    assert norms.keys() == reference.keys()
+    differences = {name: abs(norms[name] - reference[name]) for name in reference}
+    relative = [differences[name] / max(reference[name], 1e-9) for name in reference]
+    changes = {name: abs(start[name] - reference[name]) for name in reference}
+    moved = [differences[name] / changes[name] for name in reference if changes[name] > 1e-3 * reference[name]]
+    assert len(moved) > 10
+    assert np.quantile(relative, 0.5) < 1e-4
+    assert np.quantile(relative, 0.9) < 2e-3
+    assert np.quantile(moved, 0.75) < 1e-2
+
+
+def state_norms(model: BAS) -> dict[str, float]:
+    return {name: value.double().norm().item() for name, value in model.state_dict().items()}

@@ -1,0 +1,140 @@
+"""From map to box: normalise, upsample, threshold, keep the largest connected component, take its box.
+
+Arrays in, arrays out. Boxes are `xyxy` integers in pixels of the upsampled map, that is, of the network's input crop;
+right and bottom are one past the last pixel of the component.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+
+
+def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size: int | tuple[int, int]) -> np.ndarray:
+    """Draws the box of the largest connected region in which a map exceeds a threshold.
+
+    The map is normalised to [0, 1] before it is upsampled, so the threshold means the same at every output size.
+
+    Args:
+        foreground_map: (h, w), any range of values.
+        threshold: in [0, 1]; a pixel belongs to the object where its normalised value is strictly greater.
+        size: side of the upsampled square, or (height, width), in pixels.
+
+    Returns:
+        (4,) int64 xyxy in pixels of the upsampled map: [x_min, y_min, x_max + 1, y_max + 1] of the component with the
+        most pixels. [0, 0, width, height] where nothing exceeds the threshold, the map is constant, or it holds a
+        NaN or an infinity.
+
+    Raises:
+        ValueError: the map is empty or not 2-D, the threshold lies outside [0, 1] or the size is not positive.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold must lie between 0 and 1, not {threshold}")
+    upsampled = upsample_map(normalize_map(foreground_map), size)
+    # A Python float is rounded to the map's float32: a pixel of 0.15 does not exceed a threshold of 0.15.
+    box = largest_component_box(upsampled > float(threshold))
+    height, width = upsampled.shape
+    return np.array([0, 0, width, height]) if box is None else box
+
+
+def maps_to_boxes(
+    foreground_maps: ArrayLike | torch.Tensor, threshold: float, size: int | tuple[int, int]
+) -> np.ndarray:
+    """Applies :func:`map_to_box` to each map of a batch: (B, h, w) -> (B, 4) int64 xyxy in upsampled pixels.
+
+    Raises:
+        ValueError: the batch is not 3-D, or as :func:`map_to_box`.
+    """
+    maps = _as_float_array(foreground_maps)
+    if maps.ndim != 3:
+        raise ValueError(f"maps must have shape (B, h, w), not {maps.shape}")
+    return np.array([map_to_box(one_map, threshold, size) for one_map in maps], dtype=np.int64).reshape(-1, 4)
+
+
+def normalize_map(spatial_map: ArrayLike | torch.Tensor) -> np.ndarray:
+    """Stretches a map linearly so that its minimum becomes 0 and its maximum 1 (min-max normalisation).
+
+    Args:
+        spatial_map: (h, w), any range of values.
+
+    Returns:
+        (h, w) float32 or float64 in [0, 1]; zeros where the map is constant or holds a NaN or an infinity.
+
+    Raises:
+        ValueError: the map is empty or not 2-D.
+    """
+    values = _as_map(spatial_map)
+    lowest, highest = values.min(), values.max()
+    with np.errstate(over="ignore", invalid="ignore"):
+        span = highest - lowest  # NaN or infinite as soon as one value is
+    if not 0 < span < np.inf:
+        return np.zeros_like(values)
+    return (values - lowest) / span
+
+
+def upsample_map(spatial_map: ArrayLike | torch.Tensor, size: int | tuple[int, int]) -> np.ndarray:
+    """Resizes a map bilinearly, pixel centres at half positions (as `align_corners=False`).
+
+    Args:
+        spatial_map: (h, w).
+        size: side of the resized square, or (height, width), in pixels.
+
+    Returns:
+        (height, width) float32.
+
+    Raises:
+        ValueError: the map is empty or not 2-D, or the size is not positive.
+    """
+    height, width = (size, size) if isinstance(size, int | np.integer) else size
+    if min(height, width) < 1:
+        raise ValueError(f"size must be positive, not {size}")
+    values = _as_map(spatial_map).astype(np.float32, copy=False)
+    return cv2.resize(values, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
+
+
+def largest_component_box(mask: ArrayLike) -> np.ndarray | None:
+    """Finds the box around the 8-connected component with the most pixels.
+
+    Args:
+        mask: (h, w), true or nonzero where the object is.
+
+    Returns:
+        (4,) int64 xyxy in the mask's pixels, [x_min, y_min, x_max + 1, y_max + 1]; of components of equal size, the
+        one whose first pixel comes first in reading order. None where the mask is empty.
+
+    Raises:
+        ValueError: the mask is not 2-D.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 2:
+        raise ValueError(f"a mask must have shape (h, w), not {mask.shape}")
+    mask = mask.astype(bool)
+    if not mask.any():
+        return None
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
+    areas = stats[:, cv2.CC_STAT_AREA]
+    areas[0] = 0  # the background
+    is_largest = areas == areas.max()
+    component = is_largest.argmax()
+    if is_largest.sum() > 1:
+        # OpenCV labels 2x2 blocks, so its numbers need not follow the reading order of the first pixels.
+        component = labels.flat[is_largest[labels].argmax()]
+    left, top, width, height = stats[component, : cv2.CC_STAT_AREA]
+    return np.array([left, top, left + width, top + height], dtype=np.int64)
+
+
+def _as_map(values: ArrayLike | torch.Tensor) -> np.ndarray:
+    values = _as_float_array(values)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a map must have shape (h, w) and hold at least one value, not {values.shape}")
+    return values
+
+
+def _as_float_array(values: ArrayLike | torch.Tensor) -> np.ndarray:
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.numpy() if values.dtype == torch.float64 else values.float().numpy()
+    values = np.asarray(values)
+    return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)

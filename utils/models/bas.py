@@ -1,0 +1,275 @@
+"""Background Activation Suppression (Wu et al., CVPR 2022): generator and activation map constraint on any backbone.
+
+A backbone supplies two halves (paper section 3.1): `f1`, up to the tap with feature map F, and the stages of `f2`, from
+F to the class maps. This module owns everything else, once for all backbones and data sets: the classifier head, the
+generator of foreground maps, the masked branches that the losses need, and inference by top-k fusion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+
+class BASOutput(NamedTuple):
+    """What a training forward pass returns; :func:`utils.losses.bas_losses` needs nothing else.
+
+    B pictures, K classes, h x w the size of F (28 x 28 for 224 x 224 pictures).
+    """
+
+    logits: Tensor  # (B, K) class scores, GAP(A)
+    masked_logits: Tensor  # (B, K) class scores of the foreground alone, GAP(A * avgpool(M_fg))
+    foreground_map: Tensor  # (B, 1, h, w) M_fg of the label's class, in [0, 1]
+    activation: Tensor  # (B,) S, the label's logit
+    background_activation: Tensor  # (B,) S_bg, the label's logit with the foreground removed from F
+
+
+class Localization(NamedTuple):
+    """What inference returns: B pictures of n crops each, K classes, the maps of one crop."""
+
+    logits: Tensor  # (B, n, K)
+    foreground_map: Tensor  # (B, 1, h, w) top-k fused foreground map of the map crop, in [0, 1]
+    class_map: Tensor  # (B, 1, h', w') class activation map (CAM) of the map crop
+
+
+def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Convolves each sample with its own kernels: what a full convolution gives, for the chosen output channels only.
+
+    One batched matrix product gives the response of every kernel tap at every position; `fold` shifts and adds them.
+
+    Args:
+        features: (B, C, h, w).
+        weight: (B, k, C, s, s), k kernels of odd size s for each sample.
+        bias: (B, k).
+
+    Returns:
+        (B, k, h, w), stride 1 and padding s // 2.
+    """
+    batch, kernels, channels, size, _ = weight.shape
+    # out[p] = sum_t W[t] F[p + t - s//2], whereas fold adds tap t of position q to q + t - s//2: hence the flip.
+    taps = weight.flip(3, 4).permute(0, 1, 3, 4, 2).reshape(batch, kernels * size * size, channels)
+    responses = torch.bmm(taps, features.flatten(2))
+    maps = F.fold(responses, features.shape[-2:], kernel_size=size, padding=size // 2)
+    return maps + bias[:, :, None, None]
+
+
+def call_frozen(module: nn.Module, inputs: Tensor) -> Tensor:
+    """Runs `module` with its parameters as constants and throws away what it would write to its buffers.
+
+    The gradient flows to `inputs` only, no weight is copied, and batch normalisation in training mode uses the
+    statistics of `inputs` without moving its running averages.
+
+    Args:
+        module: any module; a shared one is left exactly as it was.
+        inputs: the module's input.
+
+    Returns:
+        The module's output.
+    """
+    constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
+    scratch = {name: buffer.clone() for name, buffer in module.named_buffers()}
+    return functional_call(module, {**constants, **scratch}, (inputs,))
+
+
+def select_class(maps: Tensor, classes: Tensor) -> Tensor:
+    """Picks one channel a sample: (B, K, h, w) and (B,) -> (B, 1, h, w)."""
+    return maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
+
+
+class BAS(nn.Module):
+    """The BAS pipeline; a backbone subclasses it with `f1` and `f2_stages` and calls `add_heads`.
+
+    Layers and heads sit directly on the model under the names of the authors' checkpoints.
+
+    Attributes:
+        arch: the backbone's short name, as in `--arch`.
+        num_classes: K.
+    """
+
+    arch: str
+    num_classes: int
+
+    def add_heads(
+        self, feature_channels: int, head_channels: int, num_classes: int, head_name: str, final_relu: bool
+    ) -> None:
+        """Adds the classifier head and the generator, after the trunk's layers.
+
+        Args:
+            feature_channels: channels C of F.
+            head_channels: channels C' of what the trunk's part of f2 gives.
+            num_classes: K.
+            head_name: the classifier head's name in the checkpoint.
+            final_relu: whether the class maps end in a ReLU (CVPR) or not (IJCV).
+        """
+        self.num_classes = num_classes
+        self._head_name = head_name
+        head = nn.Sequential(
+            nn.Conv2d(head_channels, 1024, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(1024, 1024, 3, padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(1024, num_classes, 1),
+        )
+        if final_relu:
+            head.append(nn.ReLU(inplace=True))
+        self.add_module(head_name, head)
+        self.classifier_loc = nn.Sequential(nn.Conv2d(feature_channels, num_classes, 3, padding=1), nn.Sigmoid())
+
+    @property
+    def head(self) -> nn.Sequential:
+        """The classifier head, whatever its published name."""
+        return getattr(self, self._head_name)
+
+    @property
+    def final_relu(self) -> bool:
+        """Whether the class maps end in a ReLU (CVPR) or not (IJCV)."""
+        return isinstance(self.head[-1], nn.ReLU)
+
+    def f1(self, images: Tensor) -> Tensor:
+        """The backbone up to the tap: (B, 3, H, W) normalised pictures -> F (B, C, h, w)."""
+        raise NotImplementedError
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        """The trunk's layers after the tap, in order; the classifier head follows them."""
+        raise NotImplementedError
+
+    def _f2_with_head(self) -> Iterator[nn.Module]:
+        yield from self.f2_stages()
+        yield self.head
+
+    def f2(self, features: Tensor) -> Tensor:
+        """The rest of the backbone and the classifier head: F (B, C, h, w) -> class maps A (B, K, h', w')."""
+        for stage in self._f2_with_head():
+            features = stage(features)
+        return features
+
+    def frozen_f2(self, features: Tensor) -> Tensor:
+        """As :meth:`f2`, but f2's weights are constants and its running statistics stay (paper section 3.3, L_bas)."""
+        for stage in self._f2_with_head():
+            features = call_frozen(stage, features)
+        return features
+
+    def foreground_maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        """The generator's foreground maps of chosen classes; no other channel is computed.
+
+        Args:
+            features: F (B, C, h, w).
+            classes: (B, k) class indices.
+
+        Returns:
+            (B, k, h, w) in [0, 1].
+        """
+        convolution, sigmoid = self.classifier_loc
+        return sigmoid(convolve_selected(features, convolution.weight[classes], convolution.bias[classes]))
+
+    def fuse_top_k(self, features: Tensor, logits: Tensor, top_k: int, labels: Tensor | None = None) -> Tensor:
+        """Top-k fusion (paper section 3.4): the mean foreground map of the k best-scored classes.
+
+        Args:
+            features: F (B, C, h, w).
+            logits: (B, K) scores of the same pictures.
+            top_k: k; K or more takes all classes.
+            labels: (B,) used for k = 1 only: the label's own map, as the authors evaluate ILSVRC.
+
+        Returns:
+            (B, 1, h, w) in [0, 1].
+        """
+        if top_k >= self.num_classes:
+            return self.classifier_loc(features).mean(dim=1, keepdim=True)
+        classes = labels[:, None] if top_k == 1 and labels is not None else logits.topk(top_k, dim=1).indices
+        return self.foreground_maps(features, classes).mean(dim=1, keepdim=True)
+
+    def masked_logits(self, class_maps: Tensor, foreground_map: Tensor) -> Tensor:
+        """Class scores of the foreground alone (L_frg): GAP(A * avgpool(M_fg)); 2 x 2 where A is half of M_fg's size.
+
+        Args:
+            class_maps: A (B, K, h', w').
+            foreground_map: M_fg (B, 1, h, w).
+
+        Returns:
+            (B, K).
+        """
+        mask = F.adaptive_avg_pool2d(foreground_map, class_maps.shape[-2:])
+        return (class_maps * mask).mean(dim=(2, 3))
+
+    def forward(self, images: Tensor, labels: Tensor) -> BASOutput:
+        """The training pass with all branches of the activation map constraint (paper section 3.3).
+
+        Args:
+            images: (B, 3, H, W) normalised pictures.
+            labels: (B,) int64 classes; the label's foreground map is the only one that is computed.
+
+        Returns:
+            Named outputs for the losses.
+        """
+        features = self.f1(images)
+        foreground_map = self.foreground_maps(features, labels[:, None])
+        class_maps = self.f2(features)
+        logits = class_maps.mean(dim=(2, 3))
+        # L_bas trains the generator alone (and f1 through it): F is detached here and f2 is frozen.
+        background_maps = self.frozen_f2(features.detach() * (1 - foreground_map))
+        return BASOutput(
+            logits=logits,
+            masked_logits=self.masked_logits(class_maps, foreground_map),
+            foreground_map=foreground_map,
+            activation=logits.gather(1, labels[:, None]).squeeze(1),
+            background_activation=select_class(background_maps, labels).mean(dim=(1, 2, 3)),
+        )
+
+    def localize(self, images: Tensor, top_k: int = 1, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Inference: scores and the fused foreground map; neither the masked branches nor unread channels are computed.
+
+        Args:
+            images: (B, 3, H, W) normalised pictures.
+            top_k: how many of the best-scored classes' maps are averaged (paper section 3.4).
+            labels: (B,) if known; for k = 1 the label's map is taken instead of the predicted class's.
+
+        Returns:
+            logits (B, K) and foreground map (B, 1, h, w) in [0, 1].
+        """
+        result = self.localize_crops(images.unsqueeze(1), map_crop=0, top_k=top_k, labels=labels)
+        return result.logits.squeeze(1), result.foreground_map
+
+    @torch.no_grad()
+    def localize_crops(
+        self, crops: Tensor, map_crop: int, top_k: int = 1, labels: Tensor | None = None
+    ) -> Localization:
+        """Inference on several crops a picture in one pass: scores of every crop, maps of one of them.
+
+        Args:
+            crops: (B, n, 3, H, W) normalised crops.
+            map_crop: index of the crop that gives the maps and the classes to fuse (the centre crop of ten).
+            top_k: see :meth:`localize`.
+            labels: see :meth:`localize`; the class map is the label's, or the predicted class's without labels.
+
+        Returns:
+            Scores (B, n, K), foreground map (B, 1, h, w), class map (B, 1, h', w').
+        """
+        batch, count = crops.shape[:2]
+        features = self.f1(crops.flatten(0, 1))
+        class_maps = self.f2(features)
+        logits = class_maps.mean(dim=(2, 3)).unflatten(0, (batch, count))
+        features = features.unflatten(0, (batch, count))[:, map_crop]
+        class_maps = class_maps.unflatten(0, (batch, count))[:, map_crop]
+        scores = logits[:, map_crop]
+        return Localization(
+            logits=logits,
+            foreground_map=self.fuse_top_k(features, scores, top_k, labels),
+            class_map=select_class(class_maps, scores.argmax(dim=1) if labels is None else labels),
+        )
+
+
+def initialize_xavier(module: nn.Module) -> None:
+    """Xavier-uniform convolutions with zero biases, batch normalisation at 1 and 0: all backbones but VGG16."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.BatchNorm2d):
+        nn.init.ones_(module.weight)
+        nn.init.zeros_(module.bias)

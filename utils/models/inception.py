@@ -1,0 +1,82 @@
+"""InceptionV3 (Szegedy et al., 2016) for BAS: Mixed_6a keeps its stride at 1, so F, Mixed_6e's output, is 28 x 28."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
+
+from utils.models.bas import BAS, initialize_xavier
+
+
+class Mixed6a(InceptionB):
+    """torchvision's grid reduction with stride 1 and padding 1 in its strided convolutions and its pool."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        self.branch3x3 = BasicConv2d(in_channels, 384, kernel_size=3, padding=1)
+        self.branch3x3dbl_3 = BasicConv2d(96, 96, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        double = self.branch3x3dbl_3(self.branch3x3dbl_2(self.branch3x3dbl_1(x)))
+        return torch.cat([self.branch3x3(x), double, F.max_pool2d(x, 3, stride=1, padding=1)], dim=1)
+
+
+class Mixed7a(InceptionD):
+    """torchvision's grid reduction with padding 1 on its stride-2 convolutions and its pool: 28 -> 14."""
+
+    def __init__(self, in_channels: int) -> None:
+        super().__init__(in_channels)
+        self.branch3x3_2 = BasicConv2d(192, 320, kernel_size=3, stride=2, padding=1)
+        self.branch7x7x3_4 = BasicConv2d(192, 192, kernel_size=3, stride=2, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        single = self.branch3x3_2(self.branch3x3_1(x))
+        triple = self.branch7x7x3_4(self.branch7x7x3_3(self.branch7x7x3_2(self.branch7x7x3_1(x))))
+        return torch.cat([single, triple, F.max_pool2d(x, 3, stride=2, padding=1)], dim=1)
+
+
+class InceptionV3(BAS):
+    """torchvision's InceptionV3 layers without the auxiliary head; paddings and strides as in the authors' code.
+
+    Args:
+        num_classes: K.
+        head_name: the classifier head's name in checkpoints.
+        final_relu: see :meth:`BAS.add_heads`.
+    """
+
+    arch = "inception"
+
+    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+        super().__init__()
+        self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2, padding=1)
+        self.Conv2d_2a_3x3 = BasicConv2d(32, 32, kernel_size=3)
+        self.Conv2d_2b_3x3 = BasicConv2d(32, 64, kernel_size=3, padding=1)
+        self.Conv2d_3b_1x1 = BasicConv2d(64, 80, kernel_size=1)
+        self.Conv2d_4a_3x3 = BasicConv2d(80, 192, kernel_size=3)
+        self.Mixed_5b = InceptionA(192, pool_features=32)
+        self.Mixed_5c = InceptionA(256, pool_features=64)
+        self.Mixed_5d = InceptionA(288, pool_features=64)
+        self.Mixed_6a = Mixed6a(288)
+        self.Mixed_6b = InceptionC(768, channels_7x7=128)
+        self.Mixed_6c = InceptionC(768, channels_7x7=160)
+        self.Mixed_6d = InceptionC(768, channels_7x7=160)
+        self.Mixed_6e = InceptionC(768, channels_7x7=192)
+        self.Mixed_7a = Mixed7a(768)
+        self.Mixed_7b = InceptionE(1280)
+        self.Mixed_7c = InceptionE(2048)
+        self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
+        self.add_heads(768, 2048, num_classes, head_name, final_relu)
+        self.apply(initialize_xavier)
+
+    def f1(self, images: Tensor) -> Tensor:
+        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
+        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(self.pool(x)))
+        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.pool(x))))
+        return self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        return self.Mixed_7a, self.Mixed_7b, self.Mixed_7c

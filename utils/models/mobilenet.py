@@ -1,0 +1,75 @@
+"""MobileNetV1 (Howard et al., 2017) for BAS: the fifth stage keeps 28 x 28, so F is the twelfth entry's output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from utils.models.bas import BAS, initialize_xavier
+
+# (output channels, stride) of the depthwise-separable blocks after the stem. ImageNet's net has stride 2 at the first
+# block of 512 channels; BAS has 1.
+BLOCKS = (
+    (64, 1),
+    (128, 2),
+    (128, 1),
+    (256, 2),
+    (256, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (512, 1),
+    (1024, 2),
+    (1024, 1),
+)
+TAP = 12  # entries of `model`, the stem included, that form f1
+
+
+def _stem(out_channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(3, out_channels, 3, stride=2, padding=1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _depthwise_separable(in_channels: int, out_channels: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(in_channels, in_channels, 3, stride=stride, padding=1, groups=in_channels, bias=False),
+        nn.BatchNorm2d(in_channels),
+        nn.ReLU(inplace=True),
+        nn.Conv2d(in_channels, out_channels, 1, bias=False),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    )
+
+
+class MobileNetV1(BAS):
+    """A sequential net `model.0` ... `model.13` of a stem and 13 depthwise-separable blocks.
+
+    Args:
+        num_classes: K.
+        head_name: the classifier head's name in checkpoints.
+        final_relu: see :meth:`BAS.add_heads`.
+    """
+
+    arch = "mobilenet"
+
+    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+        super().__init__()
+        self.model = nn.Sequential(_stem(32))
+        channels = 32
+        for width, stride in BLOCKS:
+            self.model.append(_depthwise_separable(channels, width, stride))
+            channels = width
+        self.add_heads(512, 1024, num_classes, head_name, final_relu)
+        self.apply(initialize_xavier)
+
+    def f1(self, images: Tensor) -> Tensor:
+        return self.model[:TAP](images)
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        return self.model[TAP:]

@@ -1,0 +1,50 @@
+"""ResNet50 (He et al., 2016) for BAS: layer3 keeps stride 8, so F is 28 x 28; a max-pool precedes layer4."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+from torchvision.models.resnet import Bottleneck, conv1x1
+
+from utils.models.bas import BAS, initialize_xavier
+
+
+def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
+    out_channels = width * Bottleneck.expansion
+    downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
+    first = Bottleneck(in_channels, width, stride, downsample)
+    return nn.Sequential(first, *(Bottleneck(out_channels, width) for _ in range(blocks - 1)))
+
+
+class ResNet50(BAS):
+    """torchvision's ResNet50 layers with stride 1 in layer3 and layer4; the stride sits on the 3 x 3 convolution.
+
+    Args:
+        num_classes: K.
+        head_name: the classifier head's name in checkpoints.
+        final_relu: see :meth:`BAS.add_heads`.
+    """
+
+    arch = "resnet"
+
+    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.layer1 = _stage(64, 64, blocks=3, stride=1)
+        self.layer2 = _stage(256, 128, blocks=4, stride=2)
+        self.layer3 = _stage(512, 256, blocks=6, stride=1)
+        self.pool = nn.MaxPool2d(2)
+        self.layer4 = _stage(1024, 512, blocks=3, stride=1)
+        self.add_heads(1024, 2048, num_classes, head_name, final_relu)
+        self.apply(initialize_xavier)
+
+    def f1(self, images: Tensor) -> Tensor:
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        return self.layer3(self.layer2(self.layer1(x)))
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        return self.pool, self.layer4

@@ -1,0 +1,60 @@
+"""VGG16 (Simonyan and Zisserman, 2015) for BAS: F is conv4_3's output, f2 starts with the fourth pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import Tensor, nn
+
+from utils.models.bas import BAS
+
+# Output channels of each convolution, block by block; a 2 x 2 max-pool stands between the blocks.
+BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
+
+
+class VGG16(BAS):
+    """13 convolutions `conv1_1` ... `conv5_3`, a ReLU after each; no fully connected layers.
+
+    Args:
+        num_classes: K.
+        head_name: the classifier head's name in checkpoints.
+        final_relu: see :meth:`BAS.add_heads`.
+    """
+
+    arch = "vgg"
+
+    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+        super().__init__()
+        channels = 3
+        for block, widths in enumerate(BLOCKS, start=1):
+            for index, width in enumerate(widths, start=1):
+                self.add_module(f"conv{block}_{index}", nn.Conv2d(channels, width, 3, padding=1))
+                channels = width
+        self.pool = nn.MaxPool2d(2)
+        self.relu = nn.ReLU(inplace=True)
+        self.add_heads(512, 512, num_classes, head_name, final_relu)
+        self.apply(initialize_normal)
+
+    def _block(self, block: int) -> Iterable[nn.Module]:
+        for index in range(1, len(BLOCKS[block - 1]) + 1):
+            yield getattr(self, f"conv{block}_{index}")
+            yield self.relu
+
+    def f1(self, images: Tensor) -> Tensor:
+        x = images
+        for block in (1, 2, 3, 4):
+            if block > 1:
+                x = self.pool(x)
+            for layer in self._block(block):
+                x = layer(x)
+        return x
+
+    def f2_stages(self) -> Iterable[nn.Module]:
+        yield self.pool
+        yield from self._block(5)
+
+
+def initialize_normal(module: nn.Module) -> None:
+    """Weights from N(0, 0.02), biases as PyTorch sets them: VGG16's rule in the authors' code."""
+    if isinstance(module, nn.Conv2d):
+        nn.init.normal_(module.weight, 0.0, 0.02)
