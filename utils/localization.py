@@ -18,7 +18,7 @@ def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size:
     The map is normalised to [0, 1] before it is upsampled, so the threshold means the same at every output size.
 
     Args:
-        foreground_map: (h, w), any range of values.
+        foreground_map: (h, w), any range of values; leading axes of length 1 do not matter.
         threshold: in [0, 1]; a pixel belongs to the object where its normalised value is strictly greater.
         size: side of the upsampled square, or (height, width), in pixels.
 
@@ -32,7 +32,10 @@ def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size:
     """
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold must lie between 0 and 1, not {threshold}")
-    upsampled = upsample_map(normalize_map(foreground_map), size)
+    values = _as_float_array(foreground_map)
+    while values.ndim > 2 and len(values) == 1:  # one picture's map as the model returns it, (1, h, w)
+        values = values[0]
+    upsampled = upsample_map(normalize_map(values), size)
     # A Python float is rounded to the map's float32: a pixel of 0.15 does not exceed a threshold of 0.15.
     box = largest_component_box(upsampled > float(threshold))
     height, width = upsampled.shape

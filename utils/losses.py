@@ -27,6 +27,8 @@ class BASLosses(NamedTuple):
 def background_activation_ratio(activation: Tensor, background_activation: Tensor, zero_at_equality: bool) -> Tensor:
     """S_bg / S with S as a constant, and the constant 0 where the background is activated more than the whole.
 
+    Negative activations count as 0, as in the IJCV model; with the CVPR model's final ReLU there are none.
+
     Args:
         activation: (B,) S.
         background_activation: (B,) S_bg.
@@ -35,6 +37,7 @@ def background_activation_ratio(activation: Tensor, background_activation: Tenso
     Returns:
         (B,) with a gradient to S_bg alone.
     """
+    activation, background_activation = F.relu(activation), F.relu(background_activation)
     compare = torch.ge if zero_at_equality else torch.gt
     beyond = compare(background_activation, activation)
     ratio = background_activation / (activation.detach() + EPSILON)

@@ -221,6 +221,10 @@ class BAS(nn.Module):
             background_activation=select_class(background_maps, labels).mean(dim=(1, 2, 3)),
         )
 
+    def classify(self, images: Tensor) -> Tensor:
+        """Class scores alone: (B, 3, H, W) normalised pictures -> logits (B, K)."""
+        return self.f2(self.f1(images)).mean(dim=(2, 3))
+
     def localize(self, images: Tensor, top_k: int = 1, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inference: scores and the fused foreground map; neither the masked branches nor unread channels are computed.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -44,3 +46,22 @@ class Recipe:
     resize_size: int = 256
     crop_size: int = 224
     seed: int = 6
+
+
+def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
+    """The recipe with every setting that the user gave; what is None or no setting stays as it is.
+
+    Args:
+        recipe: the defaults.
+        given: settings by name, such as `vars()` of parsed arguments.
+
+    Returns:
+        A new recipe.
+    """
+    names = {field.name for field in fields(recipe)}
+    return replace(recipe, **{name: value for name, value in given.items() if name in names and value is not None})
+
+
+def explain(recipe: Recipe) -> str:
+    """The settings in force, one line."""
+    return ", ".join(f"{field.name} {getattr(recipe, field.name)}" for field in fields(recipe))

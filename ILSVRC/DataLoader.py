@@ -1,0 +1,277 @@
+"""ILSVRC2012 (ImageNet): its files, in any of three layouts, become a Split. "test" is the 50,000 validation images.
+
+The owners' layout:
+    train/<wnid>/*.JPEG; val/<wnid>/*.JPEG or the flat val/*.JPEG; Annotations/CLS-LOC/val/*.xml (or
+    Annotations/val/*.xml), PASCAL-style with one or more objects.
+Kaggle's tree, under the folder that holds them:
+    ILSVRC/Data/CLS-LOC/{train,val}, ILSVRC/Annotations/CLS-LOC/val, LOC_synset_mapping.txt (`wnid names`) and
+    LOC_val_solution.csv (`ImageId,PredictionString` with `wnid x0 y0 x1 y1 ...`).
+The layout of the authors of BAS:
+    train/ and val/ as above, val_list.txt (`wnid/name.JPEG;label`) and val_gt.txt
+    (`wnid\\\\name.JPEG W H ; x0 y0 x1 y1 ...`, with two backslashes).
+Boxes of any of these sources go with any of the folders, matched by the images' names. A class index is the rank of
+its wnid in sorted order.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from utils.data.images import list_class_pictures, list_folders, list_pictures
+from utils.data.split import (
+    Line,
+    Split,
+    check_split_name,
+    parse_boxes,
+    parse_number,
+    read_lines,
+    read_text,
+    training_split_of_class_folders,
+)
+from utils.errors import UserError
+
+MEND = (
+    "get ILSVRC2012 (CLS-LOC) from https://www.image-net.org/ or Kaggle's imagenet-object-localization-challenge; "
+    "--root names the folder that holds it"
+)
+
+_PICTURE_FOLDERS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+_XML_FOLDERS = ("Annotations/CLS-LOC/val", "Annotations/val", "ILSVRC/Annotations/CLS-LOC/val")
+_SYNSETS, _CSV, _AUTHORS_BOXES, _AUTHORS_LIST = (
+    "LOC_synset_mapping.txt",
+    "LOC_val_solution.csv",
+    "val_gt.txt",
+    "val_list.txt",
+)
+
+
+class _Truth(NamedTuple):
+    wnid: str
+    boxes: np.ndarray  # (n, 4) xyxy in original pixels
+
+
+def load_split(root: Path, split: str) -> Split:
+    """Reads a split of ILSVRC2012 from any of the layouts at the head of this file.
+
+    Args:
+        root: the folder that holds the data set.
+        split: "train", which needs no boxes, or "test": the validation images.
+
+    Returns:
+        The split; ids are `<wnid>/<name>.JPEG` for training and `<name>.JPEG` for testing, class names are wnids.
+
+    Raises:
+        UsageError: another split.
+        UserError: something is missing or malformed; the message names the file, the line and the mend.
+    """
+    check_split_name(split)
+    root = Path(root)
+    return _load_train(root) if split == "train" else _load_validation(root)
+
+
+def _load_train(root: Path) -> Split:
+    folder = _require_picture_folder(root, "train")
+    return training_split_of_class_folders(folder, f"ILSVRC2012, class folders in {folder}", _read_synset_mapping(root))
+
+
+def _load_validation(root: Path) -> Split:
+    folder = _require_picture_folder(root, "val")
+    pictures = _list_validation_pictures(folder)
+    source, truths = _read_truths(root)
+    names = sorted(pictures)
+    without = [name for name in names if _stem(name) not in truths]
+    if without:
+        raise UserError(
+            f"{source} has no box for {without[0]}, as for {len(without)} of the {len(names)} pictures in {folder}; "
+            f"get the boxes anew or remove the pictures that are not of the validation set ({MEND})"
+        )
+    class_names = _find_class_names(root, pictures, truths)
+    label_of = {wnid: label for label, wnid in enumerate(class_names)}
+    listed = _read_authors_list(root / _AUTHORS_LIST, label_of)
+    wnids = [pictures[name] or listed.get(_stem(name)) or truths[_stem(name)].wnid for name in names]
+    unknown = [(name, wnid) for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
+    if unknown:
+        raise UserError(
+            f"{folder}: {unknown[0][0]} is of the class {unknown[0][1]}, which is none of the {len(class_names)} known "
+            f"ones, as are {len(unknown)} of {len(names)} pictures; complete {_SYNSETS} or the class folders of train/"
+        )
+    nested = any(pictures.values())
+    return Split(
+        name="test",
+        layout=f"ILSVRC2012 validation, {'class folders' if nested else 'one flat folder'} in {folder}, boxes from "
+        f"{source} ({len(names)} of its {len(truths)} images are here)",
+        ids=tuple(names),
+        paths=tuple(folder / (pictures[name] or "") / name for name in names),
+        labels=np.array([label_of[wnid] for wnid in wnids], dtype=np.int64),
+        boxes={name: truths[_stem(name)].boxes for name in names},
+        class_names=class_names,
+        masks={},
+    )
+
+
+# --- pictures and classes
+
+
+def _find_picture_folder(root: Path, name: str) -> Path | None:
+    return next((root / prefix / name for prefix in _PICTURE_FOLDERS if (root / prefix / name).is_dir()), None)
+
+
+def _require_picture_folder(root: Path, name: str) -> Path:
+    folder = _find_picture_folder(root, name)
+    if folder is None:
+        raise UserError(f"no folder {' or '.join(str(root / prefix / name) for prefix in _PICTURE_FOLDERS)}; {MEND}")
+    return folder
+
+
+def _list_validation_pictures(folder: Path) -> dict[str, str | None]:
+    """Picture name -> its class folder, or None in a flat folder."""
+    loose = list_pictures(folder)
+    if not list_folders(folder):
+        if not loose:
+            raise UserError(f"{folder} holds neither pictures nor class folders; {MEND}")
+        return dict.fromkeys(loose)
+    if loose:
+        raise UserError(
+            f"{folder} holds class folders and {len(loose)} loose pictures, the first {loose[0]}; put all into class "
+            "folders or none"
+        )
+    pictures: dict[str, str | None] = {}
+    for wnid, names in list_class_pictures(folder).items():
+        for name in names:
+            if name in pictures:
+                raise UserError(
+                    f"{name} lies in {folder / pictures[name]} and in {folder / wnid}; remove the wrong one"
+                )
+            pictures[name] = wnid
+    return pictures
+
+
+def _find_class_names(root: Path, pictures: dict[str, str | None], truths: dict[str, _Truth]) -> tuple[str, ...]:
+    """The sorted wnids: of LOC_synset_mapping.txt, else train/'s folders, else val/'s folders, else the boxes'."""
+    mapped = _read_synset_mapping(root)
+    if mapped:
+        return mapped
+    train = _find_picture_folder(root, "train")
+    folders = list_folders(train) if train else ()
+    wnids = folders or {wnid for wnid in pictures.values() if wnid} or {truth.wnid for truth in truths.values()}
+    return tuple(sorted(wnids))
+
+
+def _read_synset_mapping(root: Path) -> tuple[str, ...] | None:
+    path = root / _SYNSETS
+    if not path.exists():
+        return None
+    wnids: set[str] = set()
+    for line in read_lines(path, MEND):
+        wnid = line.text.split()[0]
+        if wnid in wnids:
+            raise line.error(f"the class {wnid} comes a second time")
+        wnids.add(wnid)
+    return tuple(sorted(wnids))
+
+
+def _read_authors_list(path: Path, label_of: dict[str, int]) -> dict[str, str]:
+    """Image stem -> wnid of val_list.txt, if there is one; its labels must count the classes as we do."""
+    if not path.exists():
+        return {}
+    wnids = {}
+    for line in read_lines(path, MEND):
+        image, _, label = line.text.rpartition(";")
+        wnid, _, name = image.partition("/")
+        if not name:
+            raise line.error(f"{line.text!r} is not wnid/name.JPEG;label")
+        number = parse_number(label, line, int)
+        if label_of.get(wnid, number) != number:
+            raise line.error(
+                f"the label is {number}, but {wnid} is class {label_of[wnid]} of the {len(label_of)} sorted wnids (for "
+                f"a part of the classes, {_SYNSETS} names them all)"
+            )
+        wnids[_stem(name)] = wnid
+    return wnids
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0]
+
+
+# --- boxes
+
+
+def _read_truths(root: Path) -> tuple[str, dict[str, _Truth]]:
+    """The box source's name, and image stem -> truth; one CSV or text file is read in a moment, 50,000 XML are not."""
+    if (root / _CSV).exists():
+        return str(root / _CSV), _read_csv(root / _CSV)
+    for name in _XML_FOLDERS:
+        if (root / name).is_dir():
+            return str(root / name), _read_xml_folder(root / name)
+    if (root / _AUTHORS_BOXES).exists():
+        return str(root / _AUTHORS_BOXES), _read_authors_boxes(root / _AUTHORS_BOXES)
+    raise UserError(f"no boxes in {root} (looked for {_CSV}, {', '.join(_XML_FOLDERS)} and {_AUTHORS_BOXES}); {MEND}")
+
+
+def _read_csv(path: Path) -> dict[str, _Truth]:
+    rows = csv.reader(io.StringIO(read_text(path, MEND)))
+    truths: dict[str, _Truth] = {}
+    try:
+        if next(rows, None) != ["ImageId", "PredictionString"]:
+            raise UserError(f"{path}, line 1: the heading is not ImageId,PredictionString; {MEND}")
+        for row in filter(None, rows):
+            line = Line(f"{path}, line {rows.line_num}", ",".join(row))
+            if len(row) != 2:
+                raise line.error(f"{len(row)} fields where ImageId and PredictionString are due")
+            fields = row[1].split()
+            if not fields or len(fields) % 5:
+                raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are due")
+            numbers = [field for position, field in enumerate(fields) if position % 5]
+            _add(truths, row[0].strip(), _Truth(fields[0], parse_boxes(numbers, line)), line)
+    except csv.Error as error:
+        raise UserError(f"{path}, line {rows.line_num}: {error}; {MEND}") from error
+    return truths
+
+
+def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
+    paths = sorted(folder.glob("[!.]*.xml"))
+    if not paths:
+        raise UserError(f"{folder} holds no .xml files; {MEND}")
+    return {path.stem: _read_xml(path) for path in paths}
+
+
+def _read_xml(path: Path) -> _Truth:
+    file = Line(str(path), "")
+    try:
+        objects = ElementTree.parse(path).getroot().findall("object")
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise file.error(f"no well-formed XML ({error})") from error
+    if not objects:
+        raise file.error("it describes no object")
+    corners = ("xmin", "ymin", "xmax", "ymax")
+    numbers = [thing.findtext(f"bndbox/{corner}", "").strip() for thing in objects for corner in corners]
+    wnid = objects[0].findtext("name", "").strip()
+    if not wnid or not all(numbers):
+        raise file.error("an object lacks its name or a corner of its bndbox (xmin, ymin, xmax, ymax)")
+    return _Truth(wnid, parse_boxes(numbers, file))
+
+
+def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
+    truths: dict[str, _Truth] = {}
+    for line in read_lines(path, MEND):
+        head, _, numbers = line.text.partition(";")
+        # wnid\\name.JPEG W H
+        match = re.fullmatch(r"([^\\/\s]+)[\\/]+(\S+)\s+\d+\s+\d+", head.strip())
+        if match is None:
+            raise line.error(rf"{head.strip()!r} is not wnid\\name.JPEG W H, as must stand before the ;")
+        _add(truths, _stem(match[2]), _Truth(match[1], parse_boxes(numbers.split(), line)), line)
+    return truths
+
+
+def _add(truths: dict[str, _Truth], stem: str, truth: _Truth, line: Line) -> None:
+    if stem in truths:
+        raise line.error(f"{stem} comes a second time")
+    truths[stem] = truth

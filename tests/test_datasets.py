@@ -1,0 +1,287 @@
+"""Protects what the model is fed: crops, seeds, batches, and that one bad picture is said in one sentence."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.utils.data._utils.pin_memory import pin_memory
+from torchvision import transforms
+
+from tests.test_images import save_picture
+from utils.data.datasets import (
+    EvaluationBatch,
+    EvaluationImages,
+    TrainingImages,
+    build_evaluation_loader,
+    build_training_loader,
+)
+from utils.data.images import ImageError
+from utils.data.split import Split
+from utils.data.transforms import (
+    CENTRE_CROP,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    centre_crop,
+    denormalize,
+    evaluation_transform,
+    ten_crop,
+    training_transform,
+)
+from utils.errors import UsageError, UserError
+
+CPU = torch.device("cpu")
+
+
+def make_split(folder, count=5, **changes):
+    """A split of `count` noise pictures of different sizes; labels 0, 1, 2, 0, ..."""
+    random = np.random.RandomState(0)
+    paths = []
+    for index in range(count):
+        pixels = random.randint(0, 256, (30 + index, 40 + 2 * index, 3), dtype=np.uint8)
+        paths.append(folder / f"{index}.png")
+        Image.fromarray(pixels).save(paths[-1])
+    fields = {
+        "name": "train",
+        "layout": "a test",
+        "ids": tuple(str(path.name) for path in paths),
+        "paths": tuple(paths),
+        "labels": np.arange(count, dtype=np.int64) % 3,
+        "boxes": {},
+        "class_names": ("a", "b", "c"),
+        "masks": {},
+    }
+    return Split(**(fields | changes))
+
+
+def spoil(split, index):
+    """Cuts a picture of the split short."""
+    split.paths[index].write_bytes(split.paths[index].read_bytes()[:200])
+    return str(split.paths[index])
+
+
+# --- transforms
+
+
+def test_evaluation_crops_equal_the_crops_of_pictures(tmp_path):
+    """Cropping the normalised tensor is the same as cropping the PIL picture first, for all ten crops in order."""
+    pictures = [Image.open(path) for path in make_split(tmp_path, 2).paths]
+    images = torch.stack([evaluation_transform(32)(picture) for picture in pictures])
+    assert images.shape == (2, 3, 32, 32)
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    expected = []
+    for picture in pictures:
+        resized = picture.resize((32, 32), Image.Resampling.BILINEAR)
+        corners = [(0, 0), (8, 0), (0, 8), (8, 8), (4, 4)]
+        crops = [resized.crop((x, y, x + 24, y + 24)) for x, y in corners]
+        mirrored = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        crops += [mirrored.crop((x, y, x + 24, y + 24)) for x, y in corners]
+        expected.append(torch.stack([finish(crop) for crop in crops]))
+    crops = ten_crop(images, 24)
+    assert crops.shape == (2, 10, 3, 24, 24)
+    assert torch.equal(crops, torch.stack(expected))
+    assert torch.equal(crops[:, CENTRE_CROP], centre_crop(images, 24))
+
+
+def test_training_transform_crops_at_random_from_the_resized_picture(tmp_path):
+    """Each result is one of the possible crops of the picture resized without regard to its aspect, or its mirror."""
+    picture = Image.open(make_split(tmp_path, 1).paths[0])
+    whole = evaluation_transform(10)(picture)
+    transform = training_transform(10, 8)
+    candidates = {}
+    for flip in (False, True):
+        for y in range(3):
+            for x in range(3):
+                crop = whole[:, y : y + 8, x : x + 8]
+                candidates[(flip, y, x)] = crop.flip(-1) if flip else crop
+    torch.manual_seed(0)
+    seen = set()
+    for _ in range(200):
+        result = transform(picture)
+        matches = [key for key, crop in candidates.items() if torch.allclose(result, crop, atol=1e-6)]
+        assert len(matches) == 1
+        seen.update(matches)
+    assert seen == set(candidates)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: training_transform(224, 256),
+        lambda: training_transform(10, 0),
+        lambda: evaluation_transform(0),
+        lambda: ten_crop(torch.zeros(1, 3, 8, 8), 9),
+        lambda: centre_crop(torch.zeros(1, 3, 8, 8), 9),
+    ],
+)
+def test_impossible_sizes_name_the_options(call):
+    """A crop larger than the picture is refused, where torchvision would pad or fail with a traceback."""
+    with pytest.raises(UsageError, match="--crop_size and --resize_size"):
+        call()
+
+
+def test_denormalize_restores_the_pixels(tmp_path):
+    """Figures show the picture itself, single or in a batch."""
+    picture = Image.open(make_split(tmp_path, 1).paths[0]).resize((20, 20), Image.Resampling.BILINEAR)
+    image = evaluation_transform(20)(picture)
+    assert (denormalize(image) == np.asarray(picture)).all()
+    assert denormalize(image[None]).shape == (1, 20, 20, 3) and denormalize(image).dtype == np.uint8
+
+
+# --- training
+
+
+def test_training_images_pair_pictures_with_their_labels(tmp_path):
+    """Each picture comes with its own label, found by its pixels."""
+    split = make_split(tmp_path)
+    images = TrainingImages(split, evaluation_transform(16))
+    assert len(images) == 5
+    for index, (image, label) in enumerate(images[index] for index in range(5)):
+        assert torch.equal(image, evaluation_transform(16)(Image.open(split.paths[index])))
+        assert label == split.labels[index]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_training_epoch_repeats_from_the_generators_state(tmp_path, workers):
+    """Resuming: a new loader given the saved state goes on with the same order and the same crops."""
+    split = make_split(tmp_path, 8)
+
+    def epoch(loader):
+        torch.manual_seed(0)
+        return [torch.cat(parts) for parts in zip(*loader, strict=True)]
+
+    def build(seed):
+        return build_training_loader(split, 16, 12, 3, workers, seed, CPU)
+
+    loader = build(6)
+    first = epoch(loader)
+    state = loader.generator.get_state()
+    second = epoch(loader)
+    resumed = build(7)
+    resumed.generator.set_state(state)
+    for ours, theirs in ((first, epoch(build(6))), (second, epoch(resumed))):
+        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert not torch.equal(first[0], second[0])
+    assert first[0].shape == (8, 3, 12, 12) and sorted(first[1].tolist()) == sorted(split.labels.tolist())
+
+
+@pytest.mark.parametrize(
+    ("count", "batch_size", "sizes"),
+    [(5, 2, [2, 2]), (5, 3, [3, 2]), (4, 2, [2, 2]), (1, 4, [1]), (2, 1, [1, 1])],
+)
+def test_only_a_last_batch_of_one_is_left_out(tmp_path, count, batch_size, sizes):
+    """Batch normalisation never takes its statistics from a single left-over image; nothing else is dropped."""
+    loader = build_training_loader(make_split(tmp_path, count), 8, 8, batch_size, 0, 0, CPU)
+    assert [len(labels) for _, labels in loader] == sizes
+    assert len(loader) == len(sizes)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_picture_ends_training_in_one_sentence(tmp_path, workers):
+    """The error crosses worker processes without their traceback."""
+    split = make_split(tmp_path)
+    path = spoil(split, 3)
+    with pytest.raises(ImageError) as caught:
+        list(build_training_loader(split, 8, 8, 2, workers, 0, CPU))
+    message = str(caught.value)
+    assert path in message and "replace it" in message
+    assert "\n" not in message and "Traceback" not in message
+
+
+class _Crash:
+    def __call__(self, picture):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_one_sentence(tmp_path):
+    """A worker that the system kills for memory says what to lower."""
+    loader = build_training_loader(make_split(tmp_path), 8, 8, 2, 1, 0, CPU)
+    loader.dataset._transform = _Crash()
+    with pytest.raises(UserError, match="lower --num_workers or --batch_size"):
+        list(loader)
+
+
+# --- evaluation
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_goes_on_without_an_unreadable_picture(tmp_path, workers):
+    """Everything stays in order and in its place; the bad picture is zeros, marked and explained."""
+    split = make_split(tmp_path)
+    good = evaluation_transform(16)(Image.open(split.paths[4]))
+    path = spoil(split, 2)
+    batches = list(build_evaluation_loader(split, 16, 3, workers, CPU))
+    assert [type(batch) for batch in batches] == [EvaluationBatch] * 2
+    assert [len(batch.errors) for batch in batches] == [3, 2]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == [0, 1, 2, 3, 4]
+    assert torch.cat([batch.labels for batch in batches]).tolist() == split.labels.tolist()
+    assert torch.cat([batch.readable for batch in batches]).tolist() == [True, True, False, True, True]
+    assert torch.cat([batch.sizes for batch in batches]).tolist() == [[40, 30], [42, 31], [0, 0], [46, 33], [48, 34]]
+    assert torch.equal(batches[1].images[1], good)
+    assert batches[0].images[2].count_nonzero() == 0 and batches[0].images[1].count_nonzero() > 0
+    assert batches[0].errors[:2] == ("", "") and path in batches[0].errors[2]
+    dtypes = {name: getattr(batches[0], name).dtype for name in ("images", "labels", "indices", "sizes", "readable")}
+    assert list(dtypes.values()) == [torch.float32, torch.int64, torch.int64, torch.int64, torch.bool]
+
+
+def test_evaluation_batch_survives_pinning(tmp_path, monkeypatch):
+    """CUDA's pinning thread rebuilds the batch; its fields must stay where they are."""
+    batch = next(iter(build_evaluation_loader(make_split(tmp_path), 16, 5, 0, CPU)))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor.clone())
+    pinned = pin_memory(batch)
+    assert isinstance(pinned, EvaluationBatch) and list(pinned.errors) == [""] * 5
+    assert torch.equal(pinned.images, batch.images) and torch.equal(pinned.sizes, batch.sizes)
+
+
+def test_loaders_pin_for_cuda_only(tmp_path):
+    """Pinned memory speeds up copies to a GPU and does nothing elsewhere."""
+    split = make_split(tmp_path)
+    for device, pinned in (("cuda", True), ("cpu", False), ("mps", False)):
+        assert build_training_loader(split, 8, 8, 2, 0, 0, torch.device(device)).pin_memory is pinned
+        assert build_evaluation_loader(split, 8, 2, 0, torch.device(device)).pin_memory is pinned
+
+
+def test_impossible_counts_name_the_options(tmp_path):
+    """A batch of none or a negative number of workers is wrong usage, not a traceback."""
+    split = make_split(tmp_path)
+    with pytest.raises(UsageError, match="--batch_size is 0"):
+        build_training_loader(split, 8, 8, 0, 0, 0, CPU)
+    with pytest.raises(UsageError, match="--num_workers is -1"):
+        build_evaluation_loader(split, 8, 2, -1, CPU)
+
+
+def test_evaluation_images_take_paths_that_are_not_ascii(tmp_path):
+    """Paths are stored as bytes and must come back whole."""
+    path = save_picture(tmp_path / "Grünfink ü" / "鳥.png", (7, 5))
+    split = make_split(tmp_path, 1, paths=(path,))
+    assert EvaluationImages(split, 8)[0][3] == (7, 5)
+
+
+# --- the split
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"ids": (), "paths": (), "labels": np.zeros(0, np.int64)}, "train split is empty.*complete"),
+        ({"ids": ("x", "y", "x")}, "names x twice.*keep one"),
+        ({"labels": np.array([0, 1, 3])}, "labels from 0 to 3 but 3 classes.*list of classes"),
+        ({"labels": np.array([0, -1, 2])}, "labels from -1 to 2"),
+        ({"paths": (Path("x"),)}, "3 ids, 1 paths, 3 labels"),
+        ({"name": "valid"}, "no split 'valid'; choose one of train, test"),
+    ],
+)
+def test_inconsistent_splits_are_refused(tmp_path, changes, words):
+    """What would pair images with wrong labels or boxes never gets as far as a loader."""
+    with pytest.raises(UserError, match=words):
+        make_split(tmp_path, 3, **changes)
+
+
+def test_split_has_a_length(tmp_path):
+    """len(split) is the number of images."""
+    assert len(make_split(tmp_path, 3)) == 3

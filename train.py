@@ -1,0 +1,209 @@
+"""Trains BAS: `python train.py --arch vgg` for CUB-200-2011, `--dataset ILSVRC`, or `--demo` with no data set at all.
+
+Every default is the authors' recipe for the data set and backbone (CUB/Model/<arch>.py, ILSVRC/Model/<arch>.py).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+
+import CUB
+import CUB.DataLoader
+import CUB.Model
+import ILSVRC
+import ILSVRC.DataLoader
+import ILSVRC.Model
+from utils.arguments import (
+    add_common_options,
+    choose_device,
+    natural,
+    non_negative_float,
+    positive_float,
+    positive_int,
+)
+from utils.checkpoint import checkpoint_name, save_weights
+from utils.data.datasets import build_evaluation_loader, build_training_loader
+from utils.data.split import Split
+from utils.demo import run as demo
+from utils.engine import Evaluation, evaluate, train_one_epoch
+from utils.errors import UsageError, UserError, run_command
+from utils.files import write_text
+from utils.inference import DEFAULT_BATCH_SIZE, save_settings
+from utils.models.bas import BAS
+from utils.models.pretrained import load_imagenet
+from utils.models.recipe import Recipe, explain, override
+from utils.optim import build_optimizer, build_scheduler
+from utils.reporting import RunLog, epoch_line, failure_report, score_table
+from utils.training_state import FILE_NAME, load_training_state, save_training_state, seed_everything
+
+DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
+ROOT = Path(__file__).resolve().parent
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; `--help` explains every option."""
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        "  python train.py --demo                                  see it work in minutes, no data set needed\n"
+        "  python train.py --arch vgg --root /data --download      fetch CUB-200-2011 and train VGG16 on it\n"
+        "  python train.py --dataset ILSVRC --arch resnet --root /data/ILSVRC2012 --batch_size 64\n"
+        "  python train.py --arch vgg --root /data --resume        go on after the last finished epoch",
+    )
+    parser.add_argument("--dataset", choices=DATASETS, default="CUB", help="default: %(default)s")
+    add_common_options(parser)
+    parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
+    parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
+    parser.add_argument(
+        "--pretrained",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="ImageNet weights: torchvision's (MobileNetV1: the shipped ones), none, or a local file (default: auto)",
+    )
+    parser.add_argument("--epochs", type=positive_int, help="default: the recipe's, CUB 100, ILSVRC 9")
+    parser.add_argument("--lr_steps", type=natural, nargs="*", help="epochs at which the rate falls tenfold")
+    parser.add_argument("--lr", type=positive_float, help="base rate; biases x2, heads x10 (default: 0.001)")
+    parser.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
+    parser.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
+    parser.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")
+    parser.add_argument("--area_weight", type=non_negative_float, help="beta, of L_ac (default: the recipe's)")
+    parser.add_argument("--seed", type=natural, help="default: CUB 6, ILSVRC 2")
+    parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
+    parser.add_argument(
+        "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last)"
+    )
+    parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
+    parser.add_argument("--save_path", type=Path, help="runs go to <save_path>/<arch>/ (default: <dataset>/logs)")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        const="auto",
+        metavar="FILE",
+        help=f"go on after the last finished epoch, from the run's {FILE_NAME} or from FILE",
+    )
+    args = parser.parse_args(argv)
+    if args.gpu is not None:
+        if args.device is not None:
+            parser.error("give --gpu or --device, not both")
+        args.device = f"cuda:{args.gpu}"
+    if args.lr_steps is not None:
+        args.lr_steps = tuple(args.lr_steps)
+    if args.demo and args.dataset != "CUB":
+        parser.error("--demo composes a data set in CUB's layout; leave out --dataset")
+    if args.download and args.dataset != "CUB":
+        parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")
+    return args
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Arguments, recipe, data, model, optimiser, loop."""
+    args = parse_arguments(argv)
+    if args.demo:
+        demo.prepare(args, ROOT)
+    args.arch = args.arch or "vgg"
+    dataset = DATASETS[args.dataset]
+    base = demo.demo_recipe(dataset.Model.recipe(args.arch)) if args.demo else dataset.Model.recipe(args.arch)
+    recipe = override(base, vars(args))
+    device = choose_device(args.device)
+    seed_everything(recipe.seed)
+
+    train_split, test_split = load_splits(args)
+    recipe = override(recipe, {"num_classes": len(train_split.class_names)})
+    loader = build_training_loader(
+        train_split, recipe.resize_size, recipe.crop_size, recipe.batch_size, args.num_workers, recipe.seed, device
+    )
+
+    model = dataset.Model.build(args.arch, recipe.num_classes, recipe.final_relu)
+    print(load_imagenet(model, args.pretrained) if args.resume is None else "weights: from the run to resume")
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    scheduler = build_scheduler(optimizer, recipe.lr_steps)
+
+    folder = (args.save_path or ROOT / args.dataset / "logs") / args.arch
+    start = 0
+    if args.resume is not None:
+        state = folder / FILE_NAME if args.resume == "auto" else Path(args.resume)
+        start = load_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
+        print(f"resumed from {state} after epoch {start}")
+    print(f"settings: {explain(recipe)}; {device}, {args.num_workers} workers")
+    save_settings(folder, recipe, layout=train_split.layout, command=sys.argv)
+
+    log = RunLog(folder / "log.jsonl", start)
+    evaluation = None
+    for epoch in range(start, recipe.epochs):
+        figures = train_timed(model, loader, optimizer, recipe, device, epoch, args.show_step)
+        scheduler.step()
+        print(epoch_line(epoch, recipe.epochs, figures), flush=True)
+        save_training_state(folder / FILE_NAME, model, optimizer, scheduler, loader.generator, epoch + 1, recipe)
+        is_last = epoch + 1 == recipe.epochs
+        if is_last:
+            weights = save_weights(model, folder / checkpoint_name(args.dataset, args.arch, epoch))
+            print(f"model saved: {weights}")
+        if test_split and not args.demo and (is_last or (args.eval_every and (epoch + 1) % args.eval_every == 0)):
+            evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+            figures["test"] = evaluation.scores().summary()
+        log.add({"epoch": epoch + 1, **figures})
+    if start >= recipe.epochs:
+        raise UsageError(f"the run has its {start} epochs already; give more with --epochs")
+    if args.demo:
+        demo.finish(model, train_split, test_split, recipe, device, args)
+    elif evaluation:
+        report(evaluation, folder, args, recipe)
+
+
+def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
+    """The training split, and the test split if it is there; says which layout was recognised."""
+    dataset = DATASETS[args.dataset]
+    root = args.root or ROOT / args.dataset / "data"
+    if args.download:
+        CUB.DataLoader.download(root)
+    train_split = dataset.DataLoader.load_split(root, "train")
+    counts = f"{len(train_split)} pictures, {len(train_split.class_names)} classes"
+    print(f"{args.dataset} train: {counts}; {train_split.layout}")
+    try:
+        test_split = dataset.DataLoader.load_split(root, "test")
+    except UserError as error:
+        print(f"no evaluation after training: {error}")
+        return train_split, None
+    print(f"{args.dataset} test: {len(test_split)} pictures; {test_split.layout}")
+    return train_split, test_split
+
+
+def train_timed(model: BAS, loader, optimizer, recipe: Recipe, device, epoch: int, show_step: int) -> dict[str, float]:
+    """One epoch, with its rates: the figures of :func:`utils.engine.train_one_epoch`, lr and images_per_second."""
+    lr = optimizer.param_groups[0]["lr"]
+    begin = time.perf_counter()
+    figures = train_one_epoch(model, loader, optimizer, recipe, device, epoch, show_step)
+    seconds = time.perf_counter() - begin
+    return {**figures, "lr": lr, "seconds": seconds, "images_per_second": len(loader.dataset) / seconds}
+
+
+def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers: int) -> Evaluation:
+    """Evaluates the test split as BAS_inference.py does, and prints the table."""
+    loader = build_evaluation_loader(split, recipe.resize_size, DEFAULT_BATCH_SIZE, num_workers, device)
+    evaluation = evaluate(model, loader, split, recipe, device)
+    print(score_table(evaluation.scores().summary()))
+    return evaluation
+
+
+def report(evaluation: Evaluation, folder: Path, args: argparse.Namespace, recipe: Recipe) -> None:
+    """Saves the last evaluation beside the checkpoint and says how to repeat it."""
+    record = {"scores": evaluation.scores().summary(), "failures": evaluation.failures}
+    path = write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")
+    if evaluation.failures:
+        print(failure_report(evaluation.failures))
+    weights = (folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)).resolve()
+    root = (args.root or ROOT / args.dataset / "data").resolve()
+    print(f"figures saved in {path}; to repeat the evaluation:")
+    print(f"  cd {args.dataset} && python BAS_inference.py --arch {args.arch} --data {root} --checkpoint {weights}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,79 @@
+"""What the command lines share: argument types with clear errors, common options, the choice of a device."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from utils.errors import UsageError
+from utils.models.registry import ARCHS
+
+
+def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable[[str], float]:
+    """An argparse type: a number of `kind` in [low, high], or in (low, high] where `open_low`."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number of the wanted kind") from None
+        if not low <= value <= high or (open_low and value == low):
+            bound = f"greater than {low}" if open_low else f"at least {low}"
+            limit = f" and at most {high}" if high != float("inf") else ""
+            raise argparse.ArgumentTypeError(f"{text} must be {bound}{limit}")
+        return value
+
+    return parse
+
+
+positive_int = number(int, 1)
+natural = number(int, 0)
+positive_float = number(float, 0, open_low=True)
+non_negative_float = number(float, 0)
+share = number(float, 0, 1)
+
+
+def add_common_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options that training and inference share."""
+    parser.add_argument("--arch", choices=ARCHS, help="the backbone")
+    parser.add_argument(
+        "--root", "--data", type=Path, metavar="FOLDER", help="where the data set lies (default: <dataset>/data)"
+    )
+    parser.add_argument("--batch_size", type=positive_int, help="pictures in a batch (default: see below)")
+    parser.add_argument("--resize_size", type=positive_int, help="pictures are resized to this square (default: 256)")
+    parser.add_argument("--crop_size", type=positive_int, help="side of the crops that the net sees (default: 224)")
+    parser.add_argument("--threshold", type=share, help="of the normalised map, in [0, 1] (default: the recipe's)")
+    parser.add_argument("--top_k", type=positive_int, help="foreground maps to average (default: the recipe's)")
+    parser.add_argument(
+        "--num_workers",
+        type=natural,
+        default=min(4, os.cpu_count() or 1),
+        help="processes that read pictures (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--device",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)",
+    )
+
+
+def choose_device(name: str | None) -> torch.device:
+    """The device called `name`, or the best one there is.
+
+    Raises:
+        UsageError: there is no such device; says which there are.
+    """
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        cuda = torch.cuda.device_count()
+        there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
+        raise UsageError(f"--device {name} is not to be had on this machine; there are: {there_are}") from error
+    return device

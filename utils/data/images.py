@@ -1,0 +1,158 @@
+"""Pictures on disk: one is read as RGB, or a sentence says why not; folders of them are listed."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from utils.errors import UserError
+
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+
+
+class ImageError(UserError):
+    """A picture cannot be read; the message names the file and what is wrong with it."""
+
+
+def read_image(path: str | Path) -> Image.Image:
+    """Reads a picture as 8-bit RGB, whatever it is stored as (greyscale, palette, CMYK, alpha, 1 bit, 16 bits).
+
+    Alpha is dropped, not blended, and an EXIF rotation is not applied: the data sets' boxes refer to the stored
+    pixels. 16-bit greyscale is divided by 256, where PIL alone would clip it to white.
+
+    Args:
+        path: the picture's file.
+
+    Returns:
+        A loaded PIL image of mode "RGB".
+
+    Raises:
+        ImageError: the file is missing, a folder, unreadable, no picture, damaged, cut short or beyond PIL's limit on
+            the number of pixels.
+    """
+    with _open_picture(path) as image:
+        return _to_rgb(image)
+
+
+def read_image_size(path: str | Path) -> tuple[int, int]:
+    """Reads (width, height) from a picture's header, without decoding its pixels.
+
+    Raises:
+        ImageError: as :func:`read_image`, as far as the header shows it.
+    """
+    with _open_picture(path) as image:
+        return image.size
+
+
+@contextmanager
+def _open_picture(path: str | Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(path) as image:
+            yield image
+    except Exception as error:  # PIL's decoders meet damaged files with exceptions of any kind
+        raise ImageError(f"cannot read the picture {path}: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    replace = "replace it with an intact picture"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file; check the path"
+    if isinstance(error, IsADirectoryError):
+        return "it is a folder; name a picture inside it"
+    if isinstance(error, PermissionError):
+        return "no permission; make it readable"
+    if isinstance(error, UnidentifiedImageError):
+        return f"the file is empty or no known kind of picture; {replace}"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; replace it with a smaller one"
+    return f"{str(error) or type(error).__name__}; {replace}"
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "F":
+        raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 bits a channel")
+    if image.mode.startswith("I"):
+        image = Image.fromarray((np.asarray(image) // 256).clip(0, 255).astype(np.uint8))
+    return image.convert("RGB")
+
+
+def list_pictures(folder: Path) -> list[str]:
+    """Lists the names of the pictures (.jpg, .jpeg, .png; hidden files left out) that lie in `folder`, sorted.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    # By name alone: asking the file system about each of ImageNet's 1.28 million files would take minutes.
+    return sorted(
+        entry.name
+        for entry in _scan(folder)
+        if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.name.startswith(".")
+    )
+
+
+def list_folders(folder: Path) -> list[str]:
+    """Lists the names of the folders (hidden ones left out) that lie in `folder`, sorted.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    return sorted(entry.name for entry in _scan(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def list_class_pictures(folder: Path) -> dict[str, list[str]]:
+    """Lists a folder of class folders: class name -> names of its pictures, both sorted.
+
+    Raises:
+        UserError: there is no class folder, or one of them holds no picture.
+    """
+    pictures = {name: list_pictures(folder / name) for name in list_folders(folder)}
+    if not pictures:
+        raise UserError(f"{folder} holds no class folders; put the pictures into one folder per class there")
+    empty = [name for name, names in pictures.items() if not names]
+    if empty:
+        raise UserError(
+            f"{folder / empty[0]} holds no picture ({', '.join(PICTURE_SUFFIXES)}), as {len(empty)} of "
+            f"{len(pictures)} class folders do; unpack its pictures or remove the folder"
+        )
+    return pictures
+
+
+def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: str) -> None:
+    """Checks that the pictures a list names exist, with one listing per class folder and not a look-up per file.
+
+    Args:
+        folder: where the names start.
+        names: paths below `folder`, e.g. "001.Black_footed_Albatross/x.jpg".
+        listed_in: the list, for the message.
+        mend: what the user can do, for the message.
+
+    Raises:
+        UserError: pictures are missing; the first is named and all are counted.
+    """
+    by_parent = defaultdict(set)
+    for name in names:
+        by_parent[(folder / name).parent].add(name)
+    missing = set()
+    for parent, members in by_parent.items():
+        present = {entry.name for entry in _scan(parent)} if parent.is_dir() else set()
+        missing.update(name for name in members if os.path.basename(name) not in present)
+    if missing:
+        first = next(name for name in names if name in missing)
+        raise UserError(
+            f"{folder / first} is missing: {len(missing)} of the {len(names)} pictures that {listed_in} names are not "
+            f"there; {mend}"
+        )
+
+
+def _scan(folder: Path) -> list[os.DirEntry]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        raise UserError(f"cannot list the folder {folder}: {error.strerror}; check the path") from error

@@ -1,0 +1,106 @@
+"""From a picture to normalised crops: the training augmentation, the evaluation's resize, the ten crops."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import functional as TF
+
+from utils.errors import UsageError
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# Where the centre crop stands among the ten: 4 corners, centre, then the mirrored five.
+CENTRE_CROP = 4
+
+
+def training_transform(resize_size: int, crop_size: int) -> Callable[[Image.Image], Tensor]:
+    """Builds the training augmentation: resize (aspect ignored, bilinear), random crop, random mirror, normalise.
+
+    Args:
+        resize_size: side of the resized picture, in pixels (256 in the paper's recipe).
+        crop_size: side S of the crop (224).
+
+    Returns:
+        A function: RGB PIL image -> (3, S, S) float32, normalised with ImageNet's mean and standard deviation.
+
+    Raises:
+        UsageError: a size is not positive, or the crop is larger than the resized picture.
+    """
+    check_sizes(resize_size, crop_size)
+    return transforms.Compose(
+        [
+            transforms.Resize((resize_size, resize_size)),
+            transforms.RandomCrop(crop_size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+def evaluation_transform(resize_size: int) -> Callable[[Image.Image], Tensor]:
+    """Builds the evaluation's transform: resize (aspect ignored, bilinear) and normalise; crops are cut later.
+
+    Args:
+        resize_size: side R of the resized picture, in pixels.
+
+    Returns:
+        A function: RGB PIL image -> (3, R, R) float32, normalised with ImageNet's mean and standard deviation.
+
+    Raises:
+        UsageError: the size is not positive.
+    """
+    check_sizes(resize_size, resize_size)
+    return transforms.Compose(
+        [
+            transforms.Resize((resize_size, resize_size)),
+            transforms.ToTensor(),
+            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
+
+
+def ten_crop(images: Tensor, crop_size: int) -> Tensor:
+    """Cuts four corners, the centre and their mirrors out of resized images, (B, 3, R, R) -> (B, 10, 3, S, S).
+
+    Entry CENTRE_CROP of dimension 1 is :func:`centre_crop`.
+
+    Raises:
+        UsageError: the crop is larger than the images.
+    """
+    check_sizes(min(images.shape[-2:]), crop_size)
+    return torch.stack(TF.ten_crop(images, crop_size), dim=1)
+
+
+def centre_crop(images: Tensor, crop_size: int) -> Tensor:
+    """Cuts the centre out of resized images, (B, 3, R, R) -> (B, 3, S, S).
+
+    Raises:
+        UsageError: the crop is larger than the images.
+    """
+    # Checked because torchvision would pad with zeros.
+    check_sizes(min(images.shape[-2:]), crop_size)
+    return TF.center_crop(images, crop_size)
+
+
+def denormalize(images: Tensor) -> np.ndarray:
+    """Undoes the normalisation for figures: (..., 3, H, W) float -> (..., H, W, 3) uint8 RGB on the CPU."""
+    mean = images.new_tensor(IMAGENET_MEAN).view(3, 1, 1)
+    std = images.new_tensor(IMAGENET_STD).view(3, 1, 1)
+    pixels = (images.detach() * std + mean).mul(255).round().clamp(0, 255)
+    return pixels.to(torch.uint8).movedim(-3, -1).cpu().numpy()
+
+
+def check_sizes(resize_size: int, crop_size: int) -> None:
+    """Raises UsageError unless 1 <= crop_size <= resize_size."""
+    if not 1 <= crop_size <= resize_size:
+        raise UsageError(
+            f"a crop of {crop_size} pixels does not fit into a picture of {resize_size}; choose --crop_size and "
+            "--resize_size so that 1 <= crop_size <= resize_size"
+        )
