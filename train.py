@@ -74,6 +74,13 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
     parser.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")
     parser.add_argument("--area_weight", type=non_negative_float, help="beta, of L_ac (default: the recipe's)")
+    parser.add_argument("--warmup_epochs", type=natural, help="first epochs on L_cls alone (default: 0)")
+    parser.add_argument(
+        "--final_relu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="end the class maps in a ReLU, as the CVPR model does, or not, as the IJCV model (default: ReLU)",
+    )
     parser.add_argument("--seed", type=natural, help="default: CUB 6, ILSVRC 2")
     parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
     parser.add_argument(
