@@ -58,7 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "  python train.py --arch vgg --root /data --resume        go on after the last finished epoch",
     )
     parser.add_argument("--dataset", choices=DATASETS, default="CUB", help="default: %(default)s")
-    add_common_options(parser)
+    add_common_options(parser, batch_size_default="the recipe's, CUB 32, ILSVRC 128")
     parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
     parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
     parser.add_argument(
@@ -68,7 +68,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         help="ImageNet weights: torchvision's (MobileNetV1: the shipped ones), none, or a local file (default: auto)",
     )
     parser.add_argument("--epochs", type=positive_int, help="default: the recipe's, CUB 100, ILSVRC 9")
-    parser.add_argument("--lr_steps", type=natural, nargs="*", help="epochs at which the rate falls tenfold")
+    parser.add_argument("--lr_steps", type=natural, nargs="*", help="epochs at which the rate falls")
+    parser.add_argument("--lr_decay", type=positive_float, help="to this share of itself (default: 0.1)")
     parser.add_argument("--lr", type=positive_float, help="base rate; biases x2, heads x10 (default: 0.001)")
     parser.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
     parser.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
@@ -102,8 +103,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.device = f"cuda:{args.gpu}"
     if args.lr_steps is not None:
         args.lr_steps = tuple(args.lr_steps)
-    if args.demo and args.dataset != "CUB":
-        parser.error("--demo composes a data set in CUB's layout; leave out --dataset")
+    if args.demo and (args.dataset != "CUB" or args.root or args.download):
+        parser.error("--demo composes its own data set; leave out --dataset, --root and --download")
     if args.download and args.dataset != "CUB":
         parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")
     return args
@@ -118,6 +119,10 @@ def main(argv: list[str] | None = None) -> None:
     dataset = DATASETS[args.dataset]
     base = demo.demo_recipe(dataset.Model.recipe(args.arch)) if args.demo else dataset.Model.recipe(args.arch)
     recipe = override(base, vars(args))
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise UsageError(
+            f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
+        )
     device = choose_device(args.device)
     seed_everything(recipe.seed)
 
@@ -131,7 +136,7 @@ def main(argv: list[str] | None = None) -> None:
     print(load_imagenet(model, args.pretrained) if args.resume is None else "weights: from the run to resume")
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
-    scheduler = build_scheduler(optimizer, recipe.lr_steps)
+    scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
 
     folder = (args.save_path or ROOT / args.dataset / "logs") / args.arch
     start = 0
@@ -139,6 +144,8 @@ def main(argv: list[str] | None = None) -> None:
         state = folder / FILE_NAME if args.resume == "auto" else Path(args.resume)
         start = load_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
         print(f"resumed from {state} after epoch {start}")
+        if start >= recipe.epochs:
+            raise UsageError(f"the run has its {start} epochs already; give more with --epochs")
     print(f"settings: {explain(recipe)}; {device}, {args.num_workers} workers")
     save_settings(folder, recipe, layout=train_split.layout, command=sys.argv)
 
@@ -157,8 +164,6 @@ def main(argv: list[str] | None = None) -> None:
             evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
             figures["test"] = evaluation.scores().summary()
         log.add({"epoch": epoch + 1, **figures})
-    if start >= recipe.epochs:
-        raise UsageError(f"the run has its {start} epochs already; give more with --epochs")
     if args.demo:
         demo.finish(model, train_split, test_split, recipe, device, args)
     elif evaluation:

@@ -116,9 +116,11 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     labels = [_parse_label(line, len(class_names)) for line in _select(_read_by_id(labels_file), keys, labels_file)]
     layout = f"CUB-200-2011 as its owners ship it, in {folder}"
     boxes, masks = {}, {}
-    if split == "test":
+    # Training needs no boxes; where they are, they serve to choose a threshold without touching the test pictures.
+    if split == "test" or boxes_file.is_file():
         lines = _select(_read_by_id(boxes_file), keys, boxes_file)
         boxes = {image_id: _parse_xywh(line) for image_id, line in zip(ids, lines, strict=True)}
+    if split == "test":
         masks = _find_masks((folder, folder.parent), ids)
         layout += f", masks for {len(masks)} of {len(ids)} images"
     require_pictures(folder / "images", ids, folder / "images.txt", MEND)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,7 @@ def number(kind: type, low: float, high: float = float("inf"), open_low: bool = 
             value = kind(text)
         except ValueError:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of the wanted kind") from None
-        if not low <= value <= high or (open_low and value == low):
+        if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
             bound = f"greater than {low}" if open_low else f"at least {low}"
             limit = f" and at most {high}" if high != float("inf") else ""
             raise argparse.ArgumentTypeError(f"{text} must be {bound}{limit}")
@@ -37,13 +38,13 @@ non_negative_float = number(float, 0)
 share = number(float, 0, 1)
 
 
-def add_common_options(parser: argparse.ArgumentParser) -> None:
-    """Adds the options that training and inference share."""
+def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str) -> None:
+    """Adds the options that training and inference share; `batch_size_default` says in words what holds otherwise."""
     parser.add_argument("--arch", choices=ARCHS, help="the backbone")
     parser.add_argument(
         "--root", "--data", type=Path, metavar="FOLDER", help="where the data set lies (default: <dataset>/data)"
     )
-    parser.add_argument("--batch_size", type=positive_int, help="pictures in a batch (default: see below)")
+    parser.add_argument("--batch_size", type=positive_int, help=f"pictures in a batch (default: {batch_size_default})")
     parser.add_argument("--resize_size", type=positive_int, help="pictures are resized to this square (default: 256)")
     parser.add_argument("--crop_size", type=positive_int, help="side of the crops that the net sees (default: 224)")
     parser.add_argument("--threshold", type=share, help="of the normalised map, in [0, 1] (default: the recipe's)")

@@ -34,10 +34,9 @@ def parse_arguments(dataset: str, argv: list[str] | None = None) -> argparse.Nam
     parser = argparse.ArgumentParser(
         description=f"Evaluates a BAS checkpoint on {dataset}: Top-1 / Top-5 / GT-known Loc and Top-1 / Top-5 Cls.",
         epilog=f"Example: python BAS_inference.py --arch resnet --data /data/{dataset} --json result.json. "
-        f"Settings that are not given come from the run's {SETTINGS_FILE} beside the checkpoint, else from the recipe. "
-        f"The default batch is {DEFAULT_BATCH_SIZE} pictures of ten crops each.",
+        f"Settings that are not given come from the run's {SETTINGS_FILE} beside the checkpoint, else from the recipe.",
     )
-    add_common_options(parser)
+    add_common_options(parser, batch_size_default=f"{DEFAULT_BATCH_SIZE}, of ten crops each")
     parser.set_defaults(arch="vgg")
     parser.add_argument(
         "--checkpoint", type=Path, metavar="FILE", help="default: the highest epoch in logs/<arch>/, the released name"
@@ -118,7 +117,9 @@ def run(dataset: str, models: Any, load_split: Callable[[Path, str], Split], arg
 def settle_recipe(recipe: Recipe, checkpoint: Checkpoint, given: dict[str, Any]) -> Recipe:
     """The recipe, overridden by the settings of the run that made the checkpoint, overridden by what the user gave."""
     stored = _read_settings(checkpoint.path.with_name(SETTINGS_FILE))
-    kept = {name: stored[name] for name in EVALUATION_SETTINGS if name in stored}
+    # A released file may have been put into a run's folder: settings of another net are not its own.
+    is_its_own = (stored.get("arch"), stored.get("num_classes")) == (checkpoint.arch, checkpoint.num_classes)
+    kept = {name: stored[name] for name in EVALUATION_SETTINGS if name in stored and is_its_own}
     if checkpoint.is_ijcv:
         kept["final_relu"] = False
     given = {name: given.get(name) for name in EVALUATION_SETTINGS}
@@ -130,7 +131,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
         return {}
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-    except (ValueError, KeyError, TypeError) as error:
+        wrong = [name for name in EVALUATION_SETTINGS if not isinstance(settings.get(name, 0), (int, float))]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no settings file of a run ({error}); move it away to use the recipe") from error
     print(f"settings of the run: {path}")
     return settings

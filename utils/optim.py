@@ -40,6 +40,6 @@ def build_optimizer(model: nn.Module, lr: float, momentum: float = 0.9, weight_d
     )
 
 
-def build_scheduler(optimizer: SGD, lr_steps: Sequence[int]) -> MultiStepLR:
-    """All rates fall tenfold at each epoch of `lr_steps`; stepped once an epoch."""
-    return MultiStepLR(optimizer, milestones=list(lr_steps), gamma=0.1)
+def build_scheduler(optimizer: SGD, lr_steps: Sequence[int], lr_decay: float = 0.1) -> MultiStepLR:
+    """All rates fall to `lr_decay` of themselves at each epoch of `lr_steps`; stepped once an epoch."""
+    return MultiStepLR(optimizer, milestones=list(lr_steps), gamma=lr_decay)

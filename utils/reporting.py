@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from utils.errors import UserError
 from utils.files import write_text
 from utils.metrics import METRICS
 from utils.models.recipe import Published
@@ -40,6 +41,23 @@ def score_table(summary: Mapping[str, Any], published: Published | None = None) 
     return "\n".join(lines)
 
 
+def comparison_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
+    """Localization figures of several methods, means over images in percent, one line a method.
+
+    Args:
+        summaries: title -> of :meth:`utils.metrics.LocalizationScores.summary`.
+
+    Returns:
+        The table.
+    """
+    metrics = ("top1_loc", "top5_loc", "gt_known_loc")
+    width = max(len(title) for title in summaries) + 2
+    lines = [" " * width + "".join(f"{TITLES[metric]:>14}" for metric in metrics)]
+    for title, summary in summaries.items():
+        lines.append(f"{title:{width}}" + "".join(f"{summary[metric]['image_mean']:14.2f}" for metric in metrics))
+    return "\n".join(lines)
+
+
 def failure_report(failures: Sequence[str], most: int = 10) -> str:
     """How many pictures count as misses, and the first of them."""
     lines = [f"{len(failures)} pictures gave no prediction and count as misses:"]
@@ -63,8 +81,11 @@ class RunLog:
         self.path = path
         self.entries: list[dict[str, Any]] = []
         if finished_epochs and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
-            self.entries = [entry for line in lines if (entry := json.loads(line))["epoch"] <= finished_epochs]
+            try:
+                lines = path.read_text(encoding="utf-8").splitlines()
+                self.entries = [entry for line in lines if (entry := json.loads(line))["epoch"] <= finished_epochs]
+            except (ValueError, KeyError, TypeError) as error:
+                raise UserError(f"{path} is no log of a run ({error}); move it away to resume without it") from error
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Appends an epoch's figures; the file is replaced as a whole, so it never ends in half a line."""

@@ -19,8 +19,8 @@ from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 
 FILE_NAME = "last.pth.tar"
-# A run may be prolonged; what else differs would make it another run.
-MAY_CHANGE = {"epochs"}
+# A run may be prolonged, and how it is evaluated is free; what else differs would make it another run.
+MAY_CHANGE = {"epochs", "threshold", "top_k"}
 
 
 def seed_everything(seed: int) -> None:
@@ -76,6 +76,8 @@ def load_training_state(
         UserError: the file is missing, damaged, or no training state.
         UsageError: the run was started with other settings; lists them.
     """
+    if not path.is_file():
+        raise UserError(f"--resume: there is no {path}; leave out --resume to start the run, or give its {FILE_NAME}")
     content = load_file(path)
     if not isinstance(content, dict) or not {"model", "optimizer", "scheduler", "random", "settings"} <= content.keys():
         raise UserError(f"--resume: {path} is no training state; give the {FILE_NAME} of a run, not its weights")

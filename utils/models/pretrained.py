@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from urllib.error import URLError
 
 import torch
 from torch import Tensor
@@ -72,7 +71,7 @@ def _download(arch: str) -> tuple[dict[str, Tensor], str]:
     weights = TORCHVISION_WEIGHTS[arch]
     try:
         return dict(weights.get_state_dict(progress=True, check_hash=True)), weights.url
-    except (URLError, OSError, RuntimeError) as error:
+    except Exception as error:  # networks fail in many ways, and a damaged file in torch's cache in any way whatever
         raise UserError(
             f"the ImageNet weights {weights.url} cannot be downloaded ({error}); "
             "give a local copy with --pretrained FILE, or --pretrained none to start from random values"

@@ -38,7 +38,8 @@ class Recipe:
     top_k: int = 1  # foreground maps that are averaged
 
     epochs: int = 100
-    lr_steps: tuple[int, ...] = (80,)  # epochs at which the rate falls tenfold
+    lr_steps: tuple[int, ...] = (80,)  # epochs at which the rate falls
+    lr_decay: float = 0.1  # to this share of itself
     batch_size: int = 32
     lr: float = 0.001
     momentum: float = 0.9

@@ -1,0 +1,129 @@
+"""FLOPs, time and memory of each backbone: `python -m tests.benchmark` from the repository's root.
+
+FLOPs are exact counts (torch's FlopCounterMode; a multiplication and an addition are two). Times are the machine's own
+and good for ratios within one run only. Peak memory is that of a process that does nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+import CUB.Model
+import ILSVRC.Model
+from utils.arguments import positive_int
+from utils.data.transforms import CENTRE_CROP
+from utils.losses import bas_losses
+from utils.models.registry import ARCHS
+from utils.optim import build_optimizer
+
+DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
+CROPS = 10
+
+
+def measure(dataset: str, arch: str, mode: str, batch_size: int, size: int, repeats: int) -> dict[str, float]:
+    """Counts and times one training step, or the inference of a batch with ten crops.
+
+    Args:
+        dataset: `CUB` or `ILSVRC`.
+        arch: backbone.
+        mode: `train` or `inference`.
+        batch_size: pictures.
+        size: side of the crops in pixels.
+        repeats: timed runs after one that is not counted.
+
+    Returns:
+        gflop and seconds per picture, peak memory of this process in MiB.
+    """
+    torch.manual_seed(0)
+    run = _build(dataset, arch, mode, batch_size, size)
+    run()
+    start = time.perf_counter()
+    for _ in range(repeats):
+        run()
+    seconds = (time.perf_counter() - start) / repeats
+    return {
+        "gflop": count_gflop(dataset, arch, mode, batch_size, size),
+        "seconds": seconds / batch_size,
+        "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def count_gflop(dataset: str, arch: str, mode: str, batch_size: int = 2, size: int = 224) -> float:
+    """GFLOP per picture; arguments as for :func:`measure`. Counted on shapes alone, nothing is computed."""
+    with torch.device("meta"):
+        run = _build(dataset, arch, mode, batch_size, size)
+        with FlopCounterMode(display=False) as counter:
+            run()
+    return counter.get_total_flops() / batch_size / 1e9
+
+
+def _build(dataset: str, arch: str, mode: str, batch_size: int, size: int) -> Callable[[], object]:
+    models = DATASETS[dataset]
+    model = models.build(arch).to(memory_format=torch.channels_last)
+    return (_training_step if mode == "train" else _inference)(model, models.recipe(arch), batch_size, size)
+
+
+def _training_step(model, recipe, batch_size: int, size: int) -> Callable[[], None]:
+    images = torch.randn(batch_size, 3, size, size).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, model.num_classes, (batch_size,))
+    optimizer = build_optimizer(model.train(), recipe.lr, recipe.momentum, recipe.weight_decay)
+
+    def step() -> None:
+        losses = bas_losses(model(images, labels), labels, recipe)
+        optimizer.zero_grad(set_to_none=True)
+        losses.total.backward()
+        optimizer.step()
+
+    return step
+
+
+def _inference(model, recipe, batch_size: int, size: int) -> Callable[[], None]:
+    crops = torch.randn(batch_size, CROPS, 3, size, size)
+    labels = torch.randint(0, model.num_classes, (batch_size,))
+    model.eval()
+    return lambda: model.localize_crops(crops, CENTRE_CROP, recipe.top_k, labels)
+
+
+def main() -> None:
+    """Measures every data set and backbone, each in a process of its own, and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", choices=DATASETS, nargs="*", default=list(DATASETS))
+    parser.add_argument("--arch", choices=ARCHS, nargs="*", default=list(ARCHS))
+    parser.add_argument("--batch_size", type=positive_int, default=2, help="pictures in a batch (default: 2)")
+    parser.add_argument("--size", type=positive_int, default=224, help="side of the crops (default: 224)")
+    parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs (default: 3)")
+    parser.add_argument("--one", metavar="MODE", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        print(json.dumps(measure(args.dataset[0], args.arch[0], args.one, args.batch_size, args.size, args.repeats)))
+        return
+    print(f"batch {args.batch_size}, {args.size} px, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(f"{'':18}{'training step, per picture':>32}{'inference, ten crops, per picture':>38}")
+    print(f"{'':18}{'GFLOP':>12}{'s':>8}{'peak MiB':>12}{'GFLOP':>18}{'s':>8}{'peak MiB':>12}")
+    for dataset in args.dataset:
+        for arch in args.arch:
+            train, inference = (_in_own_process(dataset, arch, mode, args) for mode in ("train", "inference"))
+            row = "".join(
+                f"{figures['gflop']:{width}.1f}{figures['seconds']:8.2f}{figures['mebibytes']:12.0f}"
+                for figures, width in ((train, 12), (inference, 18))
+            )
+            print(f"{dataset + ' ' + arch:18}{row}", flush=True)
+
+
+def _in_own_process(dataset: str, arch: str, mode: str, args: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, "-m", "tests.benchmark", "--one", mode, "--dataset", dataset, "--arch", arch]
+    command += ["--batch_size", str(args.batch_size), "--size", str(args.size), "--repeats", str(args.repeats)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+if __name__ == "__main__":
+    main()

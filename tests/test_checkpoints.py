@@ -1,0 +1,351 @@
+"""Protects checkpoints: every released format loads strictly, every other file is one sentence, saving never harms."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+import CUB.Model
+import ILSVRC.Model
+from tests.reference_weights import PAIRS, draw, published_keys
+from utils import checkpoint as checkpoint_module
+from utils.checkpoint import checkpoint_name, find_checkpoint, load_weights, read_checkpoint, save_weights
+from utils.errors import UserError
+from utils.models.bas import BAS
+
+DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
+COPIES = ("conv_copy_5_", "classifier_cls_copy", "layer4_copy", "Mixed_7a_copy", "Mixed_7b_copy", "Mixed_7c_copy")
+STALE = tuple(f"module.{name}" for name in (*COPIES, "erase_branch"))
+
+
+def thin(key: str, shape: list[int]) -> Tensor:
+    """A value for each key and output channel, expanded over the rest: full shapes in files of a few kilobytes."""
+    return draw(key, (*shape[:1], *(1 for _ in shape[1:]))).expand(shape)
+
+
+def published_state(dataset: str, arch: str) -> OrderedDict[str, Tensor]:
+    """The released file's keys and shapes, with the metadata that `state_dict()` attaches."""
+    keys = published_keys(dataset, arch).items()
+    state = OrderedDict((key, thin(key.removeprefix("module."), shape)) for key, shape in keys)
+    state._metadata = OrderedDict({"": {"version": 1}})
+    return state
+
+
+def lasting_keys(dataset: str, arch: str) -> list[str]:
+    """What of the released keys a model has: all but the stale copies, without `module.`."""
+    return [key.removeprefix("module.") for key in published_keys(dataset, arch) if not key.startswith(STALE)]
+
+
+def save(content: object, path: Path, legacy: bool = True) -> Path:
+    """Writes a file as torch 1.4 did (legacy), or as torch does since 1.6 (zip)."""
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    assert zipfile.is_zipfile(path) is not legacy
+    return path
+
+
+def unset(dataset: str, arch: str, num_classes: int | None = None) -> BAS:
+    """A model whose every value is wrong until something is loaded: NaN, or -1 in its counters."""
+    with torch.device("meta"):  # spares the random initialisation
+        model = DATASETS[dataset].build(arch, num_classes)
+    model.to_empty(device="cpu")
+    for value in model.state_dict().values():
+        value.fill_(float("nan") if value.is_floating_point() else -1)
+    return model
+
+
+def assert_published(model: BAS, dataset: str, arch: str) -> None:
+    """Every entry of the model is the file's entry of that name."""
+    state = model.state_dict()
+    assert list(state) == lasting_keys(dataset, arch)
+    for key, value in state.items():
+        assert torch.equal(value, thin(key, list(value.shape))), key
+
+
+# --- the formats there are
+
+
+@pytest.mark.parametrize(("dataset", "arch"), PAIRS)
+def test_released_files_load(tmp_path, dataset, arch):
+    """All eight CVPR files: each value arrives, exactly the stale copies are dropped, the file is recognised."""
+    path = save(published_state(dataset, arch), tmp_path / checkpoint_name(dataset, arch, 8))
+    model = unset(dataset, arch)
+    checkpoint = load_weights(model, path)
+    assert_published(model, dataset, arch)
+    stale = [key for key in published_keys(dataset, arch) if key.startswith(STALE)]
+    # Both data sets' nets have the same layers, so what ILSVRC's files have more is stale.
+    assert checkpoint.dropped == len(stale) == len(published_keys(dataset, arch)) - len(published_keys("CUB", arch))
+    assert (checkpoint.arch, checkpoint.num_classes) == (arch, {"CUB": 200, "ILSVRC": 1000}[dataset])
+    assert not checkpoint.is_ijcv
+    assert f"{arch} for {checkpoint.num_classes} classes ({dataset})" in checkpoint.summary
+    assert ("stale" in checkpoint.summary) == bool(stale)
+
+
+def as_numpy_wrote(path: Path, module: bytes) -> None:
+    """Renames NumPy's own module in a file's pickle: `numpy.core` up to version 1, `numpy._core` since 2."""
+
+    def rename(data: bytes) -> bytes:
+        renamed, count = re.subn(rb"numpy\._?core", module, data)
+        assert count
+        return renamed
+
+    if not zipfile.is_zipfile(path):
+        path.write_bytes(rename(path.read_bytes()))
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(name, rename(data) if name.endswith("data.pkl") else data)
+
+
+@pytest.mark.parametrize("module", [b"numpy.core", b"numpy._core"])
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_ijcv_files_load(tmp_path, prefix, legacy, module):
+    """The IJCV wrapping, its threshold a NumPy scalar of any version: unwrapped, recognised, loaded strictly."""
+    state = {prefix + key: value for key, value in published_state("CUB", "mobilenet").items()}
+    content = {"model": state, "best_thr": np.float64(0.35), "epoch": 17}
+    path = save(content, tmp_path / "ijcv.pth.tar", legacy)
+    as_numpy_wrote(path, module)
+    model = unset("CUB", "mobilenet")
+    checkpoint = load_weights(model, path)
+    assert_published(model, "CUB", "mobilenet")
+    assert checkpoint.is_ijcv and checkpoint.dropped == 0
+    assert checkpoint.summary.startswith("IJCV checkpoint")
+
+
+def test_training_state_is_no_ijcv_file(tmp_path):
+    """A run's own training state is wrapped, too, but its model ends in a ReLU unless its settings say otherwise."""
+    content = {"model": published_state("CUB", "vgg"), "settings": {"final_relu": True}, "epoch": 3}
+    assert not read_checkpoint(save(content, tmp_path / "last.pth.tar", legacy=False)).is_ijcv
+
+
+# --- files that must not load
+
+
+@pytest.mark.parametrize(
+    ("dataset", "arch", "num_classes", "words"),
+    [
+        ("CUB", "vgg", None, r"but the model is vgg for 200 classes \(CUB\)"),
+        ("ILSVRC", "mobilenet", None, r"but the model is mobilenet for 1000 .*\(ILSVRC\)"),
+        ("CUB", "mobilenet", 3, r"but the model is mobilenet for 3 classes$"),
+    ],
+)
+def test_file_of_another_model(tmp_path, dataset, arch, num_classes, words):
+    """Another backbone, data set or class count: both are named and the model stays untouched."""
+    path = save(published_state("CUB", "mobilenet"), tmp_path / "x.pth.tar")
+    model = unset(dataset, arch, num_classes)
+    with pytest.raises(UserError, match=rf"x\.pth\.tar holds mobilenet for 200 classes \(CUB\), {words}"):
+        load_weights(model, path)
+    assert all(value.isnan().all() for value in model.parameters())
+
+
+def drop(state):
+    del state["model.3.1.running_var"]
+
+
+def add(state):
+    state["model.3.1.extra"] = torch.zeros(2)
+
+
+def reshape(state):
+    state["classifier_cls.2.weight"] = torch.zeros(1024, 1024, 1, 1)
+
+
+def copy_of_another_name(state):
+    state["classifier_cls_copy2.0.bias"] = state["neck.layer4_copy.0.bias"] = torch.zeros(1)
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (drop, r"does not fit the model: missing: model\.3\.1\.running_var \[128\]$"),
+        (add, r"does not fit the model: unexpected: model\.3\.1\.extra \[2\]$"),
+        (reshape, r"other shape: classifier_cls\.2\.weight \[1024, 1024, 1, 1\] instead of \[1024, 1024, 3, 3\]$"),
+        (copy_of_another_name, r"unexpected: classifier_cls_copy2\.0\.bias \[1\], neck\.layer4_copy\.0\.bias \[1\]$"),
+    ],
+)
+def test_one_wrong_entry(tmp_path, damage, words):
+    """The load is strict: a key too few, too many (however like a stale copy) or of another shape is named."""
+    state = published_state("CUB", "mobilenet")
+    damage(state)
+    model = unset("CUB", "mobilenet")
+    with pytest.raises(UserError, match=rf"x\.pth\.tar .*{words}"):
+        load_weights(model, save(state, tmp_path / "x.pth.tar"))
+    assert all(value.isnan().all() for value in model.parameters())
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_weights_that_are_not_finite(tmp_path, value):
+    """A diverged run's weights are refused by name; in a stale copy nobody minds them."""
+    state = published_state("ILSVRC", "mobilenet")
+    state["module.classifier_cls_copy.0.bias"] = torch.full((1024,), value)
+    assert read_checkpoint(save(state, tmp_path / "x.pth.tar")).num_classes == 1000
+    state["module.classifier_loc.0.bias"] = torch.tensor([0.0] * 999 + [value])
+    path = save(state, tmp_path / "x.pth.tar")
+    with pytest.raises(UserError, match=r"x\.pth\.tar holds NaN or infinite weights in classifier_loc\.0\.bias; take"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
+def test_truncated_file(tmp_path, legacy, share):
+    """An interrupted download, cut anywhere, is one sentence with the mend."""
+    path = save(published_state("CUB", "mobilenet"), tmp_path / "x.pth.tar", legacy)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match=r"^.*x\.pth\.tar cannot be read as a checkpoint \(.+\); download .*$"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", r"cannot be read as a checkpoint \(.+\); download"),
+        (b"no checkpoint at all\n", r"cannot be read as a checkpoint \(.+\); download"),
+        (b"\n<!DOCTYPE html><html><title>Google Drive - Quota exceeded", "is a web page, not a checkpoint; download"),
+        (b"<html><head>", "is a web page, not a checkpoint; download"),
+    ],
+)
+def test_no_checkpoint_at_all(tmp_path, content, words):
+    """An empty file, text, and the page that Google Drive sends in place of a file."""
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"x\.pth\.tar {words}"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "content", [{}, [1, 2], torch.zeros(3), {"epoch": 3}, {"model": {}}], ids=["empty", "list", "tensor", "int", "none"]
+)
+def test_tensors_that_are_no_state_dict(tmp_path, content):
+    """A readable file without a state dict says so."""
+    with pytest.raises(UserError, match=r"x\.pth\.tar is not a BAS checkpoint: it holds no state dict"):
+        read_checkpoint(save(content, tmp_path / "x.pth.tar"))
+
+
+def test_state_dict_of_another_net(tmp_path):
+    """Weights of some other net are no BAS model, whatever model they are for."""
+    path = save({"features.0.weight": torch.zeros(2)}, tmp_path / "x.pth.tar")
+    with pytest.raises(UserError, match=r"x\.pth\.tar holds no BAS model, but the model is vgg for 200 classes"):
+        load_weights(unset("CUB", "vgg"), path)
+
+
+class _Touch:
+    """Pickles as a call that makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+def test_code_in_a_file_never_runs(tmp_path, legacy):
+    """A downloaded checkpoint is data: what would run on unpickling is refused, not run."""
+    witness = tmp_path / "witness"
+    path = save({"model.0.0.weight": _Touch(witness)}, tmp_path / "x.pth.tar", legacy)
+    with pytest.raises(UserError, match=r"x\.pth\.tar cannot be read as a checkpoint"):
+        read_checkpoint(path)
+    assert not witness.exists()
+    torch.load(path, weights_only=False)
+    assert witness.exists()  # the file was armed
+
+
+@pytest.mark.parametrize("name", ["nowhere.pth.tar", "."])
+def test_missing_file(tmp_path, name):
+    """A path that is no file points to where checkpoints come from."""
+    with pytest.raises(UserError, match=r"there is no checkpoint .*; the README"):
+        read_checkpoint(tmp_path / name)
+
+
+# --- saving
+
+
+@pytest.mark.parametrize("dataset", ["CUB", "ILSVRC"])
+def test_saved_weights_are_a_released_file(tmp_path, dataset):
+    """A plain state dict in the published order and the legacy format, which loads here again."""
+    model = unset(dataset, "mobilenet")
+    load_weights(model, save(published_state(dataset, "mobilenet"), tmp_path / "released.pth.tar"))
+    path = save_weights(model, tmp_path / "new" / "folder" / "own.pth.tar")
+    assert not zipfile.is_zipfile(path)
+    content = torch.load(path, weights_only=True)
+    assert type(content) is dict and list(content) == lasting_keys(dataset, "mobilenet")
+    again = unset(dataset, "mobilenet")
+    assert load_weights(again, path).dropped == 0
+    assert_published(again, dataset, "mobilenet")
+
+
+@pytest.mark.parametrize(("dataset", "arch"), PAIRS)
+def test_saved_keys_are_the_published_ones(tmp_path, monkeypatch, dataset, arch):
+    """For every model: the released file's keys and shapes in their order, less the stale copies."""
+    written = {}
+    monkeypatch.setattr(
+        checkpoint_module.torch, "save", lambda state, path, **options: (written.update(state), Path(path).touch())
+    )
+    with torch.device("meta"):
+        model = DATASETS[dataset].build(arch)
+    save_weights(model.to_empty(device="cpu"), tmp_path / "x.pth.tar")
+    shapes = {key.removeprefix("module."): shape for key, shape in published_keys(dataset, arch).items()}
+    assert [(key, list(value.shape)) for key, value in written.items()] == [
+        (key, shapes[key]) for key in lasting_keys(dataset, arch)
+    ]
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("unexpected pos 64 vs 0")])
+def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, error):
+    """A full disk half-way through: one sentence, the older checkpoint intact, no litter."""
+    path = tmp_path / "x.pth.tar"
+    path.write_bytes(b"older")
+
+    def fail(state, target, **options):
+        Path(target).write_bytes(b"half")
+        raise error
+
+    monkeypatch.setattr(checkpoint_module.torch, "save", fail)
+    with pytest.raises(UserError, match=rf"cannot write .*x\.pth\.tar: .*{error.args[-1]}; free some space"):
+        save_weights(unset("CUB", "mobilenet", 2), path)
+    assert path.read_bytes() == b"older"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+
+
+# --- names
+
+
+def test_published_names():
+    """The names under which the authors released the models of the last epochs, counted from 0."""
+    assert [checkpoint_name("CUB", arch, 99) for arch in ("vgg", "resnet")] == ["vgg99.pth.tar", "resnet99.pth.tar"]
+    assert checkpoint_name("ILSVRC", "mobilenet", 8) == "mobilenet8_final.pth.tar"
+
+
+@pytest.mark.parametrize(
+    ("dataset", "names", "expected"),
+    [
+        ("CUB", ["vgg99.pth.tar"], "vgg99.pth.tar"),
+        ("CUB", ["vgg9.pth.tar", "vgg10.pth.tar", "last.pth.tar"], "vgg10.pth.tar"),
+        ("CUB", ["vgg1.pth.tar", "vgg8_final.pth.tar", "resnet99.pth.tar", "vgg2.pth.tar.part"], "vgg1.pth.tar"),
+        ("ILSVRC", ["vgg8_final.pth.tar", "vgg99.pth.tar", "vgg8_final.pth.tar.old"], "vgg8_final.pth.tar"),
+    ],
+)
+def test_highest_epoch_is_found(tmp_path, dataset, names, expected):
+    """Epochs compare as numbers; training states, other backbones' files and half downloads do not count."""
+    folder = tmp_path / "vgg"
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    assert find_checkpoint(tmp_path, dataset, "vgg") == folder / expected
+
+
+@pytest.mark.parametrize(("dataset", "name"), [("CUB", "resnet99.pth.tar"), ("ILSVRC", "resnet8_final.pth.tar")])
+def test_no_checkpoint_yet(tmp_path, dataset, name):
+    """The message says where the released file belongs and how to train one."""
+    words = rf"put the authors' file at .*resnet.{re.escape(name)} .*train\.py --dataset {dataset} --arch resnet"
+    with pytest.raises(UserError, match=words):
+        find_checkpoint(tmp_path, dataset, "resnet")

@@ -1,0 +1,58 @@
+"""`python train.py --demo` from composition to table and picture, on very few and very small pictures."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import train
+from utils.demo import run as demo
+from utils.demo.compose import compose
+from utils.metrics import METRICS
+
+
+def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:
+    monkeypatch.setattr(demo, "compose", partial(compose, size=64, train_per_class=2, test_per_class=2))
+    sizes = ["--resize_size", "40", "--crop_size", "32", "--epochs", "2", "--warmup_epochs", "1", "--num_workers", "0"]
+    train.main(["--demo", "--save_path", str(folder), *sizes, *more])
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_demo_ends_with_table_picture_and_next_commands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """All files lie in the one folder that is named; BAS, CAM and the centred box are compared; again is safe."""
+    results = run_demo(tmp_path / "demo", monkeypatch)
+    printed = capsys.readouterr().out
+    assert str(tmp_path / "demo") in printed
+    assert {"data", "mobilenet", "results.json", "results.png"} == {file.name for file in (tmp_path / "demo").iterdir()}
+    assert set(results["scores"]) == set(results["thresholds"]) == {"bas", "cam", "centre"}
+    for kind, title in demo.TITLES.items():
+        (line,) = [line for line in printed.splitlines() if line.startswith(f"{title} (")]
+        shown = [float(value) for value in line.split(")")[1].split()]
+        assert shown == [round(results["scores"][kind][metric]["image_mean"], 2) for metric in METRICS[:3]]
+    assert "python train.py --arch vgg --root CUB/data --download" in printed
+    assert "python BAS_inference.py --arch vgg" in printed
+    # A white sheet would be a picture too.
+    assert np.asarray(Image.open(tmp_path / "demo" / "results.png").convert("L")).std() > 20
+    assert run_demo(tmp_path / "demo", monkeypatch) == results
+
+
+def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings beside the checkpoint hold the threshold chosen on training pictures, or the one that was given."""
+    chosen = run_demo(tmp_path, monkeypatch)["thresholds"]["bas"]
+    settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
+    assert settings["recipe"]["threshold"] == chosen
+    assert run_demo(tmp_path, monkeypatch, "--threshold", "0.37")["thresholds"]["bas"] == 0.37
+
+
+def test_demo_has_its_own_data() -> None:
+    """--demo with a data set of one's own is refused instead of ignored."""
+    with pytest.raises(SystemExit) as stop:
+        train.parse_arguments(["--demo", "--root", "somewhere"])
+    assert stop.value.code == 2
