@@ -543,7 +543,7 @@ def test_corrupt_picture_does_not_end_an_evaluation(homes, tmp_path, capsys):
         "top5_cls": [50.0, 50.0],
     }
     assert len(record["failures"]) == 1 and str(broken) in record["failures"][0]
-    assert record["failures"][0] in out and "count as misses" in out and err == ""
+    assert record["failures"][0] in out and "as a miss" in out and err == ""
 
 
 def test_corrupt_picture_ends_a_training(folder, tmp_path, capsys):

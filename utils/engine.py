@@ -86,6 +86,9 @@ def train_one_epoch(
         if index % show_step == 0 or index == len(loader):
             figures = _read_figures(names, sums, seen, epoch, index)
             bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name != "total"})
+    # The last step's loss was that before its update; what is saved next must not hold what the update broke.
+    if not torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all():
+        raise UserError(f"the weights are not finite after epoch {epoch + 1}; try a lower --lr, and --resume")
     return figures
 
 

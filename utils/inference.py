@@ -116,10 +116,13 @@ def run(dataset: str, models: Any, load_split: Callable[[Path, str], Split], arg
 
 def settle_recipe(recipe: Recipe, checkpoint: Checkpoint, given: dict[str, Any]) -> Recipe:
     """The recipe, overridden by the settings of the run that made the checkpoint, overridden by what the user gave."""
-    stored = _read_settings(checkpoint.path.with_name(SETTINGS_FILE))
+    path = checkpoint.path.with_name(SETTINGS_FILE)
+    stored = _read_settings(path)
     # A released file may have been put into a run's folder: settings of another net are not its own.
     is_its_own = (stored.get("arch"), stored.get("num_classes")) == (checkpoint.arch, checkpoint.num_classes)
     kept = {name: stored[name] for name in EVALUATION_SETTINGS if name in stored and is_its_own}
+    if kept:
+        print(f"settings of the run: {path}")
     if checkpoint.is_ijcv:
         kept["final_relu"] = False
     given = {name: given.get(name) for name in EVALUATION_SETTINGS}
@@ -136,7 +139,6 @@ def _read_settings(path: Path) -> dict[str, Any]:
             raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{path} is no settings file of a run ({error}); move it away to use the recipe") from error
-    print(f"settings of the run: {path}")
     return settings
 
 

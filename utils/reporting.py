@@ -60,7 +60,10 @@ def comparison_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
 
 def failure_report(failures: Sequence[str], most: int = 10) -> str:
     """How many pictures count as misses, and the first of them."""
-    lines = [f"{len(failures)} pictures gave no prediction and count as misses:"]
+    counted = "1 picture gives no prediction and counts as a miss"
+    if len(failures) > 1:
+        counted = f"{len(failures)} pictures give no prediction and count as misses"
+    lines = [f"{counted}:"]
     lines += [f"  {failure}" for failure in failures[:most]]
     if len(failures) > most:
         lines.append(f"  and {len(failures) - most} more")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -70,10 +71,12 @@ def _read(arch: str, source: str) -> tuple[dict[str, Tensor], str]:
 def _download(arch: str) -> tuple[dict[str, Tensor], str]:
     weights = TORCHVISION_WEIGHTS[arch]
     try:
-        return dict(weights.get_state_dict(progress=True, check_hash=True)), weights.url
+        return dict(
+            weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        ), weights.url
     except Exception as error:  # networks fail in many ways, and a damaged file in torch's cache in any way whatever
         raise UserError(
-            f"the ImageNet weights {weights.url} cannot be downloaded ({error}); "
+            f"the ImageNet weights {weights.url} cannot be had ({error}); "
             "give a local copy with --pretrained FILE, or --pretrained none to start from random values"
         ) from error
 
