@@ -26,6 +26,7 @@ from utils.arguments import (
     non_negative_float,
     positive_float,
     positive_int,
+    seed,
 )
 from utils.checkpoint import checkpoint_name, save_weights
 from utils.data.datasets import build_evaluation_loader, build_training_loader
@@ -40,7 +41,13 @@ from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, explain, override
 from utils.optim import build_optimizer, build_scheduler
 from utils.reporting import RunLog, epoch_line, failure_report, score_table
-from utils.training_state import FILE_NAME, load_training_state, save_training_state, seed_everything
+from utils.training_state import (
+    FILE_NAME,
+    read_training_state,
+    restore_training_state,
+    save_training_state,
+    seed_everything,
+)
 
 DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 ROOT = Path(__file__).resolve().parent
@@ -82,10 +89,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         default=None,
         help="end the class maps in a ReLU, as the CVPR model does, or not, as the IJCV model (default: ReLU)",
     )
-    parser.add_argument("--seed", type=natural, help="default: CUB 6, ILSVRC 2")
+    parser.add_argument("--seed", type=seed, help="default: CUB 6, ILSVRC 2")
     parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
     parser.add_argument(
-        "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last)"
+        "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last only)"
     )
     parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     parser.add_argument("--save_path", type=Path, help="runs go to <save_path>/<arch>/ (default: <dataset>/logs)")
@@ -103,8 +110,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.device = f"cuda:{args.gpu}"
     if args.lr_steps is not None:
         args.lr_steps = tuple(args.lr_steps)
-    if args.demo and (args.dataset != "CUB" or args.root or args.download):
-        parser.error("--demo composes its own data set; leave out --dataset, --root and --download")
+    if args.demo and (args.dataset != "CUB" or args.root or args.download or args.eval_every):
+        parser.error("--demo composes its own data set; leave out --dataset, --root, --download and --eval_every")
+    if args.resume and args.pretrained != "auto":
+        parser.error("--resume takes the weights of the run; leave out --pretrained")
     if args.download and args.dataset != "CUB":
         parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")
     return args
@@ -117,12 +126,13 @@ def main(argv: list[str] | None = None) -> None:
         demo.prepare(args, ROOT)
     args.arch = args.arch or "vgg"
     dataset = DATASETS[args.dataset]
-    base = demo.demo_recipe(dataset.Model.recipe(args.arch)) if args.demo else dataset.Model.recipe(args.arch)
-    recipe = override(base, vars(args))
-    if recipe.warmup_epochs >= recipe.epochs:
-        raise UsageError(
-            f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
-        )
+    folder = (args.save_path or ROOT / args.dataset / "logs") / args.arch
+    state_path = folder / FILE_NAME if args.resume in (None, "auto") else Path(args.resume)
+    state = read_training_state(state_path) if args.resume else None
+    recipe = settle_recipe(args, dataset.Model.recipe(args.arch), state)
+    weights = folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)
+    if not args.resume and not args.demo:
+        refuse_to_overwrite(state_path, weights)
     device = choose_device(args.device)
     seed_everything(recipe.seed)
 
@@ -133,41 +143,58 @@ def main(argv: list[str] | None = None) -> None:
     )
 
     model = dataset.Model.build(args.arch, recipe.num_classes, recipe.final_relu)
-    print(load_imagenet(model, args.pretrained) if args.resume is None else "weights: from the run to resume")
+    if state is None:
+        print(load_imagenet(model, args.pretrained))
     model.to(device, memory_format=torch.channels_last)
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
     scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
-
-    folder = (args.save_path or ROOT / args.dataset / "logs") / args.arch
     start = 0
-    if args.resume is not None:
-        state = folder / FILE_NAME if args.resume == "auto" else Path(args.resume)
-        start = load_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
-        print(f"resumed from {state} after epoch {start}")
-        if start >= recipe.epochs:
-            raise UsageError(f"the run has its {start} epochs already; give more with --epochs")
+    if state is not None:
+        start = restore_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
+        print(f"resumed from {state_path} after epoch {start}")
     print(f"settings: {explain(recipe)}; {device}, {args.num_workers} workers")
-    save_settings(folder, recipe, layout=train_split.layout, command=sys.argv)
+    save_settings(weights, recipe, layout=train_split.layout, command=sys.argv)
 
     log = RunLog(folder / "log.jsonl", start)
-    evaluation = None
     for epoch in range(start, recipe.epochs):
         figures = train_timed(model, loader, optimizer, recipe, device, epoch, args.show_step)
         scheduler.step()
         print(epoch_line(epoch, recipe.epochs, figures), flush=True)
-        save_training_state(folder / FILE_NAME, model, optimizer, scheduler, loader.generator, epoch + 1, recipe)
-        is_last = epoch + 1 == recipe.epochs
-        if is_last:
-            weights = save_weights(model, folder / checkpoint_name(args.dataset, args.arch, epoch))
-            print(f"model saved: {weights}")
-        if test_split and not args.demo and (is_last or (args.eval_every and (epoch + 1) % args.eval_every == 0)):
-            evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
-            figures["test"] = evaluation.scores().summary()
         log.add({"epoch": epoch + 1, **figures})
+        save_training_state(folder / FILE_NAME, model, optimizer, scheduler, loader.generator, epoch + 1, recipe)
+        if test_split and args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < recipe.epochs:
+            evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+            log.amend(test=evaluation.scores().summary())
+
+    # What follows can be repeated: --resume on a run with all its epochs does it again.
+    print(f"model saved: {save_weights(model, weights)}")
     if args.demo:
-        demo.finish(model, train_split, test_split, recipe, device, args)
-    elif evaluation:
-        report(evaluation, folder, args, recipe)
+        demo.finish(model, train_split, test_split, recipe, device, args, weights)
+    elif test_split:
+        evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+        log.amend(test=evaluation.scores().summary())
+        report(evaluation, weights, args)
+
+
+def settle_recipe(args: argparse.Namespace, recipe: Recipe, state: dict | None) -> Recipe:
+    """The data set's recipe (or the demo's), under the settings of the run to resume, under what the user gave."""
+    if args.demo:
+        recipe = demo.demo_recipe(recipe)
+    if state is not None:
+        recipe = override(recipe, state["settings"])
+    recipe = override(recipe, vars(args))
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise UsageError(
+            f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
+        )
+    return recipe
+
+
+def refuse_to_overwrite(state_path: Path, weights: Path) -> None:
+    """UsageError if a run, or weights of the name that this one will write, are in the folder already."""
+    for path in (state_path, weights):
+        if path.exists():
+            raise UsageError(f"{path} is there already; go on with --resume, or choose another --save_path")
 
 
 def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
@@ -205,16 +232,16 @@ def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers:
     return evaluation
 
 
-def report(evaluation: Evaluation, folder: Path, args: argparse.Namespace, recipe: Recipe) -> None:
-    """Saves the last evaluation beside the checkpoint and says how to repeat it."""
+def report(evaluation: Evaluation, weights: Path, args: argparse.Namespace) -> None:
+    """Saves the last evaluation beside the weights and says how to repeat it."""
     record = {"scores": evaluation.scores().summary(), "failures": evaluation.failures}
-    path = write_text(folder / "evaluation.json", json.dumps(record, indent=2) + "\n")
+    path = write_text(weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
     if evaluation.failures:
         print(failure_report(evaluation.failures))
-    weights = (folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)).resolve()
     root = (args.root or ROOT / args.dataset / "data").resolve()
     print(f"figures saved in {path}; to repeat the evaluation:")
-    print(f"  cd {args.dataset} && python BAS_inference.py --arch {args.arch} --data {root} --checkpoint {weights}")
+    command = f"cd {args.dataset} && python BAS_inference.py --arch {args.arch}"
+    print(f"  {command} --data {root} --checkpoint {weights.resolve()}")
 
 
 if __name__ == "__main__":

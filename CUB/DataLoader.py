@@ -50,7 +50,7 @@ def load_split(root: Path, split: str) -> Split:
 
     Args:
         root: the folder that holds the data set.
-        split: "train" or "test"; boxes and masks are read for "test" alone.
+        split: "train" or "test"; boxes are demanded for "test" alone, and masks read for it.
 
     Returns:
         The split; ids are `<class>/<name>.jpg`, labels the classes' order in classes.txt or, in the authors' layout,
@@ -116,10 +116,13 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     labels = [_parse_label(line, len(class_names)) for line in _select(_read_by_id(labels_file), keys, labels_file)]
     layout = f"CUB-200-2011 as its owners ship it, in {folder}"
     boxes, masks = {}, {}
-    # Training needs no boxes; where they are, they serve to choose a threshold without touching the test pictures.
-    if split == "test" or boxes_file.is_file():
+    if split == "test":
         lines = _select(_read_by_id(boxes_file), keys, boxes_file)
         boxes = {image_id: _parse_xywh(line) for image_id, line in zip(ids, lines, strict=True)}
+    elif boxes_file.is_file():
+        # Training needs no boxes; those there are serve to choose a threshold without touching the test pictures.
+        lines_by_id = _read_by_id(boxes_file)
+        boxes = {images[key].text: _parse_xywh(lines_by_id[key]) for key in keys if key in lines_by_id}
     if split == "test":
         masks = _find_masks((folder, folder.parent), ids)
         layout += f", masks for {len(masks)} of {len(ids)} images"

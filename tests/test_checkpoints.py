@@ -262,7 +262,7 @@ def test_code_in_a_file_never_runs(tmp_path, legacy):
 @pytest.mark.parametrize("name", ["nowhere.pth.tar", "."])
 def test_missing_file(tmp_path, name):
     """A path that is no file points to where checkpoints come from."""
-    with pytest.raises(UserError, match=r"there is no checkpoint .*; the README"):
+    with pytest.raises(UserError, match=r"there is no file .*; the README"):
         read_checkpoint(tmp_path / name)
 
 

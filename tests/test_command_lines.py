@@ -232,7 +232,7 @@ def test_evaluation_repeats_the_trainings(runs, folder, dataset):
 
 
 def test_flags_win_over_the_runs_settings(runs, folder, capsys):
-    """Flags override settings.json; what it lacks comes from the recipe, and all where it is another net's."""
+    """Flags override settings.json; what it lacks comes from the recipe, and all where it names another file."""
     run, _ = runs["CUB"]
     alone = folder / "alone"
     alone.mkdir()
@@ -247,17 +247,16 @@ def test_flags_win_over_the_runs_settings(runs, folder, capsys):
         return record["settings"]
 
     stored = {"final_relu": False, "threshold": 0.3, "resize_size": 80, "crop_size": 64}
-    own = {"arch": "mobilenet", "num_classes": 3}
-    (alone / "settings.json").write_text(json.dumps({"recipe": {**stored, **own}}))
+    (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet1.pth.tar", "recipe": stored}))
     assert settings() == {**stored, "top_k": 200}
     flags = ["--threshold", "0", "--top_k", "2", "--resize_size", "64", "--crop_size", "32", "--final_relu"]
     given = {"threshold": 0.0, "top_k": 2, "resize_size": 64, "crop_size": 32, "final_relu": True}
     assert settings(*flags) == given
-    for other in ({"arch": "resnet"}, {"num_classes": 200}):
-        (alone / "settings.json").write_text(json.dumps({"recipe": {**stored, **own, **other}}))
-        sizes = {"resize_size": 64, "crop_size": 48}
-        assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 200, **sizes}
-    for text in ("{", "{}", '{"recipe": 5}', '{"recipe": {"threshold": "high"}}'):
+    (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet99.pth.tar", "recipe": stored}))
+    sizes = {"resize_size": 64, "crop_size": 48}
+    assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 200, **sizes}
+    own = '"weights": "mobilenet1.pth.tar", "recipe"'
+    for text in ("{", "{}", f"{{{own}: 5}}", f'{{{own}: {{"threshold": "high"}}}}', f'{{{own}: {{"top_k": 0}}}}'):
         (alone / "settings.json").write_text(text)
         assert run_inference("CUB", *arguments) == 1
         assert_one_sentence(capsys.readouterr().err, str(alone / "settings.json"), "move it away")
@@ -293,7 +292,8 @@ def test_resuming_what_cannot_be_resumed(runs, folder, capsys):
     before = {file.name: file.stat().st_mtime_ns for file in run.iterdir()}
     cases = [
         (["--epochs", 3, "--lr", 0.01, "--resume"], 2, ["other settings (lr was 0.001, is 0.01); give the same ones"]),
-        (["--epochs", 2, "--resume"], 2, ["has its 2 epochs already", "--epochs"]),
+        (["--epochs", 1, "--resume"], 2, ["has 2 finished epochs", "--epochs"]),
+        (["--epochs", 3], 2, ["last.pth.tar is there already", "--resume", "--save_path"]),
         (["--resume", run / "mobilenet1.pth.tar"], 1, ["mobilenet1.pth.tar is no training state", "last.pth.tar"]),
         (["--resume", folder / "nowhere.pth.tar"], 1, ["--resume: there is no", "nowhere.pth.tar"]),
     ]

@@ -20,9 +20,10 @@ def number(kind: type, low: float, high: float = float("inf"), open_low: bool = 
     def parse(text: str) -> float:
         try:
             value = kind(text)
-        except ValueError:
+            is_finite = math.isfinite(value)
+        except (ValueError, OverflowError):
             raise argparse.ArgumentTypeError(f"{text!r} is not a number of the wanted kind") from None
-        if not (math.isfinite(value) and low <= value <= high) or (open_low and value == low):
+        if not (is_finite and low <= value <= high) or (open_low and value == low):
             bound = f"greater than {low}" if open_low else f"at least {low}"
             limit = f" and at most {high}" if high != float("inf") else ""
             raise argparse.ArgumentTypeError(f"{text} must be {bound}{limit}")
@@ -33,6 +34,9 @@ def number(kind: type, low: float, high: float = float("inf"), open_low: bool = 
 
 positive_int = number(int, 1)
 natural = number(int, 0)
+# Below 16 pixels nothing is left of the picture behind five halvings.
+side = number(int, 16)
+seed = number(int, 0, 2**63 - 1)
 positive_float = number(float, 0, open_low=True)
 non_negative_float = number(float, 0)
 share = number(float, 0, 1)
@@ -45,8 +49,8 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
         "--root", "--data", type=Path, metavar="FOLDER", help="where the data set lies (default: <dataset>/data)"
     )
     parser.add_argument("--batch_size", type=positive_int, help=f"pictures in a batch (default: {batch_size_default})")
-    parser.add_argument("--resize_size", type=positive_int, help="pictures are resized to this square (default: 256)")
-    parser.add_argument("--crop_size", type=positive_int, help="side of the crops that the net sees (default: 224)")
+    parser.add_argument("--resize_size", type=side, help="pictures are resized to this square (default: 256)")
+    parser.add_argument("--crop_size", type=side, help="side of the crops that the net sees (default: 224)")
     parser.add_argument("--threshold", type=share, help="of the normalised map, in [0, 1] (default: the recipe's)")
     parser.add_argument("--top_k", type=positive_int, help="foreground maps to average (default: the recipe's)")
     parser.add_argument(
@@ -72,8 +76,8 @@ def choose_device(name: str | None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).item()  # reading back unmasks devices that compute nothing
+    except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
         raise UsageError(f"--device {name} is not to be had on this machine; there are: {there_are}") from error

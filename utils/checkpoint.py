@@ -76,15 +76,19 @@ def describe(arch: str | None, num_classes: int | None) -> str:
     return f"{arch} for {num_classes} classes" + (f" ({dataset})" if dataset else "")
 
 
-def load_file(path: str | Path) -> Any:
+def load_file(path: str | Path, mend: str = "the README's table of checkpoints says where to get one") -> Any:
     """Reads a file of tensors with `weights_only=True`, whether zip or legacy, onto the CPU.
+
+    Args:
+        path: the file.
+        mend: what to do if there is no such file, said in the error.
 
     Raises:
         UserError: missing, not a checkpoint, truncated, or holding anything but tensors and plain values.
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}; the README's table of checkpoints says where to get one")
+        raise UserError(f"there is no file {path}; {mend}")
     try:
         # The IJCV files carry their best threshold as a NumPy scalar.
         with torch.serialization.safe_globals(_numpy_scalars()):
@@ -120,7 +124,10 @@ def clean_state(content: Any) -> tuple[dict[str, Tensor], bool, int]:
     """
     wrapped = isinstance(content, Mapping) and isinstance(content.get("model"), Mapping)
     state = content["model"] if wrapped else content
-    if not isinstance(state, Mapping) or not state or not all(isinstance(value, Tensor) for value in state.values()):
+    is_state = isinstance(state, Mapping) and all(
+        isinstance(key, str) and isinstance(value, Tensor) for key, value in state.items()
+    )
+    if not is_state or not state:
         raise ValueError("it holds no state dict")
     state = {key.removeprefix("module."): value for key, value in state.items()}
     kept = {key: value for key, value in state.items() if not STALE_COPIES.match(key)}
@@ -147,9 +154,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         path=path,
         state=state,
         arch=next((arch for arch, key in LANDMARKS.items() if key in state), None),
-        num_classes=None if generator is None else generator.shape[0],
-        # This repository's training state is wrapped as well, but says which settings it was made with.
-        is_ijcv=wrapped and "settings" not in content,
+        num_classes=generator.shape[0] if generator is not None and generator.ndim == 4 else None,
+        # This repository's training state is wrapped as well; the best threshold is the IJCV release's own mark.
+        is_ijcv=wrapped and "best_thr" in content,
         dropped=dropped,
     )
 

@@ -71,8 +71,8 @@ def train_one_epoch(
     model.train()
     step = _warmup_step if epoch < recipe.warmup_epochs else _bas_step
     names = ("cls",) if epoch < recipe.warmup_epochs else (*LOSS_NAMES, "total")
-    sums = torch.zeros(len(names) + 1, dtype=torch.float64, device=device)
-    seen = 0
+    window = torch.zeros(len(names) + 1, device=device)  # sums since the last reading; no device lacks float32
+    totals, seen = np.zeros(len(names) + 1), 0
     bar = progress_bar(loader, f"epoch {epoch + 1}/{recipe.epochs}")
     for index, (images, labels) in enumerate(bar, start=1):
         images, labels = to_device(images, device), labels.to(device, non_blocking=True)
@@ -81,10 +81,12 @@ def train_one_epoch(
         losses[-1].backward()
         optimizer.step()
         correct = (logits.detach().argmax(dim=1) == labels).sum()
-        sums += torch.stack([*(loss.detach() * len(labels) for loss in losses), correct]).double()
+        window += torch.stack([*(loss.detach().float() * len(labels) for loss in losses), correct])
         seen += len(labels)
         if index % show_step == 0 or index == len(loader):
-            figures = _read_figures(names, sums, seen, epoch, index)
+            totals += window.tolist()
+            window.zero_()
+            figures = _name_figures(names, totals, seen, epoch, index)
             bar.set_postfix({name: f"{value:.3f}" for name, value in figures.items() if name != "total"})
     # The last step's loss was that before its update; what is saved next must not hold what the update broke.
     if not torch.stack([parameter.isfinite().all() for parameter in model.parameters()]).all():
@@ -102,8 +104,8 @@ def _warmup_step(model: BAS, images: Tensor, labels: Tensor, recipe: Recipe) -> 
     return (F.cross_entropy(logits, labels),), logits
 
 
-def _read_figures(names: Sequence[str], sums: Tensor, seen: int, epoch: int, step: int) -> dict[str, float]:
-    *losses, correct = sums.tolist()
+def _name_figures(names: Sequence[str], totals: np.ndarray, seen: int, epoch: int, step: int) -> dict[str, float]:
+    *losses, correct = totals.tolist()
     figures = {name: value / seen for name, value in zip(names, losses, strict=True)}
     if not all(math.isfinite(value) for value in figures.values()):
         listed = ", ".join(f"{name} {value:.4g}" for name, value in figures.items())

@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
+import torch
+
 
 class UserError(Exception):
     """Something failed that the user can mend; the message names the file or option and the mend (exit code 1)."""
@@ -35,6 +37,9 @@ def run_command(main: Callable[[], None]) -> int:
     except OSError as error:
         # Disk full, no permission, vanished files: the system's own words name the file.
         print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        return 1
+    except (MemoryError, torch.OutOfMemoryError):
+        print("error: out of memory; lower --batch_size or --crop_size", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -83,7 +83,7 @@ def draw_sheet(rows: Sequence[Sequence[Panel]]) -> np.ndarray:
     """Puts rows of panels on a white sheet with a legend of the two boxes.
 
     Args:
-        rows: the panels, each row equally long.
+        rows: the panels; a shorter row ends in white.
 
     Returns:
         (H, W, 3) uint8 RGB.

@@ -37,7 +37,7 @@ def save_gallery(
         path: the PNG to write.
         model: on `device`.
         split: pictures and true boxes.
-        indices: which pictures, an even number looks best.
+        indices: which pictures; all must be readable.
         recipe: sizes, top-k and the threshold of the BAS map.
         device: where the model is.
         cam_threshold: the threshold of the class activation map.
@@ -65,5 +65,4 @@ def save_gallery(
             triple.append(replace(panel, caption=caption, spatial_map=maps[kind][row], predicted_box=boxes[kind][row]))
         triples.append(triple)
     rows = [sum(triples[i : i + PICTURES_PER_ROW], []) for i in range(0, len(triples), PICTURES_PER_ROW)]
-    rows[-1] += rows[0][: len(rows[0]) - len(rows[-1])] if len(rows[-1]) < len(rows[0]) else []
     return save_picture(path, draw_sheet(rows))

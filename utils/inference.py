@@ -18,15 +18,21 @@ from utils.data.datasets import build_evaluation_loader
 from utils.data.split import Split
 from utils.data.transforms import check_sizes
 from utils.engine import evaluate
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 from utils.files import write_text
 from utils.models.recipe import Recipe, override
 from utils.reporting import failure_report, score_table
 
 DEFAULT_BATCH_SIZE = 8
 SETTINGS_FILE = "settings.json"
-# What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
-EVALUATION_SETTINGS = ("final_relu", "threshold", "top_k", "resize_size", "crop_size")
+# What a run's own settings tell about evaluating its checkpoint, and what values fit; the rest concerns training.
+EVALUATION_SETTINGS = {
+    "final_relu": lambda value: isinstance(value, bool),
+    "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
+    "top_k": lambda value: isinstance(value, int) and value >= 1,
+    "resize_size": lambda value: isinstance(value, int) and value >= 1,
+    "crop_size": lambda value: isinstance(value, int) and value >= 1,
+}
 
 
 def parse_arguments(dataset: str, argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,6 +76,8 @@ def run(dataset: str, models: Any, load_split: Callable[[Path, str], Split], arg
         UserError: whatever the user can mend.
     """
     args = parse_arguments(dataset, argv)
+    if args.json and args.json.is_dir():
+        raise UsageError(f"--json {args.json} is a folder; name a file")
     home = Path(models.__file__).parents[1]
     device = choose_device(args.device)
     checkpoint = read_checkpoint(args.checkpoint or find_checkpoint(home / "logs", dataset, args.arch))
@@ -117,10 +125,9 @@ def run(dataset: str, models: Any, load_split: Callable[[Path, str], Split], arg
 def settle_recipe(recipe: Recipe, checkpoint: Checkpoint, given: dict[str, Any]) -> Recipe:
     """The recipe, overridden by the settings of the run that made the checkpoint, overridden by what the user gave."""
     path = checkpoint.path.with_name(SETTINGS_FILE)
-    stored = _read_settings(path)
-    # A released file may have been put into a run's folder: settings of another net are not its own.
-    is_its_own = (stored.get("arch"), stored.get("num_classes")) == (checkpoint.arch, checkpoint.num_classes)
-    kept = {name: stored[name] for name in EVALUATION_SETTINGS if name in stored and is_its_own}
+    # A released file may lie in a run's folder: settings belong to the file that they name alone.
+    stored = _read_settings(path, checkpoint.path.name)
+    kept = {name: stored[name] for name in EVALUATION_SETTINGS if name in stored}
     if kept:
         print(f"settings of the run: {path}")
     if checkpoint.is_ijcv:
@@ -129,12 +136,15 @@ def settle_recipe(recipe: Recipe, checkpoint: Checkpoint, given: dict[str, Any])
     return override(override(recipe, kept), given)
 
 
-def _read_settings(path: Path) -> dict[str, Any]:
+def _read_settings(path: Path, weights_name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        settings = json.loads(path.read_text(encoding="utf-8"))["recipe"]
-        wrong = [name for name in EVALUATION_SETTINGS if not isinstance(settings.get(name, 0), (int, float))]
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["weights"] != weights_name:
+            return {}
+        settings = content["recipe"]
+        wrong = [name for name, fits in EVALUATION_SETTINGS.items() if name in settings and not fits(settings[name])]
         if wrong:
             raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -142,9 +152,10 @@ def _read_settings(path: Path) -> dict[str, Any]:
     return settings
 
 
-def save_settings(folder: Path, recipe: Recipe, **more: Any) -> Path:
-    """Writes the settings in force beside the checkpoint, where inference finds them."""
-    return write_text(folder / SETTINGS_FILE, json.dumps({"recipe": asdict(recipe), **more}, indent=2) + "\n")
+def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
+    """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
+    content = {"weights": weights.name, "recipe": asdict(recipe), **more}
+    return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
 
 
 def require_arch(checkpoint: Checkpoint, arch: str) -> None:

@@ -61,4 +61,7 @@ def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe) -> BASLosses:
         output.activation, output.background_activation, recipe.zero_ratio_at_equality
     ).mean()
     area = output.foreground_map.mean()
-    return BASLosses(cls, frg, bas, area, total=cls + recipe.frg_weight * frg + bas + recipe.area_weight * area)
+    total = cls + bas + recipe.area_weight * area
+    if recipe.frg_weight:  # 0 for VGG16 on CUB: then L_frg is only shown, and nothing flows back through it
+        total = total + recipe.frg_weight * frg
+    return BASLosses(cls, frg, bas, area, total)

@@ -93,4 +93,12 @@ class RunLog:
     def add(self, entry: Mapping[str, Any]) -> None:
         """Appends an epoch's figures; the file is replaced as a whole, so it never ends in half a line."""
         self.entries.append(dict(entry))
+        self._write()
+
+    def amend(self, **more: Any) -> None:
+        """Adds to the last epoch's figures."""
+        self.entries[-1].update(more)
+        self._write()
+
+    def _write(self) -> None:
         write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))

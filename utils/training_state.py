@@ -59,29 +59,40 @@ def save_training_state(
     write_atomically(path, lambda file: torch.save(content, file))
 
 
-def load_training_state(
-    path: Path,
+def read_training_state(path: Path) -> dict[str, Any]:
+    """Reads what :func:`save_training_state` wrote; its `settings` are those of the run, its `epoch` the finished ones.
+
+    Raises:
+        UserError: the file is missing, damaged, or no training state.
+    """
+    if not path.is_file():
+        raise UserError(f"--resume: there is no {path}; leave out --resume to start the run, or give its {FILE_NAME}")
+    content = load_file(path)
+    parts = {"model", "optimizer", "scheduler", "epoch", "random", "settings"}
+    if not isinstance(content, dict) or not parts <= content.keys():
+        raise UserError(f"--resume: {path} is no training state; give the {FILE_NAME} of a run, not its weights")
+    return content
+
+
+def restore_training_state(
+    content: dict[str, Any],
     model: BAS,
     optimizer: Optimizer,
     scheduler: LRScheduler,
     generator: torch.Generator,
     recipe: Recipe,
 ) -> int:
-    """Restores what :func:`save_training_state` wrote.
+    """Restores what :func:`read_training_state` gave.
 
     Returns:
         The number of finished epochs.
 
     Raises:
-        UserError: the file is missing, damaged, or no training state.
-        UsageError: the run was started with other settings; lists them.
+        UsageError: settings were given that would falsify the run, or fewer epochs than are finished; lists them.
     """
-    if not path.is_file():
-        raise UserError(f"--resume: there is no {path}; leave out --resume to start the run, or give its {FILE_NAME}")
-    content = load_file(path)
-    if not isinstance(content, dict) or not {"model", "optimizer", "scheduler", "random", "settings"} <= content.keys():
-        raise UserError(f"--resume: {path} is no training state; give the {FILE_NAME} of a run, not its weights")
-    _require_same_settings(path, content["settings"], asdict(recipe))
+    _require_same_settings(content["settings"], asdict(recipe))
+    if content["epoch"] > recipe.epochs:
+        raise UsageError(f"--resume: the run has {content['epoch']} finished epochs; give at least as many --epochs")
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])
@@ -89,14 +100,16 @@ def load_training_state(
     return content["epoch"]
 
 
-def _require_same_settings(path: Path, before: dict[str, Any], now: dict[str, Any]) -> None:
+def _require_same_settings(before: dict[str, Any], now: dict[str, Any]) -> None:
     changed = [
         f"{name} was {before.get(name)}, is {value}"
         for name, value in now.items()
         if name not in MAY_CHANGE and before.get(name) != value
     ]
     if changed:
-        raise UsageError(f"--resume: {path} was trained with other settings ({'; '.join(changed)}); give the same ones")
+        raise UsageError(
+            f"--resume: the run was started with other settings ({'; '.join(changed)}); give the same ones"
+        )
 
 
 def _restore_random(states: dict[str, Any], generator: torch.Generator) -> None:

@@ -212,6 +212,8 @@ def build_evaluation_loader(
         num_workers=num_workers,
         collate_fn=collate_evaluation,
         pin_memory=device.type == "cuda",
+        # Its own generator: an evaluation between two epochs must not move the random numbers that training draws.
+        generator=torch.Generator(),
     )
 
 

@@ -26,7 +26,7 @@ class Split:
         ids: N unique image ids, e.g. "001.Black_footed_Albatross/x.jpg".
         paths: N picture files.
         labels: (N,) int64, class indices from 0.
-        boxes: image id -> (n, 4) float64 `xyxy` in original pixels; empty for training.
+        boxes: image id -> (n, 4) float64 `xyxy` in original pixels; training may lack some or all.
         class_names: K names; K is the number of classes.
         masks: image id -> mask file, for the images that have one.
 

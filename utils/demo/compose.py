@@ -1,6 +1,6 @@
 """Composes the demo's data set: photographed animals set into photographed places, in CUB-200-2011's file layout.
 
-The repository carries 28 cut-out photographs of animals and 84 views of 30 places (`pictures/`, with their sources and
+The repository carries 29 cut-out photographs of animals and 84 views of 30 places (`pictures/`, with their sources and
 licences in `pictures/CREDITS.md`). No place of the test split occurs in the training split, and in six of the twelve
 classes every third test picture shows an animal that occurs in no training picture. The place is drawn independently of
 the class, so that only the animal tells the class.

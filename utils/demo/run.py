@@ -44,7 +44,7 @@ def demo_recipe(recipe: Recipe) -> Recipe:
     - k = 1: averaging all classes' maps is for CUB's alike birds; here a class's own map is better.
     - No final ReLU, as in the IJCV model: with it the class maps of a few hundred steps die, all logits 0.
     - Two first epochs on L_cls alone: before the classes are learnt, L_ac and L_frg drive the generator to all zeros or
-      all ones, from which its sigmoid does not return.
+      all ones, from which its sigmoid does not return. Then a lower rate, at which single pictures cannot do so either.
     """
     return replace(
         recipe,
@@ -54,8 +54,9 @@ def demo_recipe(recipe: Recipe) -> Recipe:
         warmup_epochs=2,
         threshold=0.1,
         top_k=1,
-        epochs=7,
-        lr_steps=(6,),
+        epochs=8,
+        lr_steps=(2, 7),
+        lr_decay=0.4,
         batch_size=16,
         resize_size=112,
         crop_size=96,
@@ -77,7 +78,13 @@ def prepare(args: argparse.Namespace, root: Path) -> None:
 
 
 def finish(
-    model: BAS, train_split: Split, test_split: Split, recipe: Recipe, device: torch.device, args: argparse.Namespace
+    model: BAS,
+    train_split: Split,
+    test_split: Split,
+    recipe: Recipe,
+    device: torch.device,
+    args: argparse.Namespace,
+    weights: Path,
 ) -> None:
     """Compares BAS with the CAM of the same network and a centred box, and shows pictures and what to do next.
 
@@ -96,11 +103,12 @@ def finish(
     )
 
     folder = args.save_path
-    save_settings(folder / args.arch, recipe, layout=train_split.layout, threshold_chosen_on="training pictures")
+    save_settings(weights, recipe, layout=train_split.layout, threshold_chosen_on="training pictures and their boxes")
     summaries = {kind: evaluation.scores(kind).summary() for kind in chosen}
     record = {"thresholds": chosen, "scores": summaries, "failures": evaluation.failures}
     results = write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
-    indices = np.linspace(0, len(test_split) - 1, GALLERY_PICTURES).round().astype(int).tolist()
+    good = np.flatnonzero(~evaluation.failed)
+    indices = good[np.linspace(0, len(good) - 1, GALLERY_PICTURES).round().astype(int)].tolist()
     picture = save_gallery(folder / "results.png", model, test_split, indices, recipe, device, chosen["cam"])
     print(_report(summaries, chosen, len(test_split)))
     print(_next_steps(folder, args, results, picture))

@@ -63,7 +63,9 @@ def _read(arch: str, source: str) -> tuple[dict[str, Tensor], str]:
     else:
         return _download(arch)
     try:
-        return clean_state(load_file(path))[0], str(path)
+        return clean_state(load_file(path, "give the ImageNet weights with --pretrained, or auto or none"))[0], str(
+            path
+        )
     except ValueError as error:
         raise UserError(f"--pretrained {path}: {error}") from error
 
