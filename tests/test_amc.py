@@ -52,7 +52,8 @@ def naive_losses(model: TinyBAS, images: Tensor, labels: Tensor, recipe) -> BASL
     background_maps = frozen_head(frozen_tail(features.detach() * (1 - foreground)))
     ratios = []
     for i, label in enumerate(labels.tolist()):
-        whole, background = logits[i, label].detach(), background_maps[i, label].mean()
+        # Negative activations, which only a model without final ReLU has, count as 0.
+        whole, background = logits[i, label].detach().clamp(min=0), background_maps[i, label].mean().clamp(min=0)
         more = background >= whole if recipe.zero_ratio_at_equality else background > whole
         ratios.append(torch.zeros(()).to(background) if more else background / (whole + 1e-8))
     cls = -torch.stack([logits[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()

@@ -287,9 +287,17 @@ def test_threshold_out_of_range_is_refused(threshold):
         map_to_box(np.eye(4), threshold, 8)
 
 
+def test_axes_of_length_one_do_not_matter():
+    """A picture's map as the model returns it, (1, h, w), gives the box of its (h, w)."""
+    spatial_map = np.eye(7) + np.eye(7, k=1)
+    expected = map_to_box(spatial_map, 0.3, 28)
+    for leading in ((1,), (1, 1)):
+        np.testing.assert_array_equal(map_to_box(spatial_map.reshape(*leading, 7, 7), 0.3, 28), expected)
+
+
 def test_wrong_shapes_are_refused():
-    """Protects against maps with a channel axis, empty maps and sizes that are not positive."""
-    for bad in (np.zeros((1, 28, 28)), np.zeros(28), np.zeros((0, 28))):
+    """Protects against several maps at once, empty maps and sizes that are not positive."""
+    for bad in (np.zeros((2, 28, 28)), np.zeros(28), np.zeros((0, 28))):
         for function in (normalize_map, lambda m: map_to_box(m, 0.5, 8), lambda m: upsample_map(m, 8)):
             with pytest.raises(ValueError, match="map"):
                 function(bad)

@@ -165,7 +165,10 @@ class BAS(nn.Module):
             (B, k, h, w) in [0, 1].
         """
         convolution, sigmoid = self.classifier_loc
-        return sigmoid(convolve_selected(features, convolution.weight[classes], convolution.bias[classes]))
+        # A look-up as an embedding: unlike that of indexing, its gradient adds up in a fixed order on any device.
+        weight = F.embedding(classes, convolution.weight.flatten(1)).unflatten(-1, convolution.weight.shape[1:])
+        bias = F.embedding(classes, convolution.bias.unsqueeze(1)).squeeze(-1)
+        return sigmoid(convolve_selected(features, weight, bias))
 
     def fuse_top_k(self, features: Tensor, logits: Tensor, top_k: int, labels: Tensor | None = None) -> Tensor:
         """Top-k fusion (paper section 3.4): the mean foreground map of the k best-scored classes.
