@@ -99,6 +99,8 @@ def load_file(path: str | Path, mend: str = "the README's table of checkpoints s
         if start.startswith((b"<!doctype", b"<html")):
             raise UserError(f"{path} is a web page, not a checkpoint; download the file itself again") from error
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if reason.startswith("Weights only load failed"):  # torch goes on to advise unpickling code from the file
+            reason = "it is damaged, no PyTorch file, or holds more than tensors and plain values"
         raise UserError(f"{path} cannot be read as a checkpoint ({reason}); download or save it again") from error
 
 
