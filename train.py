@@ -11,8 +11,6 @@ import sys
 import time
 from pathlib import Path
 
-import torch
-
 import CUB
 import CUB.DataLoader
 import CUB.Model
@@ -29,13 +27,17 @@ from utils.arguments import (
     seed,
 )
 from utils.checkpoint import checkpoint_name, save_weights
-from utils.data.datasets import build_evaluation_loader, build_training_loader
+from utils.data import any_folder
+from utils.data.datasets import build_training_loader
 from utils.data.split import Split
 from utils.demo import run as demo
-from utils.engine import Evaluation, evaluate, train_one_epoch
+from utils.engine import train_one_epoch
 from utils.errors import UsageError, UserError, run_command
+from utils.evaluation.question import build_question
+from utils.evaluation.run import Evaluation, build_loader, evaluate
 from utils.files import write_text
-from utils.inference import DEFAULT_BATCH_SIZE, save_settings
+from utils.inference.arguments import DEFAULT_BATCH_SIZE
+from utils.inference.settings import save_settings
 from utils.models.bas import BAS
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, explain, override
@@ -67,6 +69,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--dataset", choices=DATASETS, default="CUB", help="default: %(default)s")
     add_common_options(parser, batch_size_default="the recipe's, CUB 32, ILSVRC 128")
     parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
+    parser.add_argument(
+        "--dataset-dir",
+        "--dataset_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a data set of your own, under --dataset's recipe: wsolevaluation's metadata, or train/ and test/ with a "
+        "folder per class",
+    )
     parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
     parser.add_argument(
         "--pretrained",
@@ -95,7 +105,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last only)"
     )
     parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
-    parser.add_argument("--save_path", type=Path, help="runs go to <save_path>/<arch>/ (default: <dataset>/logs)")
+    parser.add_argument(
+        "--save_path",
+        type=Path,
+        help="runs go to <save_path>/<arch>/ (default: logs in the data set's folder, <dataset> or --dataset-dir)",
+    )
     parser.add_argument(
         "--resume",
         nargs="?",
@@ -110,8 +124,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         args.device = f"cuda:{args.gpu}"
     if args.lr_steps is not None:
         args.lr_steps = tuple(args.lr_steps)
-    if args.demo and (args.dataset != "CUB" or args.root or args.download or args.eval_every):
-        parser.error("--demo composes its own data set; leave out --dataset, --root, --download and --eval_every")
+    if args.demo and (args.dataset != "CUB" or args.root or args.dataset_dir or args.download or args.eval_every):
+        left_out = "--dataset, --root, --dataset-dir, --download and --eval_every"
+        parser.error(f"--demo composes its own data set; leave out {left_out}")
+    if args.dataset_dir and (args.root or args.download):
+        parser.error("--dataset-dir names the data set; leave out --root and --download")
     if args.resume and args.pretrained != "auto":
         parser.error("--resume takes the weights of the run; leave out --pretrained")
     if args.download and args.dataset != "CUB":
@@ -126,7 +143,7 @@ def main(argv: list[str] | None = None) -> None:
         demo.prepare(args, ROOT)
     args.arch = args.arch or "vgg"
     dataset = DATASETS[args.dataset]
-    folder = (args.save_path or ROOT / args.dataset / "logs") / args.arch
+    folder = (args.save_path or (args.dataset_dir or ROOT / args.dataset) / "logs") / args.arch
     state_path = folder / FILE_NAME if args.resume in (None, "auto") else Path(args.resume)
     state = read_training_state(state_path) if args.resume else None
     recipe = settle_recipe(args, dataset.Model.recipe(args.arch), state)
@@ -145,7 +162,7 @@ def main(argv: list[str] | None = None) -> None:
     model = dataset.Model.build(args.arch, recipe.num_classes, recipe.final_relu)
     if state is None:
         print(load_imagenet(model, args.pretrained))
-    model.to(device, memory_format=torch.channels_last)
+    model.place(device)
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
     scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
     start = 0
@@ -153,7 +170,8 @@ def main(argv: list[str] | None = None) -> None:
         start = restore_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
         print(f"resumed from {state_path} after epoch {start}")
     print(f"settings: {explain(recipe)}; {device}, {args.num_workers} workers")
-    save_settings(weights, recipe, layout=train_split.layout, command=sys.argv)
+    names = train_split.class_names
+    save_settings(weights, recipe, layout=train_split.layout, class_names=names, command=sys.argv)
 
     log = RunLog(folder / "log.jsonl", start)
     for epoch in range(start, recipe.epochs):
@@ -199,20 +217,26 @@ def refuse_to_overwrite(state_path: Path, weights: Path) -> None:
 
 def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
     """The training split, and the test split if it is there; says which layout was recognised."""
-    dataset = DATASETS[args.dataset]
-    root = args.root or ROOT / args.dataset / "data"
+    reader = any_folder if args.dataset_dir else DATASETS[args.dataset].DataLoader
+    name = args.dataset_dir or args.dataset
+    root = data_folder(args)
     if args.download:
         CUB.DataLoader.download(root)
-    train_split = dataset.DataLoader.load_split(root, "train")
+    train_split = reader.load_split(root, "train")
     counts = f"{len(train_split)} pictures, {len(train_split.class_names)} classes"
-    print(f"{args.dataset} train: {counts}; {train_split.layout}")
+    print(f"{name} train: {counts}; {train_split.layout}")
     try:
-        test_split = dataset.DataLoader.load_split(root, "test")
+        test_split = reader.load_split(root, "test")
     except UserError as error:
         print(f"no evaluation after training: {error}")
         return train_split, None
-    print(f"{args.dataset} test: {len(test_split)} pictures; {test_split.layout}")
+    print(f"{name} test: {len(test_split)} pictures; {test_split.layout}")
     return train_split, test_split
+
+
+def data_folder(args: argparse.Namespace) -> Path:
+    """Where the data set lies."""
+    return args.dataset_dir or args.root or ROOT / args.dataset / "data"
 
 
 def train_timed(model: BAS, loader, optimizer, recipe: Recipe, device, epoch: int, show_step: int) -> dict[str, float]:
@@ -226,8 +250,9 @@ def train_timed(model: BAS, loader, optimizer, recipe: Recipe, device, epoch: in
 
 def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers: int) -> Evaluation:
     """Evaluates the test split as BAS_inference.py does, and prints the table."""
-    loader = build_evaluation_loader(split, recipe.resize_size, DEFAULT_BATCH_SIZE, num_workers, device)
-    evaluation = evaluate(model, loader, split, recipe, device)
+    question = build_question(recipe)
+    loader = build_loader(split, question, DEFAULT_BATCH_SIZE, num_workers, device)
+    evaluation = evaluate(model, loader, split, question, device)
     print(score_table(evaluation.scores().summary()))
     return evaluation
 
@@ -238,10 +263,10 @@ def report(evaluation: Evaluation, weights: Path, args: argparse.Namespace) -> N
     path = write_text(weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
     if evaluation.failures:
         print(failure_report(evaluation.failures))
-    root = (args.root or ROOT / args.dataset / "data").resolve()
     print(f"figures saved in {path}; to repeat the evaluation:")
+    option = "--dataset-dir" if args.dataset_dir else "--data"
     command = f"cd {args.dataset} && python BAS_inference.py --arch {args.arch}"
-    print(f"  {command} --data {root} --checkpoint {weights.resolve()}")
+    print(f"  {command} {option} {data_folder(args).resolve()} --checkpoint {weights.resolve()}")
 
 
 if __name__ == "__main__":

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.data.class_names import read_class_names
 from utils.data.download import download_dataset
-from utils.data.images import ImageError, list_folders, list_pictures, read_image_size, require_pictures
+from utils.data.images import ImageError, list_folders, read_image_size, require_pictures
+from utils.data.masks import MaskFiles, find_masks
 from utils.data.split import (
     Line,
     Split,
@@ -27,7 +29,7 @@ from utils.data.split import (
     parse_boxes,
     parse_number,
     read_lines,
-    training_split_of_class_folders,
+    split_of_class_folders,
 )
 from utils.errors import UserError
 
@@ -90,6 +92,18 @@ def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
             return folder
     download_dataset(root / FOLDER, url, md5, PAGE)
     return root / FOLDER
+
+
+def class_names() -> tuple[str, ...]:
+    """The 200 classes' names for people, in the order of the labels: "Black footed Albatross".
+
+    They are the names in classes.txt of CUB-200-2011 without number and underscores, by way of CUB_CATEGORIES in
+    OpenMMLab's mmpretrain 1.2.0 (Apache-2.0).
+
+    Raises:
+        UserError: class_names.txt, which is shipped beside this file, is missing or unreadable.
+    """
+    return read_class_names(Path(__file__).with_name("class_names.txt"), "get this project's files anew")
 
 
 def _find_owners_folder(root: Path) -> Path | None:
@@ -184,13 +198,9 @@ def _parse_xywh(line: Line) -> np.ndarray:
     return boxes
 
 
-def _find_masks(folders: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
+def _find_masks(folders: Sequence[Path], ids: Sequence[str]) -> dict[str, MaskFiles]:
     segmentations = next((path / "segmentations" for path in folders if (path / "segmentations").is_dir()), None)
-    if segmentations is None:
-        return {}
-    present = {f"{name}/{mask}" for name in list_folders(segmentations) for mask in list_pictures(segmentations / name)}
-    wanted = {image_id: f"{image_id.rpartition('.')[0]}.png" for image_id in ids}
-    return {image_id: segmentations / mask for image_id, mask in wanted.items() if mask in present}
+    return find_masks(segmentations, ids) if segmentations else {}
 
 
 # --- the authors' layout
@@ -199,8 +209,8 @@ def _find_masks(folders: Sequence[Path], ids: Sequence[str]) -> dict[str, Path]:
 def _load_authors_train(root: Path) -> Split:
     if not (root / "train").is_dir():
         raise UserError(f"{root / 'train'} is missing; {MEND}")
-    return training_split_of_class_folders(
-        root / "train", f"CUB-200-2011 as the authors of BAS lay it out, in {root / 'train'}"
+    return split_of_class_folders(
+        "train", root / "train", f"CUB-200-2011 as the authors of BAS lay it out, in {root / 'train'}"
     )
 
 

@@ -15,14 +15,13 @@ its wnid in sorted order.
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
+from torchvision.models import ResNet50_Weights
 
 from utils.data.images import list_class_pictures, list_folders, list_pictures
 from utils.data.split import (
@@ -32,8 +31,8 @@ from utils.data.split import (
     parse_boxes,
     parse_number,
     read_lines,
-    read_text,
-    training_split_of_class_folders,
+    read_table,
+    split_of_class_folders,
 )
 from utils.errors import UserError
 
@@ -76,9 +75,15 @@ def load_split(root: Path, split: str) -> Split:
     return _load_train(root) if split == "train" else _load_validation(root)
 
 
+def class_names() -> tuple[str, ...]:
+    """ImageNet's 1000 classes' names for people, as torchvision has them; a label is the rank of the sorted wnid."""
+    return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
+
+
 def _load_train(root: Path) -> Split:
     folder = _require_picture_folder(root, "train")
-    return training_split_of_class_folders(folder, f"ILSVRC2012, class folders in {folder}", _read_synset_mapping(root))
+    layout = f"ILSVRC2012, class folders in {folder}"
+    return split_of_class_folders("train", folder, layout, _read_synset_mapping(root))
 
 
 def _load_validation(root: Path) -> Split:
@@ -217,22 +222,13 @@ def _read_truths(root: Path) -> tuple[str, dict[str, _Truth]]:
 
 
 def _read_csv(path: Path) -> dict[str, _Truth]:
-    rows = csv.reader(io.StringIO(read_text(path, MEND)))
     truths: dict[str, _Truth] = {}
-    try:
-        if next(rows, None) != ["ImageId", "PredictionString"]:
-            raise UserError(f"{path}, line 1: the heading is not ImageId,PredictionString; {MEND}")
-        for row in filter(None, rows):
-            line = Line(f"{path}, line {rows.line_num}", ",".join(row))
-            if len(row) != 2:
-                raise line.error(f"{len(row)} fields where ImageId and PredictionString are due")
-            fields = row[1].split()
-            if not fields or len(fields) % 5:
-                raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are due")
-            numbers = [field for position, field in enumerate(fields) if position % 5]
-            _add(truths, row[0].strip(), _Truth(fields[0], parse_boxes(numbers, line)), line)
-    except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num}: {error}; {MEND}") from error
+    for line, (stem, prediction) in read_table(path, ("ImageId", "PredictionString"), MEND):
+        fields = prediction.split()
+        if not fields or len(fields) % 5:
+            raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are due")
+        numbers = [field for position, field in enumerate(fields) if position % 5]
+        _add(truths, stem, _Truth(fields[0], parse_boxes(numbers, line)), line)
     return truths
 
 

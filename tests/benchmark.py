@@ -22,6 +22,7 @@ import ILSVRC.Model
 from utils.arguments import positive_int
 from utils.data.transforms import CENTRE_CROP
 from utils.losses import bas_losses
+from utils.memory import reuse_freed_memory
 from utils.models.registry import ARCHS
 from utils.optim import build_optimizer
 
@@ -68,7 +69,7 @@ def count_gflop(dataset: str, arch: str, mode: str, batch_size: int = 2, size: i
 
 def _build(dataset: str, arch: str, mode: str, batch_size: int, size: int) -> Callable[[], object]:
     models = DATASETS[dataset]
-    model = models.build(arch).to(memory_format=torch.channels_last)
+    model = models.build(arch).place(torch.empty(0).device)
     return (_training_step if mode == "train" else _inference)(model, models.recipe(arch), batch_size, size)
 
 
@@ -101,9 +102,14 @@ def main() -> None:
     parser.add_argument("--batch_size", type=positive_int, default=2, help="pictures in a batch (default: 2)")
     parser.add_argument("--size", type=positive_int, default=224, help="side of the crops (default: 224)")
     parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs (default: 3)")
+    parser.add_argument(
+        "--fresh_memory", action="store_true", help="return freed memory to the system, to see what reusing it saves"
+    )
     parser.add_argument("--one", metavar="MODE", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.one:
+        if not args.fresh_memory:
+            reuse_freed_memory()
         print(json.dumps(measure(args.dataset[0], args.arch[0], args.one, args.batch_size, args.size, args.repeats)))
         return
     print(f"batch {args.batch_size}, {args.size} px, {torch.get_num_threads()} threads, torch {torch.__version__}")
@@ -121,6 +127,7 @@ def main() -> None:
 
 def _in_own_process(dataset: str, arch: str, mode: str, args: argparse.Namespace) -> dict[str, float]:
     command = [sys.executable, "-m", "tests.benchmark", "--one", mode, "--dataset", dataset, "--arch", arch]
+    command += ["--fresh_memory"] * args.fresh_memory
     command += ["--batch_size", str(args.batch_size), "--size", str(args.size), "--repeats", str(args.repeats)]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 

@@ -30,9 +30,10 @@ import train
 from tests.reference_weights import PAIRS, published_keys
 from tests.test_checkpoints import STALE, save
 from tests.test_cub_data import write_lines
-from utils import inference
 from utils.checkpoint import checkpoint_name
 from utils.errors import run_command
+from utils.inference import command
+from utils.inference.loading import DatasetFolder
 
 ROOT = Path(__file__).parents[1]
 DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
@@ -110,7 +111,8 @@ def run_training(*arguments: object) -> int:
 def run_inference(dataset: str, *arguments: object, models: object = None) -> int:
     package = DATASETS[dataset]
     argv = [str(argument) for argument in arguments]
-    return call(lambda: inference.run(dataset, models or package.Model, package.DataLoader.load_split, argv))
+    folder = DatasetFolder(dataset, models or package.Model, package.DataLoader)
+    return call(lambda: command.run(folder, argv))
 
 
 def read_json(path: Path) -> dict:
@@ -243,7 +245,7 @@ def test_flags_win_over_the_runs_settings(runs, folder, capsys):
     def settings(*more: str) -> dict:
         assert run_inference("CUB", *arguments, *more) == 0
         record = read_json(alone / "r.json")
-        assert record["ten_crops"] is False and "centre crop alone" in capsys.readouterr().out
+        assert record["ten_crops"] is False and "one crop" in capsys.readouterr().out
         return record["settings"]
 
     stored = {"final_relu": False, "threshold": 0.3, "resize_size": 80, "crop_size": 64}

@@ -15,6 +15,7 @@ import pytest
 
 from CUB.DataLoader import FOLDER, MD5, PAGE, download, load_split
 from tests.test_images import save_picture
+from utils.data.masks import MaskFiles
 from utils.errors import UsageError, UserError
 
 # id: (picture, size, label from 1, is_train, x y w h); ids are out of order and lines of the files will be, too.
@@ -101,7 +102,7 @@ def test_masks_where_they_exist(tmp_path, beside):
     save_picture(segmentations / "001.Wren" / "a.png")
     save_picture(segmentations / "001.Wren" / "c.png")
     split = load_split(tmp_path, "test")
-    assert split.masks == {"001.Wren/a.jpg": segmentations / "001.Wren" / "a.png"}
+    assert split.masks == {"001.Wren/a.jpg": MaskFiles((segmentations / "001.Wren" / "a.png",))}
     assert "masks for 1 of 3" in split.layout
 
 

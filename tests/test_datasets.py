@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +14,20 @@ from PIL import Image
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import transforms
 
-from tests.test_images import save_picture
+from tests.test_images import save_picture, save_rotated
+from tests.test_masks import save_mask
+from utils.data import datasets
 from utils.data.datasets import (
     EvaluationBatch,
     EvaluationImages,
+    LooseImages,
     TrainingImages,
     build_evaluation_loader,
+    build_loose_loader,
     build_training_loader,
 )
-from utils.data.images import ImageError
+from utils.data.images import ImageError, read_image
+from utils.data.masks import MaskFiles, read_mask
 from utils.data.split import Split
 from utils.data.transforms import (
     CENTRE_CROP,
@@ -262,6 +268,89 @@ def test_evaluation_images_take_paths_that_are_not_ascii(tmp_path):
     assert EvaluationImages(split, 8)[0][3] == (7, 5)
 
 
+# --- masks
+
+
+def make_masked_split(folder):
+    """Five pictures: masks good, of another size, none, good but of an unreadable picture, good with ignored pixels."""
+    split = make_split(folder)
+    random = np.random.RandomState(1)
+    sizes = [(30 + index, 40 + 2 * index) for index in range(5)]
+    paths = [save_mask(folder / f"m{index}.png", random.rand(*size) < 0.5) for index, size in enumerate(sizes)]
+    save_mask(paths[1], random.rand(7, 8) < 0.5)
+    ignore = save_mask(folder / "ignore.png", random.rand(*sizes[4]) < 0.5)
+    masks = {f"{index}.png": MaskFiles((paths[index],)) for index in (0, 1, 3)}
+    spoil(split, 3)
+    return replace(split, masks={**masks, "4.png": MaskFiles((paths[4],), ignore)})
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_masks_come_with_their_pictures(tmp_path, workers):
+    """Each mask is its picture's; what is missing or unusable is all ignored, and only what is unusable is an error."""
+    split = make_masked_split(tmp_path)
+    batches = list(build_evaluation_loader(split, 16, 3, workers, CPU, crop_size=12, with_masks=True))
+    masks = torch.cat([batch.masks for batch in batches])
+    assert masks.shape == (5, 12, 12) and masks.dtype == torch.uint8
+    for index, size in ((0, (40, 30)), (4, (48, 34))):
+        assert (masks[index].numpy() == read_mask(split.masks[f"{index}.png"], size, 16, 12)).all()
+    assert masks[0].unique().tolist() == [0, 1] and masks[4].unique().tolist() == [0, 1, 255]
+    assert (masks[1:4] == 255).all()
+    errors = [error for batch in batches for error in batch.mask_errors]
+    assert [bool(error) for error in errors] == [False, True, False, False, False]
+    assert str(tmp_path / "m1.png") in errors[1]
+    plain = list(build_evaluation_loader(split, 16, 3, workers, CPU))
+    for batch, bare in zip(batches, plain, strict=True):
+        assert torch.equal(batch.images, bare.images) and batch.errors == bare.errors
+        assert bare.masks is None and set(bare.mask_errors) == {""}
+
+
+def test_masks_are_of_the_whole_picture_without_a_crop(tmp_path):
+    """Where no crop is cut, as in wsolevaluation's protocol, the masks are not cropped either."""
+    split = make_masked_split(tmp_path)
+    batch = next(iter(build_evaluation_loader(split, 16, 5, 0, CPU, with_masks=True)))
+    assert batch.masks.shape == (5, 16, 16)
+    assert (batch.masks[0].numpy() == read_mask(split.masks["0.png"], (40, 30), 16, 16)).all()
+
+
+def test_no_masks_in_the_split_or_an_impossible_crop(tmp_path):
+    """Without any mask there is no tensor of them; a crop beyond the picture is refused before any is read."""
+    split = make_split(tmp_path)
+    batch = next(iter(build_evaluation_loader(split, 16, 5, 0, CPU, crop_size=12, with_masks=True)))
+    assert batch.masks is None and batch.mask_errors == ("",) * 5
+    with pytest.raises(UsageError, match="--crop_size and --resize_size"):
+        build_evaluation_loader(split, 16, 5, 0, CPU, crop_size=17)
+
+
+def test_each_picture_and_mask_is_read_once(tmp_path, monkeypatch):
+    """Decoding is what a small network's evaluation waits for."""
+    split = make_masked_split(tmp_path)
+    read = {"pictures": [], "masks": []}
+    monkeypatch.setattr(datasets, "read_image", lambda *args: (read["pictures"].append(args), read_image(*args))[1])
+    monkeypatch.setattr(datasets, "read_mask", lambda *args: (read["masks"].append(args), read_mask(*args))[1])
+    list(build_evaluation_loader(split, 16, 2, 0, CPU, crop_size=12, with_masks=True))
+    # The unreadable picture's mask would be read for nothing.
+    assert (len(read["pictures"]), len(read["masks"])) == (5, 3)
+
+
+# --- pictures of one's own
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_loose_images_come_as_a_viewer_shows_them(tmp_path, workers):
+    """They are turned by their EXIF tag, sized after that, of no class, and an unreadable one stops nothing."""
+    paths = [save_rotated(tmp_path / "a.png", 6), tmp_path / "missing.png", save_picture(tmp_path / "b.png", (20, 10))]
+    batches = list(build_loose_loader(paths, 16, 2, workers, CPU))
+    images = torch.cat([batch.images for batch in batches])
+    assert torch.cat([batch.labels for batch in batches]).tolist() == [-1, -1, -1]
+    assert torch.cat([batch.indices for batch in batches]).tolist() == [0, 1, 2]
+    assert torch.cat([batch.sizes for batch in batches]).tolist() == [[30, 40], [0, 0], [20, 10]]
+    assert torch.cat([batch.readable for batch in batches]).tolist() == [True, False, True]
+    assert "missing.png" in batches[0].errors[1] and batches[0].masks is None
+    assert torch.equal(images[0], evaluation_transform(16)(read_image(paths[0], exif=True)))
+    assert not torch.equal(images[0], evaluation_transform(16)(read_image(paths[0])))
+    assert len(LooseImages([], 16)) == 0
+
+
 # --- the split
 
 
@@ -273,7 +362,7 @@ def test_evaluation_images_take_paths_that_are_not_ascii(tmp_path):
         ({"labels": np.array([0, 1, 3])}, "labels from 0 to 3 but 3 classes.*list of classes"),
         ({"labels": np.array([0, -1, 2])}, "labels from -1 to 2"),
         ({"paths": (Path("x"),)}, "3 ids, 1 paths, 3 labels"),
-        ({"name": "valid"}, "no split 'valid'; choose one of train, test"),
+        ({"name": "valid"}, "no split 'valid'; choose one of train, val, test"),
     ],
 )
 def test_inconsistent_splits_are_refused(tmp_path, changes, words):

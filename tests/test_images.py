@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import ExifTags, Image, ImageOps
 
 from utils.data.images import (
     ImageError,
+    find_pictures,
     list_class_pictures,
     list_pictures,
     read_image,
     read_image_size,
     require_pictures,
 )
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 
 
 def save_picture(path, size=(40, 30), colour=(200, 100, 50)):
@@ -62,6 +65,61 @@ def test_exif_rotation_is_not_applied(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (40, 30)).save(tmp_path / "x.jpg", exif=exif)
     assert read_image(tmp_path / "x.jpg").size == (40, 30) == read_image_size(tmp_path / "x.jpg")
+
+
+def save_rotated(path, orientation, size=(40, 30)):
+    """Makes a picture of four quarters with an EXIF orientation; also used by the data sets' tests."""
+    pixels = np.zeros((size[1], size[0], 3), dtype=np.uint8)
+    pixels[: size[1] // 2, : size[0] // 2] = (255, 0, 0)
+    pixels[: size[1] // 2, size[0] // 2 :] = (0, 255, 0)
+    pixels[size[1] // 2 :, : size[0] // 2] = (0, 0, 255)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["x.png", "x.jpg"])
+def test_exif_rotation_on_demand(tmp_path, orientation, name):
+    """Pictures of one's own come as a viewer shows them, in all eight orientations."""
+    path = save_rotated(tmp_path / name, orientation)
+    with Image.open(path) as stored:
+        expected = ImageOps.exif_transpose(stored)
+    picture = read_image(path, exif=True)
+    assert picture.size == ((40, 30) if orientation < 5 else (30, 40))
+    assert (np.asarray(picture) == np.asarray(expected)).all()
+    assert (picture == read_image(path)) is (orientation == 1)
+
+
+# Big-endian tags: an ImageDescription of the wrong kind, which PIL cannot write back, and the orientation 6.
+ODD_TAGS = b"Exif\0\0MM\0*\0\0\0\x08\0\2" + struct.pack(">HHLLHHLL", 0x10E, 5, 1, 8, 0x112, 3, 1, 6 << 16) + b"\0" * 4
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+@pytest.mark.parametrize("name", ["x.png", "x.jpg", "x.webp"])
+@pytest.mark.parametrize(
+    ("exif", "size"),
+    [
+        (b"Exif\0\0rubbish", (40, 30)),
+        (b"Exif\0\0MM\0*\0\0\0\x08\0\5ab", (40, 30)),
+        (ODD_TAGS, (30, 40)),
+        (b"", (40, 30)),
+    ],
+)
+def test_exif_damage_costs_no_picture(tmp_path, name, exif, size):
+    """A picture with rubbish in its tags is still a picture, and turned where that can be told."""
+    Image.new("RGB", (40, 30)).save(tmp_path / name, exif=exif)
+    assert read_image(tmp_path / name, exif=True).size == size
+
+
+def test_exif_rotation_of_damaged_and_deep_pictures(tmp_path):
+    """Asking for the rotation hides no damage and changes no pixel of 16 bits."""
+    Image.new("I;16", (40, 30), 0x8FFF).save(tmp_path / "x.png")
+    assert (np.asarray(read_image(tmp_path / "x.png", exif=True)) == 0x8F).all()
+    _truncate(tmp_path / "short.jpg")
+    with pytest.raises(ImageError, match="truncated.*replace it with an intact picture"):
+        read_image(tmp_path / "short.jpg", exif=True)
 
 
 def _truncate(path):
@@ -138,3 +196,49 @@ def test_missing_pictures_are_counted(tmp_path):
     ):
         require_pictures(tmp_path, names, tmp_path / "list.txt", "fetch it")
     require_pictures(tmp_path, names[:1], tmp_path / "list.txt", "fetch it")
+
+
+# --- pictures of one's own
+
+
+@pytest.fixture
+def album(tmp_path, monkeypatch):
+    """A folder of files, the working directory."""
+    names = ("b.jpg", "a/d.PNG", "a/c.jpg", "a/z/e.webp", "a/notes.txt", ".hidden/f.jpg", "a/.g.jpg", "p[1].jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        (["b.jpg"], ["b.jpg"]),
+        (["a"], ["a/c.jpg", "a/d.PNG", "a/z/e.webp"]),
+        (["."], ["a/c.jpg", "a/d.PNG", "a/z/e.webp", "b.jpg", "p[1].jpg"]),
+        (["*.jpg"], ["b.jpg", "p[1].jpg"]),
+        (["a/*"], ["a/c.jpg", "a/d.PNG", "a/z/e.webp"]),
+        (["**/*.jpg"], ["a/c.jpg", "b.jpg", "p[1].jpg"]),
+        (["**"], ["a/c.jpg", "a/d.PNG", "a/z/e.webp", "b.jpg", "p[1].jpg"]),
+        (["p[1].jpg"], ["p[1].jpg"]),
+        (["a/notes.txt"], ["a/notes.txt"]),
+        (["b.jpg", "a/z", "./b.jpg", "a"], ["b.jpg", "a/z/e.webp", "a/c.jpg", "a/d.PNG"]),
+    ],
+)
+def test_pictures_that_a_command_names(album, patterns, expected):
+    """Files as named, folders and globs sorted and without what is hidden or no picture, everything once."""
+    assert [path.as_posix() for path in find_pictures(patterns)] == expected
+    absolute = find_pictures([str(album / pattern) for pattern in patterns])
+    assert absolute == [album / name for name in expected]
+    assert find_pictures([*patterns, *map(str, absolute)]) == find_pictures(patterns)
+
+
+@pytest.mark.parametrize("pattern", ["nowhere.jpg", "nowhere", "empty", "*.tiff", "a/*.txt", "**/nothing/*", ""])
+def test_patterns_without_pictures_are_named(album, pattern):
+    """A path that finds nothing is wrong usage and is named, also beside others that find something."""
+    with pytest.raises(UsageError, match="matches no picture.*check the path") as caught:
+        find_pictures(["b.jpg", pattern])
+    assert str(caught.value).startswith(repr(pattern))

@@ -25,14 +25,15 @@ def literal_summary(images, num_classes):
         accuracies = [sum(of_class) / len(of_class) for of_class in by_class.values() if of_class]
         right, total = sum(map(sum, by_class.values())), sum(map(len, by_class.values()))
         summary[metric] = {"class_mean": 100 * sum(accuracies) / len(accuracies), "image_mean": 100 * right / total}
-    summary["images"] = len(images)
+    summary["images"] = summary["boxed"] = len(images)
     summary["missed"] = sum(top5 is None for _, top5, _ in images)
     return summary
 
 
 def assert_same_summary(summary, expected):
     assert summary.keys() == expected.keys()
-    assert (summary["images"], summary["missed"]) == (expected["images"], expected["missed"])
+    for count in ("images", "boxed", "missed"):
+        assert summary[count] == expected[count]
     for metric in METRICS:
         assert summary[metric] == pytest.approx(expected[metric], abs=1e-9), metric
 
@@ -154,6 +155,22 @@ def test_iou_threshold_is_an_argument_and_strict():
     assert scores.summary()["gt_known_loc"] == {"class_mean": 50, "image_mean": 50}
 
 
+def test_iou_comparison_can_let_an_equal_iou_count():
+    """Protects the other protocols: not strict, an IoU of exactly 0.5 is right, one float below is not, in Loc too."""
+    strict, not_strict = LocalizationScores(2), LocalizationScores(2, strict=False)
+    for scores in (strict, not_strict):
+        scores.update([0] * 4, [[0, 1]] * 4, [np.nextafter(0.5, 0), 0.5, 0.5, np.nextafter(0.5, 1)])
+    for metric in ("gt_known_loc", "top1_loc", "top5_loc"):
+        assert strict.summary()[metric]["image_mean"] == 25
+        assert not_strict.summary()[metric]["image_mean"] == 75
+    assert strict.summary()["top1_cls"] == not_strict.summary()["top1_cls"]
+    with pytest.raises(ValueError, match=r"IoU > 0\.5 into 2 classes at IoU >= 0\.5"):
+        not_strict.merge(strict)
+    more = LocalizationScores(2, strict=False)
+    more.merge(not_strict)
+    assert more.summary() == not_strict.summary()
+
+
 @pytest.mark.parametrize(
     ("labels", "top5", "ious", "named"),
     [
@@ -189,5 +206,31 @@ def test_no_images_give_no_score():
     scores.update_missed([5])
     assert scores.summary() == {metric: {"class_mean": 0, "image_mean": 0} for metric in METRICS} | {
         "images": 1,
+        "boxed": 1,
         "missed": 1,
     }
+
+
+def test_images_without_true_boxes_count_in_the_classification_alone():
+    """Protects data sets with boxes for some images: Loc is a share of the boxed ones, None where there are none."""
+    rng = np.random.default_rng(12)
+    labels, top5, ious = random_predictions(rng, 300, 9)
+    boxed, missed = rng.random(300) < 0.6, rng.random(300) < 0.1
+    some, with_boxes, whole = LocalizationScores(9), LocalizationScores(9), LocalizationScores(9)
+    for scores, rows in ((some, boxed & ~missed), (with_boxes, boxed & ~missed), (whole, ~missed)):
+        scores.update(labels[rows], top5[rows], ious[rows])
+    some.update_unboxed(labels[~boxed & ~missed], top5[~boxed & ~missed])
+    some.update_missed(labels[boxed & missed])
+    some.update_missed(labels[~boxed & missed], boxed=False)
+    with_boxes.update_missed(labels[boxed & missed])
+    whole.update_missed(labels[missed])
+    summary = some.summary()
+    assert (summary["images"], summary["boxed"], summary["missed"]) == (300, boxed.sum(), missed.sum())
+    for metric in METRICS:
+        expected = whole if metric.endswith("cls") else with_boxes
+        assert summary[metric] == expected.summary()[metric]
+    alone = LocalizationScores(9)
+    alone.update_unboxed([0, 1], top5[:2])
+    assert alone.summary()["gt_known_loc"] == {"class_mean": None, "image_mean": None}
+    with pytest.raises(ValueError, match="top5"):
+        alone.update_unboxed([0], top5[:2])

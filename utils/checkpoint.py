@@ -46,6 +46,7 @@ class Checkpoint:
         num_classes: K, None if there is no generator.
         is_ijcv: whether the file is wrapped as the IJCV release is (that model has no final ReLU).
         dropped: how many stale entries were left out.
+        best_threshold: the IJCV release's `best_thr`, None where there is none in [0, 1].
     """
 
     path: Path
@@ -54,6 +55,7 @@ class Checkpoint:
     num_classes: int | None
     is_ijcv: bool
     dropped: int
+    best_threshold: float | None = None
 
     @property
     def description(self) -> str:
@@ -152,15 +154,25 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     if broken:
         raise UserError(f"{path} holds NaN or infinite weights in {broken}; take an earlier checkpoint")
     generator = state.get(GENERATOR_KEY)
+    # This repository's training state is wrapped as well; the best threshold is the IJCV release's own mark.
+    is_ijcv = wrapped and "best_thr" in content
     return Checkpoint(
         path=path,
         state=state,
         arch=next((arch for arch, key in LANDMARKS.items() if key in state), None),
         num_classes=generator.shape[0] if generator is not None and generator.ndim == 4 else None,
-        # This repository's training state is wrapped as well; the best threshold is the IJCV release's own mark.
-        is_ijcv=wrapped and "best_thr" in content,
+        is_ijcv=is_ijcv,
         dropped=dropped,
+        best_threshold=_share(content["best_thr"]) if is_ijcv else None,
     )
+
+
+def _share(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        return None
+    return number if 0 <= number <= 1 else None
 
 
 def apply_weights(model: BAS, checkpoint: Checkpoint) -> None:

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import torch
 
+from utils.memory import reuse_freed_memory
+
 
 class UserError(Exception):
     """Something failed that the user can mend; the message names the file or option and the mend (exit code 1)."""
@@ -29,6 +31,7 @@ def run_command(main: Callable[[], None]) -> int:
     Returns:
         The process's exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
+    reuse_freed_memory()
     try:
         main()
     except UserError as error:

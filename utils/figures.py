@@ -18,9 +18,13 @@ from utils.localization import normalize_map, upsample_map
 TRUE_COLOUR = (0, 158, 115)
 PREDICTED_COLOUR = (230, 159, 0)
 INK = (32, 32, 32)
+PAPER = (255, 255, 255)
+MAP_OPACITY = 0.6
 CELL = 168
 MARGIN = 6
 CAPTION = 20
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+TAG_SCALE = 0.4
 
 
 @dataclass(frozen=True)
@@ -42,20 +46,87 @@ class Panel:
     predicted_box: np.ndarray | None
 
 
-def overlay_map(image: np.ndarray, spatial_map: np.ndarray) -> np.ndarray:
-    """Lays a normalised map over a picture: (S, S, 3) uint8 and (h, w) -> (S, S, 3) uint8, dark low, yellow high."""
-    strength = upsample_map(normalize_map(spatial_map), image.shape[:2])
-    colours = cv2.applyColorMap((255 * strength).round().astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    return (0.45 * image + 0.55 * colours).round().astype(np.uint8)
+def overlay_map(image: np.ndarray, spatial_map: np.ndarray, share: float = 1.0) -> np.ndarray:
+    """Lays a normalised map over a picture, dark low and yellow high; below the map the picture is grey, so that no
+    colour of its own mixes with the map's.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        spatial_map: (h, w), any range of values.
+        share: of the picture's width and height that the map covers, centred, in (0, 1]: crop size / resize size.
+
+    Returns:
+        (H, W, 3) uint8 RGB; outside the map's region as `image`.
+    """
+    height, width = image.shape[:2]
+    top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
+    region = np.s_[top : height - top, left : width - left]
+    grey = cv2.cvtColor(cv2.cvtColor(image[region], cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
+    strength = upsample_map(normalize_map(spatial_map), grey.shape[:2])
+    colours = cv2.applyColorMap(cv2.convertScaleAbs(strength, alpha=255), cv2.COLORMAP_INFERNO)
+    shown = image.copy()
+    shown[region] = cv2.addWeighted(grey, 1 - MAP_OPACITY, colours, MAP_OPACITY, 0)[..., ::-1]
+    return shown
 
 
-def draw_box(image: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], width: int = 2) -> None:
-    """Draws a box (xyxy in the picture's pixels) in place, with a dark rim."""
-    height, breadth = image.shape[:2]
-    left, top, right, bottom = (int(round(float(value))) for value in box)
-    corner = (max(left, 0), max(top, 0)), (min(right, breadth) - 1, min(bottom, height) - 1)
-    cv2.rectangle(image, *corner, INK, width + 2, cv2.LINE_AA)
-    cv2.rectangle(image, *corner, colour, width, cv2.LINE_AA)
+def draw_boxes(image: np.ndarray, true_boxes: Sequence[Sequence[float]], predicted_box: Sequence[float] | None) -> None:
+    """Draws an image's true boxes (green, "true") and its predicted box (orange, "pred") in place.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, contiguous.
+        true_boxes: n boxes xyxy in the picture's pixels, n >= 0.
+        predicted_box: xyxy in the picture's pixels, or None.
+    """
+    drawn = [(box, TRUE_COLOUR, "true", False) for box in true_boxes]
+    if predicted_box is not None:
+        drawn.append((predicted_box, PREDICTED_COLOUR, "pred", True))
+    visible = [(draw_box(image, box, colour), colour, *tag) for box, colour, *tag in drawn]
+    for corners, colour, label, is_below in visible:  # last of all, so that no line crosses a word
+        if corners is not None:
+            _draw_tag(image, label, colour, corners[2:] if is_below else corners[:2], is_below)
+
+
+def draw_box(
+    image: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], width: int = 2
+) -> tuple[int, int, int, int] | None:
+    """Draws a box in place, with a white and a dark rim; what shows nothing inside the picture (inverted, outside, not
+    finite) is not drawn.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, contiguous.
+        box: xyxy in the picture's pixels, right and bottom one past the last pixel.
+        colour: RGB.
+        width: of the coloured line in pixels, without its rims.
+
+    Returns:
+        Where the line runs: left, top, right, bottom in the picture's pixels; None if nothing was drawn.
+    """
+    limits = np.array(image.shape[1::-1] * 2)
+    box = np.asarray(box, dtype=np.float64)
+    if not np.isfinite(box).all():
+        return None
+    inside = box.round().clip(0, limits)
+    if (inside[2:] <= inside[:2]).any():
+        return None
+    # A line along the picture's edge stays visible with its rims.
+    left, top, right, bottom = (inside - [0, 0, 1, 1]).clip(2, limits - 3).astype(int).tolist()
+    for line, thickness in ((INK, width + 4), (PAPER, width + 2), (colour, width)):
+        cv2.rectangle(image, (left, top), (right, bottom), line, thickness)
+    return left, top, right, bottom
+
+
+def _draw_tag(image: np.ndarray, text: str, colour: tuple[int, int, int], corner: tuple[int, int], below: bool) -> None:
+    """A word on a plate of the box's colour, outside the box where the picture has room, else inside."""
+    height, width = image.shape[:2]
+    tag_width, tag_height = cv2.getTextSize(text, FONT, TAG_SCALE, 1)[0][0] + 6, 14
+    left = corner[0] - tag_width if below else corner[0]
+    top = corner[1] if below else corner[1] - tag_height
+    left = max(0, min(left, width - tag_width - 1))
+    if not 0 <= top < height - tag_height:
+        top = corner[1] - tag_height if below else corner[1]
+    cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), colour, cv2.FILLED)
+    cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), INK, 1)
+    cv2.putText(image, text, (left + 3, top + 10), FONT, TAG_SCALE, INK, 1, cv2.LINE_AA)
 
 
 def _draw_panel(panel: Panel) -> np.ndarray:
@@ -64,11 +135,8 @@ def _draw_panel(panel: Panel) -> np.ndarray:
     if panel.spatial_map is not None:
         image = overlay_map(image, panel.spatial_map)
     image = np.ascontiguousarray(image)
-    for box in panel.true_boxes:
-        if box[0] < box[2] and box[1] < box[3]:  # a true box outside the crop comes out inverted
-            draw_box(image, box * scale, TRUE_COLOUR)
-    if panel.predicted_box is not None:
-        draw_box(image, panel.predicted_box * scale, PREDICTED_COLOUR)
+    predicted = None if panel.predicted_box is None else np.asarray(panel.predicted_box) * scale
+    draw_boxes(image, np.asarray(panel.true_boxes) * scale, predicted)
     cell = np.full((CELL + CAPTION, CELL, 3), 255, dtype=np.uint8)
     cell[:CELL] = image
     _write(cell, panel.caption, (2, CELL + 14))
@@ -76,7 +144,7 @@ def _draw_panel(panel: Panel) -> np.ndarray:
 
 
 def _write(image: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int] = INK) -> None:
-    cv2.putText(image, text, origin, cv2.FONT_HERSHEY_SIMPLEX, 0.4, colour, 1, cv2.LINE_AA)
+    cv2.putText(image, text, origin, FONT, 0.4, colour, 1, cv2.LINE_AA)
 
 
 def draw_sheet(rows: Sequence[Sequence[Panel]]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A sheet of test pictures: the picture, the BAS map and the CAM of the same network, each with its box."""
+"""A sheet of test pictures: each picture, then its maps with their boxes."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 
-from utils.boxes import iou
-from utils.data.datasets import EvaluationBatch, EvaluationImages, collate_evaluation
+from utils.data.datasets import EvaluationImages, collate_evaluation
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
-from utils.engine import localize_batch, predict_boxes, true_boxes
+from utils.evaluation.maps import make_maps
+from utils.evaluation.question import Question
+from utils.evaluation.run import cut_crops, true_boxes
 from utils.figures import Panel, draw_sheet, save_picture
+from utils.metrics import best_iou
 from utils.models.bas import BAS
-from utils.models.recipe import Recipe
 
-PICTURES_PER_ROW = 2
+PANELS_PER_ROW = 6
+BATCH = 16
 
 
-@torch.no_grad()
+def spread(good: ArrayLike, count: int) -> list[int]:
+    """At most `count` positions, evenly over those that are true in `good` (N,)."""
+    positions = np.flatnonzero(good)
+    return positions[np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)].tolist()
+
+
 def save_gallery(
-    path: Path,
-    model: BAS,
-    split: Split,
-    indices: Sequence[int],
-    recipe: Recipe,
-    device: torch.device,
-    cam_threshold: float,
+    path: Path, model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
 ) -> Path:
     """Localises a few pictures of a split and saves the sheet.
 
@@ -38,31 +40,43 @@ def save_gallery(
         model: on `device`.
         split: pictures and true boxes.
         indices: which pictures; all must be readable.
-        recipe: sizes, top-k and the threshold of the BAS map.
+        question: sizes, and the kinds of maps to show with their thresholds.
         device: where the model is.
-        cam_threshold: the threshold of the class activation map.
 
     Returns:
         `path`.
     """
-    model.eval()
-    pictures = EvaluationImages(split, recipe.resize_size)
-    batch: EvaluationBatch = collate_evaluation([pictures[index] for index in indices])
-    result = localize_batch(model, batch, recipe, device, ten_crops=False)
-    thresholds = {"bas": (recipe.threshold,), "cam": (cam_threshold,)}
-    boxes = {kind: found[0] for kind, found in predict_boxes(result, thresholds, recipe.crop_size).items()}
-    maps = {"bas": result.foreground_map, "cam": result.class_map}
-    maps = {kind: values.squeeze(1).float().cpu().numpy() for kind, values in maps.items()}
-    images = denormalize(centre_crop(batch.images, recipe.crop_size))
-    triples = []
-    for row, index in enumerate(indices):
-        truth = true_boxes(split, index, batch.sizes[row].tolist(), recipe)
-        panel = Panel(images[row], split.class_names[split.labels[index]][:26], None, truth, None)
-        triple = [panel]
-        for kind in ("bas", "cam"):
-            overlap = float(np.max(iou(boxes[kind][row], truth)))
-            caption = f"{kind.upper()}  IoU {overlap:.2f}"
-            triple.append(replace(panel, caption=caption, spatial_map=maps[kind][row], predicted_box=boxes[kind][row]))
-        triples.append(triple)
-    rows = [sum(triples[i : i + PICTURES_PER_ROW], []) for i in range(0, len(triples), PICTURES_PER_ROW)]
+    question = replace(question, ten_crops=False, grid=())
+    groups = []
+    for start in range(0, len(indices), BATCH):
+        groups += _localize(model, split, indices[start : start + BATCH], question, device)
+    per_row = max(1, PANELS_PER_ROW // (1 + len(question.thresholds)))
+    rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
     return save_picture(path, draw_sheet(rows))
+
+
+@torch.no_grad()
+def _localize(
+    model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+) -> list[list[Panel]]:
+    """The panels of each picture."""
+    model.eval()
+    pictures = EvaluationImages(split, question.resize_size)
+    batch = collate_evaluation([pictures[index] for index in indices])
+    encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
+    maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
+    images = denormalize(centre_crop(batch.images, question.crop_size))
+    groups = []
+    for row, index in enumerate(indices):
+        truth = np.empty((0, 4))
+        if len(split.boxes.get(split.ids[index], ())):
+            truth = true_boxes(split, index, batch.sizes[row].tolist(), question)
+        panel = Panel(images[row], split.class_names[split.labels[index]][:26], None, truth, None)
+        groups.append([panel])
+        for kind, threshold in question.thresholds.items():
+            spatial_map = maps[kind][row, 0].float().cpu().numpy()
+            score_map = question.protocol.score_map(spatial_map, question.crop_size)
+            box = question.protocol.boxes(score_map, (threshold,))[0]
+            caption = kind.title + (f"  IoU {best_iou(box, truth):.2f}" if len(truth) else "")
+            groups[-1].append(replace(panel, caption=caption, spatial_map=score_map, predicted_box=box))
+    return groups

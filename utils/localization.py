@@ -77,12 +77,15 @@ def normalize_map(spatial_map: ArrayLike | torch.Tensor) -> np.ndarray:
     return (values - lowest) / span
 
 
-def upsample_map(spatial_map: ArrayLike | torch.Tensor, size: int | tuple[int, int]) -> np.ndarray:
-    """Resizes a map bilinearly, pixel centres at half positions (as `align_corners=False`).
+def upsample_map(
+    spatial_map: ArrayLike | torch.Tensor, size: int | tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+) -> np.ndarray:
+    """Resizes a map, pixel centres at half positions (as `align_corners=False`).
 
     Args:
         spatial_map: (h, w).
         size: side of the resized square, or (height, width), in pixels.
+        interpolation: OpenCV's constant; bilinear unless told otherwise.
 
     Returns:
         (height, width) float32.
@@ -94,7 +97,7 @@ def upsample_map(spatial_map: ArrayLike | torch.Tensor, size: int | tuple[int, i
     if min(height, width) < 1:
         raise ValueError(f"size must be positive, not {size}")
     values = _as_map(spatial_map).astype(np.float32, copy=False)
-    return cv2.resize(values, (int(width), int(height)), interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(values, (int(width), int(height)), interpolation=interpolation)
 
 
 def largest_component_box(mask: ArrayLike) -> np.ndarray | None:

@@ -36,26 +36,80 @@ def score_table(summary: Mapping[str, Any], published: Published | None = None) 
     lines = [f"{'':14}{'class mean':>12}{'image mean':>12}" + (f"{'published':>12}" if paper else "")]
     for metric in METRICS:
         figures = summary[metric]
-        line = f"{TITLES[metric]:14}{figures['class_mean']:12.2f}{figures['image_mean']:12.2f}"
+        line = f"{TITLES[metric]:14}{_cell(figures['class_mean'], 12)}{_cell(figures['image_mean'], 12)}"
         lines.append(line + (f"{paper[metric]:12.2f}" if metric in paper else ""))
     return "\n".join(lines)
 
 
-def comparison_table(summaries: Mapping[str, Mapping[str, Any]]) -> str:
-    """Localization figures of several methods, means over images in percent, one line a method.
+def comparison_table(summaries: Mapping[str, Mapping[str, Any]], mean: str = "image_mean") -> str:
+    """Localization figures of several methods in percent, one line a method.
 
     Args:
         summaries: title -> of :meth:`utils.metrics.LocalizationScores.summary`.
+        mean: `image_mean` or `class_mean`.
 
     Returns:
         The table.
     """
-    metrics = ("top1_loc", "top5_loc", "gt_known_loc")
+    metrics = METRICS[:3]
     width = max(len(title) for title in summaries) + 2
-    lines = [" " * width + "".join(f"{TITLES[metric]:>14}" for metric in metrics)]
+    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{TITLES[metric]:>14}" for metric in metrics)]
     for title, summary in summaries.items():
-        lines.append(f"{title:{width}}" + "".join(f"{summary[metric]['image_mean']:14.2f}" for metric in metrics))
+        lines.append(f"{title:{width}}" + "".join(_cell(summary[metric][mean], 14) for metric in metrics))
     return "\n".join(lines)
+
+
+def further_lines(figures: Mapping[str, Any]) -> list[str]:
+    """MaxBoxAcc, PxAP and the error types, as far as boxes and masks allow them.
+
+    Args:
+        figures: of :func:`utils.evaluation.summary.summarize_map`.
+
+    Returns:
+        Lines to print.
+    """
+    lines = []
+    if figures["max_box_acc"]:
+        accuracy, v2 = figures["max_box_acc"]["max_box_acc"], figures["max_box_acc"]["max_box_acc_v2"]
+        each = ", ".join(f"IoU {one['iou']:g}: {one['value']:.2f} at {one['threshold']:g}" for one in v2["at_iou"])
+        lines.append(f"MaxBoxAcc     {accuracy['value']:12.2f}   at threshold {accuracy['threshold']:g}")
+        lines.append(f"MaxBoxAccV2   {v2['value']:12.2f}   {each}")
+        lines.append("              (thresholds of MaxBoxAcc are, by its definition, the best ones on this test set)")
+    if figures["pixels"]:
+        pixels = figures["pixels"]
+        lines.append(f"PxAP          {pixels['px_ap']:12.2f}   over {pixels['images']} masks")
+        lines.append(f"peak pixel IoU{pixels['peak_iou']:12.2f}   at threshold {pixels['peak_iou_threshold']:g}")
+    if figures["errors"]:
+        types = {name: one for name, one in figures["errors"].items() if name != "images" and one["count"]}
+        lines.append("errors        " + ", ".join(f"{name} {one['percent']:.1f} %" for name, one in types.items()))
+    return lines
+
+
+def sweep_table(rows: Sequence[Mapping[str, Any]], mean: str) -> str:
+    """Localization at the threshold in force and at the best one of these very pictures, one line a kind of map.
+
+    Args:
+        rows: of :func:`utils.evaluation.summary.sweep`.
+        mean: `image_mean` or `class_mean`.
+
+    Returns:
+        The table, which says what was chosen on the test set.
+    """
+    width = max(len(row["map"]) for row in rows) + 2
+    heads = f"{'':{width}}{'in force':>10}{'Top-1 Loc':>11}{'GT-known':>10}  | {'chosen on this test set':>24}"
+    lines = [heads + f"{'Top-1 Loc':>11}{'GT-known':>10}"]
+    for row in rows:
+        cells = [f"{row['map']:{width}}"]
+        for threshold, scores, room in (("threshold", "scores", 10), ("best_threshold", "best_scores", 24)):
+            figures = row[scores]
+            loc = _cell(figures["top1_loc"][mean], 11) + _cell(figures["gt_known_loc"][mean], 10)
+            cells.append(f"{row[threshold]:{room}g}{loc}")
+        lines.append("  | ".join([cells[0] + cells[1], cells[2]]))
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, width: int) -> str:
+    return f"{'-' if value is None else format(value, '.2f'):>{width}}"
 
 
 def failure_report(failures: Sequence[str], most: int = 10) -> str:

@@ -2,32 +2,35 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png")
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
 
 
 class ImageError(UserError):
     """A picture cannot be read; the message names the file and what is wrong with it."""
 
 
-def read_image(path: str | Path) -> Image.Image:
+def read_image(path: str | Path, exif: bool = False) -> Image.Image:
     """Reads a picture as 8-bit RGB, whatever it is stored as (greyscale, palette, CMYK, alpha, 1 bit, 16 bits).
 
-    Alpha is dropped, not blended, and an EXIF rotation is not applied: the data sets' boxes refer to the stored
-    pixels. 16-bit greyscale is divided by 256, where PIL alone would clip it to white.
+    Alpha is dropped, not blended. 16-bit greyscale is divided by 256, where PIL alone would clip it to white.
 
     Args:
         path: the picture's file.
+        exif: whether to turn and mirror the picture as its EXIF tag says and every viewer does; the data sets' boxes
+            refer to the stored pixels.
 
     Returns:
         A loaded PIL image of mode "RGB".
@@ -37,7 +40,12 @@ def read_image(path: str | Path) -> Image.Image:
             the number of pixels.
     """
     with _open_picture(path) as image:
-        return _to_rgb(image)
+        if exif:
+            image.load()
+            # A damaged tag turns nothing, as in a viewer; in place, the turn outlasts a failure to rewrite the tags.
+            with suppress(Exception):
+                ImageOps.exif_transpose(image, in_place=True)
+        return to_rgb(image)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -74,7 +82,8 @@ def _reason(error: Exception) -> str:
     return f"{str(error) or type(error).__name__}; {replace}"
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
+    """8-bit RGB of a PIL picture of any mode, by the rules of :func:`read_image`; ValueError for floating point."""
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 bits a channel")
     if image.mode.startswith("I"):
@@ -83,17 +92,13 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def list_pictures(folder: Path) -> list[str]:
-    """Lists the names of the pictures (.jpg, .jpeg, .png; hidden files left out) that lie in `folder`, sorted.
+    """Lists the names of the pictures (by PICTURE_SUFFIXES; hidden files left out) that lie in `folder`, sorted.
 
     Raises:
         UserError: the folder cannot be listed.
     """
     # By name alone: asking the file system about each of ImageNet's 1.28 million files would take minutes.
-    return sorted(
-        entry.name
-        for entry in _scan(folder)
-        if entry.name.lower().endswith(PICTURE_SUFFIXES) and not entry.name.startswith(".")
-    )
+    return sorted(entry.name for entry in _scan(folder) if _is_picture_name(entry.name))
 
 
 def list_folders(folder: Path) -> list[str]:
@@ -150,9 +155,58 @@ def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: 
         )
 
 
+def find_pictures(patterns: Sequence[str]) -> list[Path]:
+    """Finds the pictures that a command line names.
+
+    Args:
+        patterns: each a file (taken whatever its suffix), a folder (its pictures and those of its folders, sorted;
+            hidden ones left out) or a glob that the shell did not expand (`*`, `?`, `[...]`, `**` for any folders).
+
+    Returns:
+        The pictures in the order of the patterns, each once.
+
+    Raises:
+        UsageError: a pattern matches no picture.
+        UserError: a folder cannot be listed.
+    """
+    found: dict[str, Path] = {}
+    for pattern in patterns:
+        # What exists is never a glob: photo[1].jpg is a fine name.
+        matches = [Path(pattern)] if os.path.exists(pattern) else _expand(pattern)
+        pictures = [picture for match in matches for picture in (_walk(match) if match.is_dir() else (match,))]
+        if not pictures:
+            raise UsageError(
+                f"{pattern!r} is no file and matches no picture ({', '.join(PICTURE_SUFFIXES)}); check the path"
+            )
+        for picture in pictures:
+            found.setdefault(os.path.abspath(picture), picture)
+    return list(found.values())
+
+
+def _expand(pattern: str) -> list[Path]:
+    matches = map(Path, sorted(glob.glob(pattern, recursive=True)))
+    return [path for path in matches if path.is_dir() or _is_picture_name(path.name)]
+
+
+def _walk(folder: Path) -> list[Path]:
+    pictures = []
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        pictures += [Path(parent, name) for name in names if _is_picture_name(name)]
+    return sorted(pictures)
+
+
+def _is_picture_name(name: str) -> bool:
+    return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+
+
 def _scan(folder: Path) -> list[os.DirEntry]:
     try:
         with os.scandir(folder) as entries:
             return list(entries)
     except OSError as error:
-        raise UserError(f"cannot list the folder {folder}: {error.strerror}; check the path") from error
+        _refuse_folder(error)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise UserError(f"cannot list the folder {error.filename}: {error.strerror}; check the path") from error

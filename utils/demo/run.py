@@ -13,17 +13,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from utils.data.datasets import build_evaluation_loader
 from utils.data.split import Split
 from utils.demo.compose import compose
-from utils.engine import Evaluation, evaluate
+from utils.evaluation.maps import MapKind
+from utils.evaluation.question import build_question
+from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.files import write_text
-from utils.gallery import save_gallery
-from utils.inference import save_settings
+from utils.gallery import save_gallery, spread
+from utils.inference.settings import save_settings
 from utils.models.bas import BAS
+from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
 from utils.reporting import comparison_table
 
@@ -31,10 +33,7 @@ DEFAULT_FOLDER = "demo_run"
 DEFAULT_ARCH = "mobilenet"
 EVALUATION_BATCH = 32
 GALLERY_PICTURES = 12
-# Thresholds to choose from, on training pictures; of the centred box, its share of the picture's side.
-MAP_THRESHOLDS = (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.5, 0.6)
-CENTRE_SHARES = (0.4, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
-TITLES = {"bas": "BAS", "cam": "CAM", "centre": "centred box"}
+KINDS = ("bas", "cam", "center")
 
 
 def demo_recipe(recipe: Recipe) -> Recipe:
@@ -88,58 +87,51 @@ def finish(
 ) -> None:
     """Compares BAS with the CAM of the same network and a centred box, and shows pictures and what to do next.
 
-    All three go through the same evaluator; each one's threshold (the centred box's size) is the one that finds most
-    boxes of the training pictures. A threshold that the user gave stays.
+    All three go through the same evaluator; each one's threshold (of the centred Gaussian it fixes the box's size) is
+    the one that finds most boxes of the training pictures. A threshold that the user gave for BAS stays.
     """
     print("choosing thresholds on the training pictures and their boxes ...", flush=True)
-    grid = {"bas": MAP_THRESHOLDS, "cam": MAP_THRESHOLDS, "centre": CENTRE_SHARES}
+    model = fold_batch_norm(model.eval())
+    question = build_question(recipe, kinds=KINDS, ten_crops=False)
+    chosen = choose_thresholds(model, train_split, question, device, EVALUATION_BATCH, args.num_workers)
     if args.threshold is not None:
-        grid["bas"] = (args.threshold,)
-    found = _evaluate(model, train_split, recipe, device, args.num_workers, grid, "training pictures")
-    chosen = {kind: values[found.best_index(kind)] for kind, values in grid.items()}
-    recipe = override(recipe, {"threshold": chosen["bas"]})
-    evaluation = _evaluate(
-        model, test_split, recipe, device, args.num_workers, {kind: (value,) for kind, value in chosen.items()}, "test"
-    )
+        chosen[question.main] = args.threshold
+    question = with_thresholds(question, chosen)
+    loader = build_loader(test_split, question, EVALUATION_BATCH, args.num_workers, device)
+    evaluation = evaluate(model, loader, test_split, question, device, "test")
 
     folder = args.save_path
-    save_settings(weights, recipe, layout=train_split.layout, threshold_chosen_on="training pictures and their boxes")
-    summaries = {kind: evaluation.scores(kind).summary() for kind in chosen}
-    record = {"thresholds": chosen, "scores": summaries, "failures": evaluation.failures}
+    recipe = override(recipe, {"threshold": chosen[question.main]})
+    save_settings(
+        weights,
+        recipe,
+        layout=train_split.layout,
+        class_names=train_split.class_names,
+        threshold_chosen_on="training pictures and their boxes",
+    )
+    summaries = {kind: evaluation.scores(kind).summary() for kind in question.thresholds}
+    record = {
+        "thresholds": {kind.kind: threshold for kind, threshold in question.thresholds.items()},
+        "scores": {kind.kind: summary for kind, summary in summaries.items()},
+        "failures": evaluation.failures,
+    }
     results = write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
-    good = np.flatnonzero(~evaluation.failed)
-    indices = good[np.linspace(0, len(good) - 1, GALLERY_PICTURES).round().astype(int)].tolist()
-    picture = save_gallery(folder / "results.png", model, test_split, indices, recipe, device, chosen["cam"])
-    print(_report(summaries, chosen, len(test_split)))
+    shown = replace(question, thresholds={kind: chosen[kind] for kind in question.thresholds if kind.kind != "center"})
+    indices = spread(~evaluation.failed, GALLERY_PICTURES)
+    picture = save_gallery(folder / "results.png", model, test_split, indices, shown, device)
+    print(_report(summaries, question.thresholds, len(test_split)))
     print(_next_steps(folder, args, results, picture))
 
 
-def _evaluate(
-    model: BAS,
-    split: Split,
-    recipe: Recipe,
-    device: torch.device,
-    num_workers: int,
-    thresholds: Mapping[str, tuple[float, ...]],
-    description: str,
-) -> Evaluation:
-    loader = build_evaluation_loader(split, recipe.resize_size, EVALUATION_BATCH, num_workers, device)
-    return evaluate(model, loader, split, recipe, device, False, thresholds, description)
-
-
-def _report(summaries: Mapping[str, Mapping[str, Any]], chosen: Mapping[str, float], images: int) -> str:
-    titles = {kind: f"{TITLES[kind]} ({_what(kind)} {value:g})" for kind, value in chosen.items()}
-    table = comparison_table({titles[kind]: summary for kind, summary in summaries.items()})
-    scores = summaries["bas"]
+def _report(summaries: Mapping[MapKind, Mapping[str, Any]], thresholds: Mapping[MapKind, float], images: int) -> str:
+    rows = {f"{kind.title} (threshold {thresholds[kind]:g})": summary for kind, summary in summaries.items()}
+    scores = next(iter(summaries.values()))
     classified = f"Top-1 Cls {scores['top1_cls']['image_mean']:.2f}, Top-5 Cls {scores['top5_cls']['image_mean']:.2f}"
     return (
-        f"\n{images} test pictures, in places that training never saw (centre crop, percent, mean over images)\n"
-        f"{table}\nthe network's {classified}; thresholds and size chosen on the training pictures and their boxes"
+        f"\n{images} test pictures, in places that training never saw (centre crop, percent)\n"
+        f"{comparison_table(rows)}\nthe network's {classified}; thresholds chosen on the training pictures and their "
+        "boxes;\nthat of the Gaussian fixes the size of a centred box"
     )
-
-
-def _what(kind: str) -> str:
-    return "share" if kind == "centre" else "threshold"
 
 
 def _next_steps(folder: Path, args: argparse.Namespace, results: Path, picture: Path) -> str:

@@ -7,7 +7,7 @@ generator of foreground maps, the masked branches that the losses need, and infe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,6 +27,15 @@ class BASOutput(NamedTuple):
     foreground_map: Tensor  # (B, 1, h, w) M_fg of the label's class, in [0, 1]
     activation: Tensor  # (B,) S, the label's logit
     background_activation: Tensor  # (B,) S_bg, the label's logit with the foreground removed from F
+
+
+class Encoding(NamedTuple):
+    """What maps are made of: B pictures of n crops each, K classes, F and A of the map crop."""
+
+    logits: Tensor  # (B, n, K)
+    scores: Tensor  # (B, K) the map crop's logits
+    features: Tensor  # (B, C, h, w) the map crop's F
+    class_maps: Tensor  # (B, K, h', w') the map crop's A
 
 
 class Localization(NamedTuple):
@@ -138,21 +147,28 @@ class BAS(nn.Module):
         """The trunk's layers after the tap, in order; the classifier head follows them."""
         raise NotImplementedError
 
-    def _f2_with_head(self) -> Iterator[nn.Module]:
-        yield from self.f2_stages()
-        yield self.head
+    def place(self, device: torch.device) -> BAS:
+        """Moves the model to a device, each part in the memory layout in which its convolutions run fastest there."""
+        self.to(device, memory_format=torch.channels_last)
+        if device.type == "cpu":  # the head's wide 3 x 3 convolutions on small maps are quicker there in NCHW
+            self.head.to(memory_format=torch.contiguous_format)
+        return self
+
+    def _enter_head(self, features: Tensor) -> Tensor:
+        is_nhwc = self.head[0].weight.is_contiguous(memory_format=torch.channels_last)
+        return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
 
     def f2(self, features: Tensor) -> Tensor:
         """The rest of the backbone and the classifier head: F (B, C, h, w) -> class maps A (B, K, h', w')."""
-        for stage in self._f2_with_head():
+        for stage in self.f2_stages():
             features = stage(features)
-        return features
+        return self.head(self._enter_head(features))
 
     def frozen_f2(self, features: Tensor) -> Tensor:
         """As :meth:`f2`, but f2's weights are constants and its running statistics stay (paper section 3.3, L_bas)."""
-        for stage in self._f2_with_head():
+        for stage in self.f2_stages():
             features = call_frozen(stage, features)
-        return features
+        return call_frozen(self.head, self._enter_head(features))
 
     def foreground_maps(self, features: Tensor, classes: Tensor) -> Tensor:
         """The generator's foreground maps of chosen classes; no other channel is computed.
@@ -186,6 +202,28 @@ class BAS(nn.Module):
             return self.classifier_loc(features).mean(dim=1, keepdim=True)
         classes = labels[:, None] if top_k == 1 and labels is not None else logits.topk(top_k, dim=1).indices
         return self.foreground_maps(features, classes).mean(dim=1, keepdim=True)
+
+    def fuse_each_top_k(
+        self, features: Tensor, logits: Tensor, top_ks: Sequence[int], labels: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """:meth:`fuse_top_k` for several k at the cost of the largest: k -> (B, 1, h, w).
+
+        Args:
+            features, logits, labels: as for :meth:`fuse_top_k`.
+            top_ks: the k.
+        """
+        largest = min(max(top_ks), self.num_classes)
+        order = logits.topk(largest, dim=1).indices
+        if largest == self.num_classes:  # all classes: one convolution, no kernels picked
+            maps = self.classifier_loc(features)
+            maps = maps.gather(1, order[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
+        else:
+            maps = self.foreground_maps(features, order)
+        sums = maps.cumsum(dim=1)
+        fused = {k: sums[:, min(k, largest) - 1 : min(k, largest)] / min(k, largest) for k in top_ks}
+        if 1 in fused and labels is not None:
+            fused[1] = self.foreground_maps(features, labels[:, None])
+        return fused
 
     def masked_logits(self, class_maps: Tensor, foreground_map: Tensor) -> Tensor:
         """Class scores of the foreground alone (L_frg): GAP(A * avgpool(M_fg)); 2 x 2 where A is half of M_fg's size.
@@ -257,17 +295,31 @@ class BAS(nn.Module):
         Returns:
             Scores (B, n, K), foreground map (B, 1, h, w), class map (B, 1, h', w').
         """
+        encoding = self.encode_crops(crops, map_crop)
+        scores = encoding.scores
+        return Localization(
+            logits=encoding.logits,
+            foreground_map=self.fuse_top_k(encoding.features, scores, top_k, labels),
+            class_map=select_class(encoding.class_maps, scores.argmax(dim=1) if labels is None else labels),
+        )
+
+    @torch.no_grad()
+    def encode_crops(self, crops: Tensor, map_crop: int) -> Encoding:
+        """The part of inference that all maps share: scores of every crop, F and the class maps of one of them.
+
+        Args:
+            crops: (B, n, 3, H, W) normalised crops.
+            map_crop: index of the crop that maps will be made of.
+        """
         batch, count = crops.shape[:2]
         features = self.f1(crops.flatten(0, 1))
         class_maps = self.f2(features)
         logits = class_maps.mean(dim=(2, 3)).unflatten(0, (batch, count))
-        features = features.unflatten(0, (batch, count))[:, map_crop]
-        class_maps = class_maps.unflatten(0, (batch, count))[:, map_crop]
-        scores = logits[:, map_crop]
-        return Localization(
+        return Encoding(
             logits=logits,
-            foreground_map=self.fuse_top_k(features, scores, top_k, labels),
-            class_map=select_class(class_maps, scores.argmax(dim=1) if labels is None else labels),
+            scores=logits[:, map_crop],
+            features=features.unflatten(0, (batch, count))[:, map_crop],
+            class_maps=class_maps.unflatten(0, (batch, count))[:, map_crop],
         )
 
 

@@ -1,0 +1,302 @@
+"""One pass over a split against picture-by-picture evaluations that share nothing but the model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional as F
+
+import CUB.Model
+from tests.test_amc import TinyBAS
+from utils.boxes import iou, scale_boxes_to_crop
+from utils.data.images import read_image
+from utils.data.masks import MaskFiles
+from utils.data.split import Split
+from utils.data.transforms import centre_crop, evaluation_transform, ten_crop
+from utils.errors import UserError
+from utils.evaluation.maps import KINDS, MapKind, centred_gaussian, grad_cam, make_maps
+from utils.evaluation.protocols import PROTOCOLS
+from utils.evaluation.question import Question, build_question, threshold_grid
+from utils.evaluation.run import Evaluation, build_loader, evaluate
+from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.summary import curves, summarize_map, sweep
+from utils.localization import map_to_box
+from utils.models.recipe import override
+
+CPU = torch.device("cpu")
+RECIPE = override(CUB.Model.recipe("vgg"), {"resize_size": 40, "crop_size": 32, "top_k": 2, "threshold": 0.4})
+BAS = MapKind("bas", 2)
+
+
+def save_picture(path: Path, seed: int, size: tuple[int, int]) -> None:
+    pixels = np.random.RandomState(seed).randint(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize(size, Image.BICUBIC).save(path)
+
+
+@pytest.fixture
+def split(tmp_path: Path) -> Split:
+    """Eleven pictures of five classes with one or two boxes; every second one with a mask of its first box."""
+    rng = np.random.default_rng(3)
+    ids, boxes, masks = [], {}, {}
+    for index in range(11):
+        size = (60 + 7 * index, 90 - 4 * index)
+        ids.append(f"{index}.png")
+        save_picture(tmp_path / ids[-1], index, size)
+        corners = np.sort(rng.uniform(0, 1, (1 + index % 2, 2, 2)), axis=1) * size
+        boxes[ids[-1]] = corners.reshape(-1, 4)
+        if index % 2:
+            mask = np.zeros(size[::-1], np.uint8)
+            left, top, right, bottom = boxes[ids[-1]][0].astype(int)
+            mask[top : bottom + 1, left : right + 1] = 255
+            Image.fromarray(mask).save(tmp_path / f"mask_{index}.png")
+            masks[ids[-1]] = MaskFiles((tmp_path / f"mask_{index}.png",))
+    return Split(
+        name="test",
+        layout="made by a test",
+        ids=tuple(ids),
+        paths=tuple(tmp_path / name for name in ids),
+        labels=rng.integers(0, 5, 11),
+        boxes=boxes,
+        class_names=tuple("abcde"),
+        masks=masks,
+    )
+
+
+@pytest.fixture(scope="module")
+def model() -> TinyBAS:
+    torch.manual_seed(5)
+    return TinyBAS(final_relu=False).eval()
+
+
+def ask(kinds: Sequence[str] = ("bas",), **more) -> Question:
+    return build_question(RECIPE, kinds=kinds, **more)
+
+
+def run(model: TinyBAS, split: Split, question: Question, batch_size: int = 4, observe=None) -> Evaluation:
+    return evaluate(model, build_loader(split, question, batch_size, 0, CPU), split, question, CPU, observe=observe)
+
+
+def test_pass_equals_pictures_one_by_one(model: TinyBAS, split: Split) -> None:
+    """Protects the default evaluation: ten-crop classes, the fused map's box and its best IoU, picture by picture."""
+    evaluation = run(model, split, ask())
+    for index, path in enumerate(split.paths):
+        picture = read_image(path)
+        image = evaluation_transform(40)(picture).unsqueeze(0)
+        crops = ten_crop(image, 32)[0]
+        with torch.no_grad():
+            probabilities = model.classify(crops).softmax(1).mean(0)
+            _, foreground_map = model.localize(centre_crop(image, 32), top_k=2)
+        box = map_to_box(foreground_map, 0.4, 32)
+        truth = scale_boxes_to_crop(split.boxes[split.ids[index]], picture.size, 40, 32)
+        assert evaluation.top5[index].tolist() == probabilities.argsort(descending=True).tolist()
+        np.testing.assert_allclose(evaluation.probabilities[index], np.sort(probabilities)[::-1], rtol=1e-5)
+        assert evaluation.maps[BAS].boxes[index].tolist() == box.tolist()
+        assert evaluation.maps[BAS].ious[index].tolist() == [iou(box, truth).max()]
+        assert evaluation.sizes[index].tolist() == list(picture.size)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_many_questions_in_one_pass_equal_one_at_a_time(model: TinyBAS, split: Split, protocol) -> None:
+    """Protects --compare and --sweep: every map, threshold and k gives what a pass of its own gives."""
+    grid, kinds = threshold_grid(0.1), KINDS
+    whole = ask(kinds, protocol=protocol, grid=grid, contour_grid=threshold_grid(0.05), with_masks=True)
+    whole = replace(whole, swept={MapKind("bas", k): 0.4 for k in (1, 3, 5)})
+    together = run(model, split, whole)
+    for kind in together.maps:
+        for threshold in (0.0, 0.4, 0.9):
+            alone = replace(whole, grid=(), contour_grid=(), with_masks=False, swept={}, thresholds={kind: threshold})
+            expected = run(model, split, alone, batch_size=3)
+            assert together.scores(kind, threshold).summary() == expected.scores().summary(), (kind, threshold)
+        if kind in whole.thresholds:
+            alone = replace(whole, grid=(), swept={}, thresholds={kind: whole.thresholds[kind]})
+            assert summarize_map(together, kind) == summarize_map(run(model, split, alone), kind)
+
+
+def test_figures_need_boxes_or_masks(model: TinyBAS, split: Split) -> None:
+    """Protects data sets where some pictures lack boxes: their class counts, their missing boxes are no misses."""
+    whole = run(model, split, ask(with_masks=True, contour_grid=(0.2, 0.5)))
+    kept = {image_id: boxes for image_id, boxes in split.boxes.items() if image_id not in ("0.png", "4.png")}
+    some = run(model, replace(split, boxes=kept), ask(with_masks=True, contour_grid=(0.2, 0.5)))
+    boxed = np.array([image_id in kept for image_id in split.ids])
+    assert some.boxed.tolist() == boxed.tolist()
+    summary, ious = some.scores().summary(), whole.maps[BAS].ious[:, 0]
+    assert summary["gt_known_loc"]["image_mean"] == pytest.approx(100 * (ious[boxed] > 0.5).mean())
+    assert summary["top1_cls"] == whole.scores().summary()["top1_cls"]
+    assert (summary["images"], summary["boxed"]) == (11, 9)
+    assert summarize_map(some, BAS)["max_box_acc"]["images"] == summarize_map(some, BAS)["errors"]["images"] == 9
+    assert summarize_map(some, BAS)["pixels"] == summarize_map(whole, BAS)["pixels"]
+    none = run(model, replace(split, boxes={}, masks={}), ask(with_masks=True, contour_grid=(0.2, 0.5)))
+    figures = summarize_map(none, BAS)
+    assert [figures[name] for name in ("errors", "iou", "max_box_acc", "pixels")] == [None] * 4
+    assert figures["scores"]["top1_cls"] == summary["top1_cls"]
+    assert figures["scores"]["gt_known_loc"] == {"class_mean": None, "image_mean": None}
+
+
+def test_broken_pictures_and_masks_are_counted_and_named(model: TinyBAS, split: Split) -> None:
+    """Protects long evaluations: an unreadable picture is a miss, an unusable mask is left out, both are named."""
+    split.paths[2].write_bytes(b"no picture")
+    Image.new("L", (5, 5)).save(split.masks["3.png"].objects[0])
+    seen = []
+    question = ask(with_masks=True, contour_grid=(0.2,))
+    evaluation = run(model, split, question, observe=lambda _, observation: seen.append(observation))
+    assert np.flatnonzero(evaluation.failed).tolist() == [2]
+    assert len(evaluation.failures) == 2
+    assert "2.png" in evaluation.failures[0] and "mask_3.png" in evaluation.failures[1]
+    summary = summarize_map(evaluation, BAS)
+    assert summary["scores"]["missed"] == summary["errors"]["missed"]["count"] == summary["max_box_acc"]["missed"] == 1
+    assert summary["pixels"]["images"] == 4
+    assert [one.index for one in seen] == list(range(11))
+    assert (
+        [one.picture is None for one in seen] == [one.main_map is None for one in seen] == [i == 2 for i in range(11)]
+    )
+    assert "2.png" in seen[2].failure and "mask_3.png" in seen[3].failure
+
+
+def test_outputs_that_are_not_finite_are_misses(model: TinyBAS, split: Split) -> None:
+    """Protects the figures from NaN: one map of a batch is broken, the others count."""
+
+    class Broken(TinyBAS):
+        def fuse_top_k(self, features, logits, top_k, labels=None):
+            maps = super().fuse_top_k(features, logits, top_k, labels)
+            maps[1, 0, 3, 3] = float("nan")
+            return maps
+
+    broken = Broken(final_relu=False)
+    broken.load_state_dict(model.state_dict())
+    evaluation, whole = run(broken, split, ask(), batch_size=11), run(model, split, ask())
+    assert np.flatnonzero(evaluation.failed).tolist() == [1]
+    assert "1.png" in evaluation.failures[0] and "not finite" in evaluation.failures[0]
+    keep = np.arange(11) != 1
+    assert (evaluation.maps[BAS].ious[keep] == whole.maps[BAS].ious[keep]).all()
+
+
+def test_thresholds_are_chosen_on_the_given_split(model: TinyBAS, split: Split) -> None:
+    """Protects honest comparisons: the choice is the argmax of GT-known Loc, and boxes are required."""
+    question = ask(("bas", "cam"))
+    chosen = choose_thresholds(model, split, question, CPU, 4, 0)
+    for kind, threshold in chosen.items():
+        found = {}
+        for candidate in threshold_grid():
+            alone = replace(question, ten_crops=False, thresholds={kind: candidate})
+            found[candidate] = (run(model, split, alone, 11).maps[kind].ious > 0.5).sum()
+        assert found[threshold] == max(found.values())
+        assert all(found[lower] < found[threshold] for lower in found if lower < threshold)
+    assert with_thresholds(question, chosen).thresholds == chosen
+    with pytest.raises(UserError, match="no boxes to choose"):
+        choose_thresholds(model, replace(split, boxes={}), question, CPU, 4, 0)
+
+
+def test_sweep_and_curves_repeat_the_scores(model: TinyBAS, split: Split) -> None:
+    """Protects what --sweep prints and draws: the values are the scores at those thresholds and k."""
+    question = replace(ask(grid=threshold_grid(0.1)), swept={MapKind("bas", 1): 0.4, MapKind("bas", 5): 0.4})
+    evaluation = run(model, split, question)
+    rows = {row["map"]: row for row in sweep(evaluation)}
+    assert list(rows) == ["BAS, k = 2", "BAS, k = 1", "BAS, k = 5"]
+    for kind in evaluation.maps:
+        row = rows[kind.title]
+        every = {t: evaluation.scores(kind, t).summary()["gt_known_loc"]["image_mean"] for t in threshold_grid(0.1)}
+        assert every[row["best_threshold"]] == max(every.values())
+        assert row["best_scores"] == evaluation.scores(kind, row["best_threshold"]).summary()
+    by_threshold, by_k = curves(evaluation)
+    assert by_threshold["x"] == list(threshold_grid(0.1)) and by_threshold["mark"] == 0.4
+    shown = by_threshold["series"]["GT-known Loc"]
+    assert shown == [evaluation.scores(BAS, t).summary()["gt_known_loc"]["class_mean"] for t in by_threshold["x"]]
+    assert (by_k["x"], by_k["mark"]) == ([1, 2, 5], 2)
+    assert by_k["series"]["Top-1 Loc"] == [
+        evaluation.scores(MapKind("bas", k)).summary()["top1_loc"]["class_mean"] for k in (1, 2, 5)
+    ]
+
+
+def test_parts_of_a_test_set_add_up(model: TinyBAS, split: Split) -> None:
+    """Protects evaluations on several processes: merged parts give the whole's figures to the last bit."""
+    question = ask(with_masks=True, contour_grid=threshold_grid(0.1))
+    whole = run(model, split, question)
+    scores, parts = None, []
+    for rows in (range(0, 3), range(7, 11), range(3, 7)):
+        ids = [split.ids[i] for i in rows]
+        part = replace(
+            split, ids=tuple(ids), paths=tuple(split.paths[i] for i in rows), labels=split.labels[list(rows)]
+        )
+        parts.append(run(model, part, question))
+        if scores is None:
+            scores = parts[0].scores()
+        else:
+            scores.merge(parts[-1].scores())
+            parts[0].maps[BAS].max_box_acc.merge(parts[-1].maps[BAS].max_box_acc)
+            parts[0].maps[BAS].pixels.merge(parts[-1].maps[BAS].pixels)
+    assert scores.summary() == whole.scores().summary()
+    assert parts[0].maps[BAS].max_box_acc.summary() == whole.maps[BAS].max_box_acc.summary()
+    assert parts[0].maps[BAS].pixels.summary() == whole.maps[BAS].pixels.summary()
+
+
+# --- maps
+
+
+def test_grad_cam_is_its_formula(model: TinyBAS) -> None:
+    """Protects Grad-CAM: the gradient of each picture's own logit, taken by finite differences in float64."""
+    double = TinyBAS(final_relu=False).double().eval()
+    torch.manual_seed(0)
+    features, classes = torch.rand(2, 6, 4, 4, dtype=torch.float64), torch.tensor([1, 4])
+    found = grad_cam(double, features, classes)
+    for row, label in enumerate(classes):
+        one = features[row : row + 1]
+
+        def logit(values: torch.Tensor, label=label) -> torch.Tensor:
+            with torch.no_grad():
+                return double.f2(values).mean((2, 3))[0, label]
+
+        gradient, step = torch.zeros_like(one), 1e-6
+        for position in np.ndindex(*one.shape):
+            up, down = one.clone(), one.clone()
+            up[position] += step
+            down[position] -= step
+            gradient[position] = (logit(up) - logit(down)) / (2 * step)
+        expected = F.relu((gradient.mean((2, 3), keepdim=True) * one).sum(1))
+        torch.testing.assert_close(found[row], expected, rtol=1e-4, atol=1e-8)
+    assert all(parameter.grad is None for parameter in double.parameters())
+
+
+def test_several_k_share_one_convolution(model: TinyBAS) -> None:
+    """Protects the sweep over k: each map equals the fusion of that k alone, with and without labels."""
+    torch.manual_seed(1)
+    crops, labels = torch.randn(3, 1, 3, 16, 16), torch.tensor([4, 0, 2])
+    encoding = model.encode_crops(crops, 0)
+    for top_ks in ((1, 2, 4), (1, 3, 5, 9)):
+        for given in (labels, None):
+            maps = make_maps(model, encoding, [MapKind("bas", k) for k in top_ks], given)
+            for k in top_ks:
+                expected = model.fuse_top_k(encoding.features, encoding.scores, k, given)
+                torch.testing.assert_close(maps[MapKind("bas", k)], expected)
+
+
+def test_unread_maps_are_not_computed(model: TinyBAS, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the cost of baselines: without BAS among the kinds, the generator does not run."""
+    encoding = model.encode_crops(torch.randn(2, 1, 3, 16, 16), 0)
+
+    def fail(*_: object) -> None:
+        raise AssertionError("the generator ran")
+
+    monkeypatch.setattr(TinyBAS, "foreground_maps", fail)
+    monkeypatch.setattr(model.classifier_loc, "forward", fail)
+    maps = make_maps(model, encoding, [MapKind("cam"), MapKind("gradcam"), MapKind("center")], None)
+    assert all(len(values) == 2 for values in maps.values())
+    with pytest.raises(AssertionError, match="generator ran"):
+        make_maps(model, encoding, [MapKind("bas", 2)], None)
+
+
+def test_gaussian_draws_centred_squares() -> None:
+    """Protects the baseline: its boxes are centred, square, and shrink as the threshold rises."""
+    gaussian = centred_gaussian(torch.zeros(2, 3, 28, 28))
+    assert gaussian.shape == (2, 1, 28, 28) and gaussian.min() > 0 and gaussian.max() <= 1
+    sides = []
+    for threshold in (0.05, 0.3, 0.6, 0.9):
+        left, top, right, bottom = map_to_box(gaussian[0], threshold, 224)
+        assert (left, top) == (224 - right, 224 - bottom) == (top, left)
+        sides.append(right - left)
+    assert sides == sorted(sides, reverse=True) and 100 < sides[2] < 124

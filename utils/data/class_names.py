@@ -1,0 +1,36 @@
+"""Names of classes for people, read from a list."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from utils.data.split import read_lines
+
+
+def read_class_names(
+    path: Path, mend: str = "write one name a line there, in the order of the labels"
+) -> tuple[str, ...]:
+    """Reads a list of class names in the order of the labels.
+
+    Args:
+        path: a text file of one name a line, or of `number name` in every line, counted from 0 or 1; blank lines are
+            ignored.
+        mend: where to get the file if it is missing, for the message.
+
+    Returns:
+        The names, without numbers.
+
+    Raises:
+        UserError: the file is missing, no text or empty, or its numbers do not count up one by one.
+    """
+    lines = read_lines(Path(path), mend)
+    numbered = [re.fullmatch(r"(\d+)\s+(.+)", line.text) for line in lines]
+    # Names may begin with a number themselves.
+    if not all(numbered) or int(numbered[0][1]) > 1:
+        return tuple(line.text for line in lines)
+    first = int(numbered[0][1])
+    for due, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):
+        if int(match[1]) != due:
+            raise line.error(f"the class number is {match[1]} where {due} is due")
+    return tuple(match[2] for match in numbered)

@@ -1,0 +1,85 @@
+"""Any folder of class folders, as torchvision's ImageFolder reads it, becomes a Split; boxes and masks are optional.
+
+    <folder>/{train,val,test}/<class>/<picture>; "test" is read from val/ where there is no test/.
+    <folder>/boxes.csv with the heading id,x0,y0,x1,y1: one line a box in original pixels; the id is
+        `<split>/<class>/<picture>` or, where no other split has a picture of that name, `<class>/<picture>`.
+    <folder>/masks/<class>/<name>.png or masks/<split>/<class>/<name>.png for <class>/<name>.jpg or the like.
+
+The classes are the sorted class folders of train/, or of the split itself where there is no train/.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from utils.data.images import list_folders
+from utils.data.masks import find_masks
+from utils.data.split import (
+    SPLITS_WITH_VAL,
+    Split,
+    check_split_name,
+    group_boxes,
+    parse_box,
+    read_table,
+    split_of_class_folders,
+)
+from utils.errors import UserError
+
+BOXES, MASKS = "boxes.csv", "masks"
+HEADING = ("id", "x0", "y0", "x1", "y1")
+MEND = "see the head of utils/data/image_folder.py for the layout"
+
+
+def load_split(folder: Path, split: str) -> Split:
+    """Reads a split from the layout at the head of this module.
+
+    Args:
+        folder: the folder that holds the splits.
+        split: "train", "val" or "test".
+
+    Returns:
+        The split, with the boxes and masks that are there; ids are `<class>/<picture>`.
+
+    Raises:
+        UsageError: another split.
+        UserError: something is missing or malformed; the message names the file, the line and the mend.
+    """
+    check_split_name(split, SPLITS_WITH_VAL)
+    folder = Path(folder)
+    names = (split, "val") if split == "test" else (split,)
+    source = next((name for name in names if (folder / name).is_dir()), None)
+    if source is None:
+        raise UserError(f"no folder {' or '.join(str(folder / name) for name in names)}; {MEND}")
+    class_names = tuple(list_folders(folder / "train")) if (folder / "train").is_dir() else None
+    pictures = split_of_class_folders(split, folder / source, f"class folders in {folder / source}", class_names)
+    boxes, said = _read_boxes(folder, source, frozenset(pictures.ids))
+    masks = find_masks(folder / MASKS, pictures.ids) | find_masks(folder / MASKS / source, pictures.ids)
+    said += f", masks for {len(masks)} of {len(pictures)} images" if masks else ""
+    return replace(pictures, layout=f"{pictures.layout}, {said}", boxes=boxes, masks=masks)
+
+
+def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[str, np.ndarray], str]:
+    """The boxes of a split's images, and a phrase that says how many there are and what was passed over."""
+    path = folder / BOXES
+    if not path.exists():
+        return {}, f"no boxes (there is no {BOXES})"
+    others = [name for name in SPLITS_WITH_VAL if name != source and (folder / name).is_dir()]
+    boxes, strays = [], []
+    for line, (name, *numbers) in read_table(path, HEADING, MEND):
+        box = parse_box(numbers, line)
+        image_id = name.removeprefix(f"{source}/")
+        if image_id not in ids:
+            if not any((folder / place / name).is_file() for place in ("", *others)):
+                strays.append(name)
+            continue
+        if name == image_id and (twin := next((other for other in others if (folder / other / name).is_file()), None)):
+            raise line.error(f"{name} is a picture in {source}/ and in {twin}/; write the split before the class")
+        boxes.append((image_id, box))
+    grouped = group_boxes(boxes)
+    said = f"boxes for {len(grouped)} of {len(ids)} images"
+    if strays:
+        said += f" ({len(strays)} lines of {BOXES} name no picture, the first {strays[0]})"
+    return grouped, said

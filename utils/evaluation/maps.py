@@ -1,0 +1,108 @@
+"""The maps that are compared: the generator's (BAS), CAM, Grad-CAM and a centred Gaussian, from one pass of a network.
+
+All are made for a known class, the label: GT-known Loc asks where that class is. Without labels it is the predicted
+class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from utils.models.bas import BAS, Encoding, select_class
+
+# `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
+# recipe's. 0.2 of the maximum is Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square
+# of half of the side.
+DEFAULT_THRESHOLDS = {"bas": None, "cam": 0.2, "gradcam": 0.15, "center": 0.6}
+KINDS = tuple(DEFAULT_THRESHOLDS)
+TITLES = {"bas": "BAS", "cam": "CAM", "gradcam": "Grad-CAM", "center": "centred Gaussian"}
+
+
+@dataclass(frozen=True)
+class MapKind:
+    """One kind of map.
+
+    Attributes:
+        kind: one of `KINDS`.
+        top_k: how many foreground maps are averaged; of `bas` only, None elsewhere.
+    """
+
+    kind: str
+    top_k: int | None = None
+
+    @property
+    def title(self) -> str:
+        """For tables: `BAS, k = 80`."""
+        return TITLES[self.kind] + (f", k = {self.top_k}" if self.top_k is not None else "")
+
+
+def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: Tensor | None) -> dict[MapKind, Tensor]:
+    """Makes several kinds of maps of a batch; what they share is computed once, what none of them reads not at all.
+
+    Args:
+        model: gave the encoding.
+        encoding: of :meth:`utils.models.bas.BAS.encode_crops`.
+        kinds: which maps.
+        labels: (B,) classes to localise; the predicted ones where None.
+
+    Returns:
+        kind -> (B, 1, h, w), each of its own size and range.
+    """
+    classes = encoding.scores.argmax(dim=1) if labels is None else labels
+    makers = {
+        "cam": lambda: select_class(encoding.class_maps, classes),
+        "gradcam": lambda: grad_cam(model, encoding.features, classes),
+        "center": lambda: centred_gaussian(encoding.features),
+    }
+    top_ks = [kind.top_k for kind in kinds if kind.kind == "bas"]
+    fused = _foreground_maps(model, encoding, top_ks, labels) if top_ks else {}
+    return {kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds}
+
+
+@torch.no_grad()
+def _foreground_maps(model: BAS, encoding: Encoding, top_ks: Sequence[int], labels: Tensor | None) -> dict[int, Tensor]:
+    if len(top_ks) == 1:
+        return {top_ks[0]: model.fuse_top_k(encoding.features, encoding.scores, top_ks[0], labels)}
+    return model.fuse_each_top_k(encoding.features, encoding.scores, top_ks, labels)
+
+
+def grad_cam(model: BAS, features: Tensor, classes: Tensor) -> Tensor:
+    """Grad-CAM (Selvaraju et al., ICCV 2017) at the tap where the generator sits.
+
+    Args:
+        model: in evaluation mode; its weights receive no gradient.
+        features: F (B, C, h, w).
+        classes: (B,) the classes to explain.
+
+    Returns:
+        (B, 1, h, w), 0 or more; all 0 where the class's logit does not depend on F (a final ReLU that is shut).
+    """
+    with torch.enable_grad():
+        features = features.detach().requires_grad_()
+        # Pictures do not mix in evaluation mode, so one backward pass of the sum gives every picture its own gradient.
+        logits = model.f2(features).mean(dim=(2, 3)).gather(1, classes[:, None]).sum()
+        (gradient,) = torch.autograd.grad(logits, features)
+    weights = gradient.mean(dim=(2, 3), keepdim=True)
+    return (weights * features.detach()).sum(dim=1, keepdim=True).relu()
+
+
+def centred_gaussian(features: Tensor) -> Tensor:
+    """A Gaussian in the middle of the picture: the baseline that looks at nothing.
+
+    Its thresholds draw centred squares of any size. The standard deviation (a quarter of the side) only fixes which
+    threshold gives which size.
+
+    Args:
+        features: (B, C, h, w) for batch, size and device.
+
+    Returns:
+        (B, 1, h, w) in [0, 1].
+    """
+    (height, width), like = features.shape[-2:], {"dtype": torch.float32, "device": features.device}
+    y = torch.linspace(-1, 1, height, **like)[:, None] * (height - 1) / height
+    x = torch.linspace(-1, 1, width, **like) * (width - 1) / width
+    return torch.exp(-2 * (x**2 + y**2)).expand(len(features), 1, -1, -1)

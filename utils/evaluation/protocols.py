@@ -1,0 +1,124 @@
+"""Evaluation protocols: how a paper's code turns pictures, maps and boxes into right and wrong, one class each.
+
+- `authors`: the BAS authors' CVPR code, the default;
+- `ijcv`: their IJCV code;
+- `wsolevaluation`: Choe et al., Evaluating Weakly Supervised Object Localization Methods Right (CVPR 2020), and the
+  rules in which MaxBoxAcc, MaxBoxAccV2 and PxAP are usually reported.
+
+A protocol knows no model: it says what square of the picture is looked at, how a map is normalised, which box a
+threshold draws, where the true boxes lie, and which IoU counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.boxes import scale_boxes_to_crop
+from utils.errors import UsageError
+from utils.localization import normalize_map, upsample_map
+from utils.sweep import component_boxes, contour_boxes
+
+
+class Protocol:
+    """The BAS authors' CVPR code: centre crop of 256, IoU strictly above 0.5, mean over classes (paper section 4.1).
+
+    Attributes:
+        name: as in `--protocol`.
+        title: name and rules, for people.
+        strict: whether a box is right where its IoU exceeds 0.5, or where it reaches it.
+        mean: the headline figure, `class_mean` or `image_mean`.
+        ten_crops: whether class scores come from ten crops unless the user says otherwise.
+    """
+
+    name = "authors"
+    title = "authors: the CVPR code, centre crop of 256, IoU > 0.5, mean over classes"
+    strict = True
+    mean = "class_mean"
+    ten_crops = True
+
+    def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
+        """What the picture is resized to and what is cropped from it, given the settings' two sizes."""
+        return resize_size, crop_size
+
+    def score_map(self, spatial_map: ArrayLike, size: int) -> np.ndarray:
+        """The map that thresholds are laid on: (h, w) of any range -> (size, size) float32 in [0, 1]."""
+        return upsample_map(normalize_map(spatial_map), size)
+
+    def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+        """The predicted box at each threshold: (S, S) in [0, 1] -> (T, 4) xyxy in crop pixels."""
+        return component_boxes(score_map, thresholds)
+
+    def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
+        """True boxes in crop pixels.
+
+        Args:
+            boxes: (n, 4) xyxy in original pixels.
+            image_size: (width, height) of the original picture.
+            resize_size, crop_size: of :meth:`sizes`.
+
+        Returns:
+            (n, 4) float64 xyxy in crop pixels.
+        """
+        return scale_boxes_to_crop(boxes, image_size, resize_size, crop_size)
+
+    def is_right(self, ious: ArrayLike, threshold: float = 0.5) -> np.ndarray:
+        """Whether each IoU makes its box right."""
+        ious = np.asarray(ious)
+        return ious > threshold if self.strict else ious >= threshold
+
+
+class IJCVProtocol(Protocol):
+    """The authors' IJCV code: boxes in whole pixels from 0 to S - 1, an IoU of 0.5 is enough, mean over images."""
+
+    name = "ijcv"
+    title = "ijcv: the authors' IJCV code, whole-pixel boxes in [0, 223], IoU >= 0.5, mean over images"
+    strict = False
+    mean = "image_mean"
+
+    def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+        height, width = score_map.shape
+        return np.minimum(super().boxes(score_map, thresholds), [width - 1, height - 1, width - 1, height - 1])
+
+    def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
+        scaled = super().true_boxes(boxes, image_size, resize_size, crop_size)
+        return np.minimum(np.trunc(scaled), crop_size - 1)
+
+
+class WsolEvaluationProtocol(Protocol):
+    """wsolevaluation's code: the whole picture, the map resized before it is normalised, boxes of contours."""
+
+    name = "wsolevaluation"
+    title = "wsolevaluation: that code, resized to 224 without a crop, contours, IoU >= 0.5, mean over images"
+    strict = False
+    mean = "image_mean"
+    ten_crops = False
+
+    def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
+        return crop_size, crop_size
+
+    def score_map(self, spatial_map: ArrayLike, size: int) -> np.ndarray:
+        return normalize_map(upsample_map(spatial_map, size, cv2.INTER_CUBIC))
+
+    def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
+        return contour_boxes(score_map, thresholds).largest
+
+    def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
+        # Not clipped: boxes that reach past the picture's edge keep their size there.
+        width, height = image_size
+        scale = np.array([crop_size / width, crop_size / height] * 2)
+        return np.trunc(np.asarray(boxes, dtype=np.float64) * scale)
+
+
+PROTOCOLS = {protocol.name: protocol for protocol in (Protocol(), IJCVProtocol(), WsolEvaluationProtocol())}
+
+
+def find_protocol(name: str) -> Protocol:
+    """The protocol called `name`; UsageError naming the choices if there is none."""
+    try:
+        return PROTOCOLS[name]
+    except KeyError:
+        raise UsageError(f"no protocol is called {name!r}; choose one of {', '.join(PROTOCOLS)}") from None

@@ -1,0 +1,84 @@
+"""What is asked of one pass over a split: rules, sizes, kinds of maps, thresholds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from utils.evaluation.maps import DEFAULT_THRESHOLDS, MapKind
+from utils.evaluation.protocols import PROTOCOLS, Protocol
+from utils.models.recipe import Recipe
+
+GRID_STEP = 0.01
+
+
+def threshold_grid(step: float = GRID_STEP) -> tuple[float, ...]:
+    """The thresholds 0, step, ... below 1, each the nearest float to its decimal."""
+    return tuple(round(index * step, 6) for index in range(round(1 / step)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one pass over a split.
+
+    Attributes:
+        protocol: the rules.
+        resize_size, crop_size: of :meth:`Protocol.sizes`.
+        ten_crops: class scores from ten crops, or from the one crop that gives the map.
+        thresholds: the kinds of maps, each with its threshold in force; the first kind is the main one.
+        swept: further kinds of maps, of which the boxes alone are scored.
+        grid: more thresholds to score; empty where nobody sweeps.
+        contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
+        with_masks: whether PxAP and peak IoU are wanted, where there are masks.
+        amp: half precision on CUDA.
+    """
+
+    protocol: Protocol
+    resize_size: int
+    crop_size: int
+    ten_crops: bool
+    thresholds: Mapping[MapKind, float]
+    swept: Mapping[MapKind, float] = field(default_factory=dict)
+    grid: tuple[float, ...] = ()
+    contour_grid: tuple[float, ...] = ()
+    with_masks: bool = False
+    amp: bool = False
+
+    @property
+    def main(self) -> MapKind:
+        """The kind of map that the headline figures and the pictures are about."""
+        return next(iter(self.thresholds))
+
+
+def build_question(
+    recipe: Recipe,
+    protocol: Protocol = PROTOCOLS["authors"],
+    kinds: Sequence[str] = ("bas",),
+    ten_crops: bool | None = None,
+    threshold: float | None = None,
+    **more: Any,
+) -> Question:
+    """Settles sizes, crops and thresholds from a recipe and a protocol.
+
+    Args:
+        recipe: sizes, top-k and the BAS map's threshold.
+        protocol: see :mod:`utils.evaluation.protocols`.
+        kinds: of :data:`utils.evaluation.maps.KINDS`.
+        ten_crops: the protocol's rule where None.
+        threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
+        more: further attributes of :class:`Question`.
+    """
+    resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
+    defaults = {**DEFAULT_THRESHOLDS, "bas": recipe.threshold}
+    return Question(
+        protocol=protocol,
+        resize_size=resize_size,
+        crop_size=crop_size,
+        ten_crops=protocol.ten_crops if ten_crops is None else ten_crops,
+        thresholds={
+            MapKind(kind, recipe.top_k if kind == "bas" else None): defaults[kind] if threshold is None else threshold
+            for kind in kinds
+        },
+        **more,
+    )

@@ -1,0 +1,301 @@
+"""One pass of a network over a split, and every figure that follows from it (paper sections 3.4 and 4.1)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from utils.data.datasets import EvaluationBatch, build_evaluation_loader
+from utils.data.split import Split
+from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
+from utils.evaluation.maps import MapKind, make_maps
+from utils.evaluation.question import Question
+from utils.metrics import ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
+from utils.models.bas import BAS
+from utils.progress import progress_bar
+from utils.sweep import best_contour_ious, contour_boxes
+
+
+class Picture(NamedTuple):
+    """What is known of one picture when its maps are scored."""
+
+    true_boxes: np.ndarray | None  # (n, 4) xyxy in crop pixels
+    mask: np.ndarray | None  # (S, S) uint8: 1 object, 0 background, 255 ignored
+    is_right_class: bool
+
+
+class MapResult:
+    """What one kind of map gave on a split of N pictures.
+
+    Attributes:
+        threshold: in force.
+        thresholds: all T that were scored, ascending; `threshold` is one of them.
+        in_force: the column of `threshold`.
+        ious: (N, T) the best IoU with a true box; 0 where there is no prediction or no true box.
+        boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
+        errors: N error types at the threshold in force, "" for pictures without true boxes.
+        max_box_acc: counts, or None where it was not asked for.
+        pixels: counts, or None where there are no masks.
+    """
+
+    def __init__(self, count: int, threshold: float, question: Question, boxes_alone: bool, has_masks: bool) -> None:
+        self.threshold = threshold
+        self.thresholds = tuple(sorted({threshold, *question.grid}))
+        self.in_force = self.thresholds.index(threshold)
+        self.ious = np.zeros((count, len(self.thresholds)))
+        self.boxes = np.zeros((count, 4), dtype=np.int64)
+        self.errors = [""] * count
+        contour_grid = () if boxes_alone else question.contour_grid
+        self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
+        self.pixels = PixelScores() if has_masks and not boxes_alone else None
+        self._question = question
+
+    def add(self, index: int, spatial_map: np.ndarray, picture: Picture) -> None:
+        """Scores one map (h, w)."""
+        protocol = self._question.protocol
+        score_map = protocol.score_map(spatial_map, self._question.crop_size)
+        boxes = protocol.boxes(score_map, self.thresholds)
+        self.boxes[index] = boxes[self.in_force]
+        if picture.true_boxes is not None:
+            self.ious[index] = best_ious(boxes, picture.true_boxes)
+            self.errors[index] = error_type(picture.is_right_class, boxes[self.in_force], picture.true_boxes)
+            if self.max_box_acc is not None:
+                contours = contour_boxes(score_map, self.max_box_acc.thresholds)
+                largest, best = best_contour_ious(contours, picture.true_boxes)
+                self.max_box_acc.update(largest[None], best[None])
+        if self.pixels is not None and picture.mask is not None:
+            self.pixels.update(score_map, picture.mask)
+
+    def miss(self, index: int, has_boxes: bool) -> None:
+        """Counts a picture without a prediction."""
+        if has_boxes:
+            self.errors[index] = "missed"
+            if self.max_box_acc is not None:
+                self.max_box_acc.update_missed(1)
+
+
+class Observation(NamedTuple):
+    """What an observer of :func:`evaluate` is given of each picture, as it comes."""
+
+    index: int  # in the split
+    picture: Tensor | None  # (3, R, R) normalised, None where unreadable
+    main_map: np.ndarray | None  # (h, w), None where missed
+    failure: str  # a sentence, "" where fine
+    seconds: float  # the picture's share of its batch's time
+
+
+@dataclass
+class Evaluation:
+    """The records of one pass, picture by picture; figures follow from them without the model.
+
+    N pictures, K classes. Pictures that could not be read, and those whose outputs were not finite, are misses.
+
+    Attributes:
+        question: what was asked.
+        num_classes: K.
+        labels: (N,) ground truth.
+        top5: (N, min(5, K)) predicted classes, best first.
+        probabilities: of `top5`.
+        sizes: (N, 2) (width, height) of the original pictures, 0 where unreadable.
+        boxed: (N,) whether a picture has true boxes; those without count in the classification figures alone.
+        failed: (N,) whether a picture is a miss.
+        failures: sentences about misses, and about masks that could not be used.
+        maps: kind -> result.
+    """
+
+    question: Question
+    num_classes: int
+    labels: np.ndarray
+    top5: np.ndarray
+    probabilities: np.ndarray
+    sizes: np.ndarray
+    boxed: np.ndarray
+    failed: np.ndarray
+    failures: list[str] = field(default_factory=list)
+    maps: dict[MapKind, MapResult] = field(default_factory=dict)
+
+    def scores(self, kind: MapKind | None = None, threshold: float | None = None) -> LocalizationScores:
+        """Counts hits and misses of one kind of map (the main one) at one of its thresholds (the one in force)."""
+        result = self.maps[kind or self.question.main]
+        column = result.in_force if threshold is None else result.thresholds.index(threshold)
+        scores = LocalizationScores(self.num_classes, strict=self.question.protocol.strict)
+        good = ~self.failed & self.boxed
+        scores.update(self.labels[good], self.top5[good], result.ious[good, column])
+        unboxed = ~self.failed & ~self.boxed
+        scores.update_unboxed(self.labels[unboxed], self.top5[unboxed])
+        scores.update_missed(self.labels[self.failed & self.boxed])
+        scores.update_missed(self.labels[self.failed & ~self.boxed], boxed=False)
+        return scores
+
+    def best_threshold(self, kind: MapKind) -> float:
+        """The threshold with the highest GT-known Loc over images (the first of several)."""
+        result = self.maps[kind]
+        right = self.question.protocol.is_right(result.ious[self.boxed & ~self.failed])
+        return result.thresholds[int(right.sum(axis=0).argmax())]
+
+    def breakdown(self, kind: MapKind) -> ErrorBreakdown:
+        """Counts the error types at the threshold in force."""
+        breakdown = ErrorBreakdown()
+        breakdown.update([error for error in self.maps[kind].errors if error])
+        return breakdown
+
+
+def evaluate(
+    model: BAS,
+    loader: DataLoader,
+    split: Split,
+    question: Question,
+    device: torch.device,
+    description: str = "evaluation",
+    observe: Callable[[Evaluation, Observation], None] | None = None,
+) -> Evaluation:
+    """Localises and classifies every picture of a split.
+
+    The map comes from the centre crop, the class scores are the mean softmax of ten crops; one pass serves both, and
+    every kind of map, threshold and metric. While the device computes a batch, the host scores the one before.
+
+    Args:
+        model: on `device`; put into evaluation mode.
+        loader: gives :class:`EvaluationBatch` at the question's sizes, see :func:`build_loader`.
+        split: the true boxes, in original pixels.
+        question: what is asked.
+        device: where the model is.
+        description: the progress bar's.
+        observe: called with each picture as soon as it is scored, in the split's order.
+
+    Returns:
+        The records of all pictures.
+    """
+    model.eval()
+    count, columns = len(split), min(5, model.num_classes)
+    evaluation = Evaluation(
+        question=question,
+        num_classes=model.num_classes,
+        labels=split.labels,
+        top5=np.zeros((count, columns), dtype=np.int64),
+        probabilities=np.zeros((count, columns)),
+        sizes=np.zeros((count, 2), dtype=np.int64),
+        boxed=np.array([len(split.boxes.get(image_id, ())) > 0 for image_id in split.ids]),
+        failed=np.zeros(count, dtype=bool),
+    )
+    has_masks = question.with_masks and bool(split.masks)
+    for kind, threshold in question.thresholds.items():
+        evaluation.maps[kind] = MapResult(count, threshold, question, False, has_masks)
+    for kind, threshold in question.swept.items():
+        evaluation.maps[kind] = MapResult(count, threshold, question, True, has_masks)
+    bar = progress_bar(loader, description)
+    begin = time.perf_counter()
+    for output in _one_ahead(_Output(model, batch, question, device) for batch in bar):
+        output.to_host()
+        for row in range(len(output.batch.labels)):
+            _score_picture(evaluation, split, output, row)
+        evaluation.failures += output.failures.values()
+        if observe is not None:
+            now = time.perf_counter()
+            seconds, begin = (now - begin) / len(output.batch.labels), now
+            for row in range(len(output.batch.labels)):
+                observe(evaluation, output.observation(row, evaluation, seconds))
+    return evaluation
+
+
+def build_loader(split: Split, question: Question, batch_size: int, num_workers: int, device: torch.device):
+    """The loader of :func:`evaluate`; arguments as for :func:`utils.data.datasets.build_evaluation_loader`."""
+    return build_evaluation_loader(
+        split,
+        question.resize_size,
+        batch_size,
+        num_workers,
+        device,
+        crop_size=question.crop_size,
+        with_masks=question.with_masks,
+    )
+
+
+class _Output:
+    """A batch's way through the network: launched on the device by the constructor, read back by `to_host`."""
+
+    def __init__(self, model: BAS, batch: EvaluationBatch, question: Question, device: torch.device) -> None:
+        self.batch = batch
+        labels = batch.labels.to(device, non_blocking=True)
+        with torch.autocast(device.type, enabled=question.amp), torch.no_grad():
+            encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), question))
+            maps = make_maps(model, encoding, (*question.thresholds, *question.swept), labels)
+        probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
+        finite = [
+            probabilities.isfinite().all(dim=1),
+            *(values.isfinite().all(dim=(1, 2, 3)) for values in maps.values()),
+        ]
+        self._finite = torch.stack(finite).all(dim=0)
+        self._best = probabilities.topk(min(5, model.num_classes))
+        self._maps = maps
+        self.failures: dict[int, str] = {}
+
+    def to_host(self) -> None:
+        """Waits for the device and copies what it found."""
+        self.finite = self._finite.tolist()
+        self.top5, self.probabilities = self._best.indices.cpu().numpy(), self._best.values.cpu().numpy()
+        self.maps = {kind: values.squeeze(1).float().cpu().numpy() for kind, values in self._maps.items()}
+
+    def observation(self, row: int, evaluation: Evaluation, seconds: float) -> Observation:
+        """What an observer sees of the batch's picture `row`."""
+        index, readable = int(self.batch.indices[row]), bool(self.batch.readable[row])
+        main_map = None if evaluation.failed[index] else self.maps[evaluation.question.main][row]
+        failure = self.failures.get(index, "")
+        return Observation(index, self.batch.images[row] if readable else None, main_map, failure, seconds)
+
+
+def cut_crops(images: Tensor, question: Question) -> tuple[Tensor, int]:
+    """Crops (B, n, 3, S, S) of resized pictures, and which of the n gives the map."""
+    if question.ten_crops:
+        return ten_crop(images, question.crop_size), CENTRE_CROP
+    return centre_crop(images, question.crop_size).unsqueeze(1), 0
+
+
+def _one_ahead(items: Iterable) -> Iterator:
+    """Passes items on, each once the next one was made."""
+    previous = None
+    for item in items:
+        if previous is not None:
+            yield previous
+        previous = item
+    if previous is not None:
+        yield previous
+
+
+def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: int) -> None:
+    batch, question = output.batch, evaluation.question
+    index = int(batch.indices[row])
+    evaluation.sizes[index] = batch.sizes[row]
+    error = batch.errors[row]
+    if not error and not output.finite[row]:
+        error = f"{split.paths[index]}: the model's output is not finite"
+    if error:
+        evaluation.failed[index] = True
+        output.failures[index] = error
+        for result in evaluation.maps.values():
+            result.miss(index, bool(evaluation.boxed[index]))
+        return
+    evaluation.top5[index], evaluation.probabilities[index] = output.top5[row], output.probabilities[row]
+    mask = None
+    if batch.masks is not None:
+        if batch.mask_errors[row]:
+            output.failures[index] = batch.mask_errors[row]
+        elif split.ids[index] in split.masks:
+            mask = batch.masks[row].numpy()
+    truth = true_boxes(split, index, batch.sizes[row].tolist(), question) if evaluation.boxed[index] else None
+    picture = Picture(truth, mask, bool(output.top5[row, 0] == split.labels[index]))
+    for kind, result in evaluation.maps.items():
+        result.add(index, output.maps[kind][row], picture)
+
+
+def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:
+    """The true boxes of one picture: (n, 4) xyxy in crop pixels, from its (width, height) in original pixels."""
+    boxes = split.boxes[split.ids[index]]
+    return question.protocol.true_boxes(boxes, size, question.resize_size, question.crop_size)

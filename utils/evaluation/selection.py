@@ -1,0 +1,49 @@
+"""Chooses thresholds by a split's boxes, so that the test set need not be looked at."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from utils.data.split import Split
+from utils.errors import UserError
+from utils.evaluation.maps import MapKind
+from utils.evaluation.question import Question, threshold_grid
+from utils.evaluation.run import build_loader, evaluate
+from utils.models.bas import BAS
+
+
+def choose_thresholds(
+    model: BAS, split: Split, question: Question, device: torch.device, batch_size: int, num_workers: int
+) -> dict[MapKind, float]:
+    """Each map's threshold with the highest GT-known Loc on a split, in steps of 0.01.
+
+    Args:
+        model: on `device`.
+        split: pictures with boxes; those without are passed over.
+        question: protocol, sizes and kinds of maps.
+        device: where the model is.
+        batch_size, num_workers: of the loader.
+
+    Raises:
+        UserError: the split has no boxes.
+    """
+    if not split.boxes:
+        raise UserError(
+            f"the {split.name} split has no boxes to choose a threshold by ({split.layout}); choose another with "
+            "--select-on, or give --threshold"
+        )
+    asked = replace(question, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
+    loader = build_loader(split, asked, batch_size, num_workers, device)
+    evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}")
+    return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
+
+
+def with_thresholds(question: Question, chosen: dict[MapKind, float]) -> Question:
+    """The question with other thresholds in force; swept kinds take the main one's."""
+    return replace(
+        question,
+        thresholds={kind: chosen[kind] for kind in question.thresholds},
+        swept=dict.fromkeys(question.swept, chosen[question.main]),
+    )

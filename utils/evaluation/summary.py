@@ -1,0 +1,103 @@
+"""The figures of an evaluation as plain values, for tables, JSON and the report."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from utils.evaluation.maps import MapKind
+from utils.evaluation.run import Evaluation
+from utils.metrics import METRICS, IouHistogram
+
+LOC_METRICS = METRICS[:3]
+
+
+def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
+    """All figures of one kind of map at its threshold in force.
+
+    Args:
+        evaluation: of :func:`utils.evaluation.run.evaluate`.
+        kind: one that was fully scored.
+
+    Returns:
+        `threshold`, `scores` (:meth:`LocalizationScores.summary`), `errors`, `iou`, `max_box_acc`, `pixels`; what the
+        data set's boxes and masks do not allow is None.
+    """
+    result = evaluation.maps[kind]
+    seen = evaluation.boxed & ~evaluation.failed
+    histogram = IouHistogram()
+    # Only inverted true boxes leave [0, 1], by the +1 convention.
+    histogram.update(result.ious[seen, result.in_force].clip(0, 1))
+    boxes, accuracy, pixels = evaluation.boxed.any(), result.max_box_acc, result.pixels
+    return {
+        "threshold": result.threshold,
+        "scores": evaluation.scores(kind).summary(),
+        "errors": evaluation.breakdown(kind).summary() if boxes else None,
+        "iou": histogram.summary() if seen.any() else None,
+        "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
+        "pixels": pixels.summary() if pixels is not None and pixels.foreground.any() else None,
+    }
+
+
+def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """For every kind of map, the threshold in force and the one that is best on these very pictures.
+
+    Returns:
+        A list of `map`, `top_k`, `threshold`, `scores`, `best_threshold`, `best_scores`.
+    """
+    rows = []
+    for kind, result in evaluation.maps.items():
+        best = evaluation.best_threshold(kind)
+        rows.append(
+            {
+                "map": kind.title,
+                "top_k": kind.top_k,
+                "threshold": result.threshold,
+                "scores": evaluation.scores(kind).summary(),
+                "best_threshold": best,
+                "best_scores": evaluation.scores(kind, best).summary(),
+            }
+        )
+    return rows
+
+
+def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """Loc against threshold for every fully scored map, and against top-k for the generator's.
+
+    Returns:
+        A list of `title`, `x_label`, `y_label`, `x`, `series` (name -> values in percent) and `mark`, the x in force.
+    """
+    question, mean = evaluation.question, evaluation.question.protocol.mean
+    titles = dict(zip(LOC_METRICS, ("Top-1 Loc", "Top-5 Loc", "GT-known Loc"), strict=True))
+    y_label = f"percent ({mean.replace('_', ' ')})"
+    drawn = []
+    for kind in question.thresholds:
+        result = evaluation.maps[kind]
+        summaries = [evaluation.scores(kind, threshold).summary() for threshold in result.thresholds]
+        drawn.append(
+            {
+                "title": f"{kind.title}: Loc against threshold",
+                "x_label": "threshold",
+                "y_label": y_label,
+                "x": list(result.thresholds),
+                "series": {title: [one[metric][mean] for one in summaries] for metric, title in titles.items()},
+                "mark": result.threshold,
+            }
+        )
+    fused = sorted((kind for kind in evaluation.maps if kind.kind == "bas"), key=lambda kind: kind.top_k)
+    if len(fused) > 1:
+        in_force = [evaluation.scores(kind).summary() for kind in fused]
+        best = [evaluation.scores(kind, evaluation.best_threshold(kind)).summary() for kind in fused]
+        gt_known = "gt_known_loc"
+        series = {title: [one[metric][mean] for one in in_force] for metric, title in titles.items()}
+        series["GT-known Loc, best threshold on this test set"] = [one[gt_known][mean] for one in best]
+        drawn.append(
+            {
+                "title": "BAS: Loc against top-k",
+                "x_label": "top-k",
+                "y_label": y_label,
+                "x": [kind.top_k for kind in fused],
+                "series": series,
+                "mark": question.main.top_k,
+            }
+        )
+    return drawn

@@ -1,0 +1,134 @@
+"""The options of `python BAS_inference.py`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from utils.arguments import add_common_options, natural, number, positive_int
+from utils.data.split import SPLITS_WITH_VAL
+from utils.evaluation.maps import DEFAULT_THRESHOLDS, KINDS
+from utils.evaluation.protocols import PROTOCOLS
+from utils.inference.settings import SETTINGS_FILE
+
+DEFAULT_BATCH_SIZE = 8
+# Options that speak of a labelled test set; with pictures of one's own they would be ignored.
+_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis")
+
+
+def parse_arguments(dataset: str, argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; `--help` explains every option."""
+    parser = argparse.ArgumentParser(
+        description=f"Evaluates a BAS checkpoint on {dataset}, or draws boxes on pictures of your own (--images).",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="examples:\n"
+        f"  python BAS_inference.py --arch resnet --data /data/{dataset:18} the paper's figures, and more\n"
+        "  python BAS_inference.py --arch resnet --compare bas cam center          methods in one table, one pass\n"
+        "  python BAS_inference.py --arch resnet --sweep --select-on train         curves; an honest threshold\n"
+        "  python BAS_inference.py --arch resnet --save report                     a page to look at, a row an image\n"
+        "  python BAS_inference.py --arch resnet --images holiday/ --save boxes    pictures of your own\n"
+        f"Settings that are not given come from the run's {SETTINGS_FILE} beside the checkpoint, else from the recipe.",
+    )
+    add_common_options(parser, batch_size_default=f"{DEFAULT_BATCH_SIZE}, of ten crops each")
+    parser.set_defaults(arch="vgg")
+    parser.add_argument(
+        "--checkpoint", type=Path, metavar="FILE", help="default: the highest epoch in logs/<arch>/, the released name"
+    )
+    parser.add_argument(
+        "--tencrop",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="class scores from ten crops, or from the one crop of the map (default: the protocol's, ten)",
+    )
+    parser.add_argument(
+        "--final_relu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="whether the class maps end in a ReLU: CVPR models do, IJCV models do not (default: by the file)",
+    )
+    parser.add_argument("--amp", action="store_true", help="compute in half precision, on CUDA")
+    _add_questions(parser)
+    _add_outputs(parser)
+    args = parser.parse_args(argv)
+    _check(parser, args)
+    return args
+
+
+def _add_questions(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is asked")
+    group.add_argument(
+        "--protocol",
+        choices=PROTOCOLS,
+        default="authors",
+        help="; ".join(protocol.title for protocol in PROTOCOLS.values()) + " (default: %(default)s)",
+    )
+    usual = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items() if value is not None)
+    group.add_argument(
+        "--map",
+        choices=KINDS,
+        default="bas",
+        help="the generator's map, or, through the same evaluator, the same network's class activation map, its "
+        f"Grad-CAM, or a centred Gaussian (thresholds where none is given or selected: {usual})",
+    )
+    group.add_argument("--compare", choices=KINDS, nargs="+", metavar="MAP", help="several kinds of maps in one pass")
+    group.add_argument(
+        "--sweep", action="store_true", help="all thresholds from 0 to 0.99 and several top-k, in the same pass"
+    )
+    group.add_argument(
+        "--top-ks", "--top_ks", type=positive_int, nargs="+", metavar="K", help="top-k values of --sweep"
+    )
+    group.add_argument(
+        "--select-on",
+        "--select_on",
+        choices=[name for name in SPLITS_WITH_VAL if name != "test"],
+        help="choose each map's threshold on this split's boxes before the test set is looked at",
+    )
+    group.add_argument(
+        "--max-box-acc-step",
+        "--max_box_acc_step",
+        type=number(float, 0.001, 0.1),
+        default=0.01,
+        metavar="STEP",
+        help="between the thresholds of MaxBoxAcc; wsolevaluation's own is 0.001 (default: %(default)s)",
+    )
+
+
+def _add_outputs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("input and output")
+    group.add_argument(
+        "--dataset-dir",
+        "--dataset_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a data set of your own: wsolevaluation's metadata, or train/ and test/ with a folder per class",
+    )
+    group.add_argument(
+        "--images", nargs="+", metavar="PATH", help="pictures of your own: files, folders, patterns; no labels needed"
+    )
+    group.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
+    group.add_argument("--json", type=Path, metavar="FILE", help="save the figures and the settings there")
+    group.add_argument(
+        "--save", type=Path, metavar="FOLDER", help="a new folder for report.html, images.csv, results.json, pictures"
+    )
+    group.add_argument(
+        "--vis", type=natural, default=0, metavar="N", help="N test pictures with maps and boxes on one sheet (a PNG)"
+    )
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    if args.json and args.json.is_dir():
+        parser.error(f"--json {args.json} is a folder; name a file")
+    if args.dataset_dir and args.root:
+        parser.error("give --dataset-dir or --data, not both")
+    if args.images:
+        ignored = [name for name in _OF_TEST_SETS if getattr(args, name)]
+        if ignored or args.root:
+            option = ignored[0].replace("_", "-") if ignored else "data"
+            parser.error(f"--images has neither labels nor true boxes; leave out --{option}")
+    if args.compare:
+        if len(set(args.compare)) < len(args.compare):
+            parser.error("--compare names a map twice")
+        if args.map != "bas" and args.map not in args.compare:
+            parser.error("give --map or --compare, not both")
+    if args.top_ks and not args.sweep:
+        parser.error("--top-ks belongs to --sweep; give both")

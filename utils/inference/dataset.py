@@ -1,0 +1,233 @@
+"""`BAS_inference.py` on a labelled test set: one pass, then tables, curves, files."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import time
+from contextlib import ExitStack
+from dataclasses import asdict, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+
+from utils.boxes import crop_boxes_to_image
+from utils.charts import save_charts
+from utils.data import any_folder
+from utils.data.split import Split
+from utils.data.transforms import denormalize
+from utils.errors import UsageError, UserError
+from utils.evaluation.maps import MapKind
+from utils.evaluation.question import Question, build_question, threshold_grid
+from utils.evaluation.run import Evaluation, Observation, build_loader, evaluate
+from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.summary import curves, summarize_map, sweep
+from utils.files import write_text
+from utils.gallery import save_gallery, spread
+from utils.inference.arguments import DEFAULT_BATCH_SIZE
+from utils.inference.loading import DatasetFolder, Loaded
+from utils.inference.settings import EVALUATION_SETTINGS, require_same_classes
+from utils.models.recipe import Published
+from utils.report import ImageRecord, Report
+from utils.reporting import comparison_table, failure_report, further_lines, score_table, sweep_table
+
+# Of --sweep; 80 and 200 are CUB's recipes.
+TOP_KS = (1, 2, 5, 10, 20, 50, 80, 100, 200)
+
+
+def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None:
+    """Evaluates on the test split, prints the figures and writes what was asked for.
+
+    Args:
+        folder: recipes, published figures and the reader of the data set.
+        loaded: the network and its settings.
+        args: of :func:`utils.inference.arguments.parse_arguments`.
+
+    Raises:
+        UserError: whatever the user can mend.
+    """
+    split = load_split(folder, args, "test")
+    require_same_classes(loaded.checkpoint, split)
+    print(f"{folder.name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
+    if not split.boxes and not split.masks:
+        raise UserError(f"the test split has neither boxes nor masks ({split.layout}); there is nothing to score")
+    question = build_test_question(loaded, args, bool(split.masks))
+    if args.select_on:
+        question = select_thresholds(folder, loaded, question, args)
+    print(_settings_line(loaded, question))
+
+    with ExitStack() as stack:
+        report = None
+        if args.save:
+            names = loaded.class_names
+            share = question.crop_size / question.resize_size
+            report = stack.enter_context(Report(args.save, names, f"{args.arch} on {folder.name}", map_share=share))
+        begin = time.perf_counter()
+        loader = build_loader(split, question, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers, loaded.device)
+        observe = None if report is None else lambda *seen: report.add(*describe(split, *seen))
+        evaluation = evaluate(loaded.model, loader, split, question, loaded.device, observe=observe)
+        seconds = time.perf_counter() - begin
+        published = find_published(folder, loaded, question, args)
+        results = collect(folder, loaded, evaluation, args, seconds, published)
+        print_results(evaluation, results, published)
+        if args.json:
+            print(f"figures saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
+        if report is not None:
+            print(f"look at {report.finish(results)}")
+        elif args.sweep:
+            for path in save_charts(loaded.checkpoint.path.parent, f"{args.arch}_sweep", results["curves"]):
+                print(f"look at {path}")
+    if args.vis:
+        path = (args.save or loaded.checkpoint.path.parent) / f"{args.arch}_test.png"
+        indices = spread(~evaluation.failed, args.vis)
+        print(f"look at {save_gallery(path, loaded.model, split, indices, question, loaded.device)}")
+
+
+def load_split(folder: DatasetFolder, args: argparse.Namespace, name: str) -> Split:
+    """A split of the data set, or of `--dataset-dir`."""
+    if args.dataset_dir:
+        return any_folder.load_split(args.dataset_dir, name)
+    return folder.loader.load_split(args.root or folder.path / "data", name)
+
+
+def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: bool) -> Question:
+    """What the arguments ask of the test set."""
+    kinds = args.compare or [args.map]
+    question = build_question(
+        loaded.recipe,
+        loaded.protocol,
+        kinds,
+        args.tencrop,
+        args.threshold,
+        grid=threshold_grid() if args.sweep else (),
+        contour_grid=threshold_grid(args.max_box_acc_step),
+        with_masks=has_masks,
+        amp=args.amp,
+    )
+    if not (args.sweep and "bas" in kinds):
+        return question
+    top_ks = sorted({min(k, loaded.model.num_classes) for k in args.top_ks or TOP_KS} - {loaded.recipe.top_k})
+    bas = question.thresholds[MapKind("bas", loaded.recipe.top_k)]
+    return replace(question, swept={MapKind("bas", k): bas for k in top_ks})
+
+
+def select_thresholds(folder: DatasetFolder, loaded: Loaded, question: Question, args: argparse.Namespace) -> Question:
+    """The question with each map's threshold at its best on `--select-on`; a threshold that was given stays."""
+    if args.threshold is not None:
+        raise UsageError("--select-on chooses the threshold; leave out --threshold")
+    split = load_split(folder, args, args.select_on)
+    require_same_classes(loaded.checkpoint, split)
+    batch_size = args.batch_size or DEFAULT_BATCH_SIZE
+    chosen = choose_thresholds(loaded.model, split, question, loaded.device, batch_size, args.num_workers)
+    listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
+    print(f"thresholds with the highest GT-known Loc on the {len(split)} pictures of {args.select_on}: {listed}")
+    return with_thresholds(question, chosen)
+
+
+def find_published(
+    folder: DatasetFolder, loaded: Loaded, question: Question, args: argparse.Namespace
+) -> Published | None:
+    """The paper's figures, where they are about the same thing: the whole data set, BAS, the authors' protocol."""
+    is_whole = loaded.model.num_classes == folder.models.recipe(args.arch).num_classes and not args.dataset_dir
+    is_comparable = question.main.kind == "bas" and loaded.protocol.name == "authors"
+    return folder.models.published(args.arch) if is_whole and is_comparable else None
+
+
+def _settings_line(loaded: Loaded, question: Question) -> str:
+    thresholds = ", ".join(f"{kind.title} threshold {value:g}" for kind, value in question.thresholds.items())
+    crops = "ten crops" if question.ten_crops else "one crop"
+    size = f"{question.resize_size} px, crop {question.crop_size}"
+    relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}"
+    return f"settings: {thresholds}; {size}, {crops}; {relu}; {loaded.device}\nprotocol: {loaded.protocol.title}"
+
+
+def collect(
+    folder: DatasetFolder,
+    loaded: Loaded,
+    evaluation: Evaluation,
+    args: argparse.Namespace,
+    seconds: float,
+    published: Published | None,
+) -> dict[str, Any]:
+    """All figures with what made them, as JSON holds them."""
+    question = evaluation.question
+    settings = {name: getattr(loaded.recipe, name) for name in EVALUATION_SETTINGS}
+    settings |= {"resize_size": question.resize_size, "crop_size": question.crop_size}
+    main = question.main
+    settings["threshold"] = question.thresholds[main]
+    by_hand = "settings" if args.threshold is None else "flag"
+    return {
+        "dataset": str(args.dataset_dir or folder.name),
+        "arch": args.arch,
+        "checkpoint": str(loaded.checkpoint.path),
+        "protocol": loaded.protocol.name,
+        "ten_crops": question.ten_crops,
+        "settings": settings,
+        "map": main.title,
+        "threshold_from": f"{args.select_on} split" if args.select_on else by_hand,
+        **summarize_map(evaluation, main),
+        "maps": {kind.title: summarize_map(evaluation, kind) for kind in question.thresholds},
+        "sweep": sweep(evaluation) if question.grid else None,
+        "curves": curves(evaluation) if question.grid else [],
+        "published": asdict(published) if published else None,
+        "failures": evaluation.failures,
+        "seconds": seconds,
+        "versions": {
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "torchvision": torchvision.__version__,
+            "numpy": np.__version__,
+            "opencv": cv2.__version__,
+            "device": str(loaded.device),
+        },
+    }
+
+
+def print_results(evaluation: Evaluation, results: dict[str, Any], published: Published | None) -> None:
+    """The tables."""
+    question, count = evaluation.question, len(evaluation.labels)
+    print(score_table(results["scores"], published))
+    print("\n".join(further_lines(results)))
+    if len(question.thresholds) > 1:
+        rows = {
+            f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]
+            for kind, value in question.thresholds.items()
+        }
+        print(f"\n{comparison_table(rows, question.protocol.mean)}")
+    if results["sweep"]:
+        print(f"\n{sweep_table(results['sweep'], question.protocol.mean)}")
+    print(f"{count} pictures in {results['seconds']:.1f} s, {count / results['seconds']:.1f} a second")
+    if evaluation.failures:
+        print(failure_report(evaluation.failures))
+
+
+def describe(
+    split: Split, evaluation: Evaluation, seen: Observation
+) -> tuple[ImageRecord, np.ndarray | None, np.ndarray | None]:
+    """A picture's row of images.csv, with its pixels and its map for the page."""
+    question, index = evaluation.question, seen.index
+    result = evaluation.maps[question.main]
+    image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
+    failed = bool(evaluation.failed[index])
+    box = None
+    if not failed:
+        box = crop_boxes_to_image(result.boxes[index], size, question.resize_size, question.crop_size)
+        box = tuple(box.clip(0, [*size, *size]).tolist())
+    record = ImageRecord(
+        id=image_id,
+        label=int(split.labels[index]),
+        top5=() if failed else tuple(evaluation.top5[index].tolist()),
+        probabilities=() if failed else tuple(evaluation.probabilities[index].tolist()),
+        box=box,
+        true_boxes=tuple(tuple(box) for box in np.asarray(split.boxes.get(image_id, ())).tolist()),
+        size=size,
+        iou=float(result.ious[index, result.in_force]) if evaluation.boxed[index] and not failed else None,
+        error=result.errors[index],
+        seconds=seen.seconds,
+        failure=seen.failure,
+    )
+    return record, None if seen.picture is None else denormalize(seen.picture), seen.main_map

@@ -1,0 +1,88 @@
+"""`BAS_inference.py --images`: class, probability, box and map for pictures of one's own."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+
+from utils.data.images import find_pictures, read_image
+from utils.errors import UserError
+from utils.files import write_text
+from utils.inference.arguments import DEFAULT_BATCH_SIZE
+from utils.inference.loading import Loaded, build_localizer
+from utils.inference.localizer import Finding
+from utils.report import ImageRecord, Report
+
+LONGEST_SIDE = 640  # of the saved pictures, in pixels
+
+
+def run(loaded: Loaded, args: argparse.Namespace) -> None:
+    """Localises the pictures of `--images`, prints a line each and saves what was asked for.
+
+    Args:
+        loaded: the network and its settings.
+        args: of :func:`utils.inference.arguments.parse_arguments`.
+
+    Raises:
+        UserError: whatever the user can mend; that no picture could be read.
+    """
+    paths = find_pictures(args.images)
+    localizer = build_localizer(loaded, args)
+    question = localizer.question
+    records, failures = [], 0
+    with ExitStack() as stack:
+        report = None
+        if args.save:
+            share, title = question.crop_size / question.resize_size, f"{args.arch} on {len(paths)} pictures"
+            report = stack.enter_context(Report(args.save, loaded.class_names, title, share, LONGEST_SIDE))
+        begin = time.perf_counter()
+        for path, found in localizer.localize_files(paths, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers):
+            if isinstance(found, str):
+                failures += 1
+                print(found, flush=True)
+                records.append({"path": str(path), "error": found})
+            else:
+                print(_line(path, found), flush=True)
+                records.append({"path": str(path), **found.record()})
+            if report is not None:
+                now = time.perf_counter()
+                _add(report, path, found, now - begin)
+                begin = now
+        settings = {"map": question.main.title, "threshold": question.thresholds[question.main]}
+        results = {"checkpoint": str(loaded.checkpoint.path), "settings": settings, "pictures": records}
+        if args.json:
+            print(f"boxes saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
+        if report is not None:
+            print(f"look at {report.finish(results)}")
+    if failures == len(paths):
+        raise UserError(f"none of the {len(paths)} pictures of --images could be read; see the lines above")
+
+
+def _line(path: Path, found: Finding) -> str:
+    box = " ".join(f"{value:.0f}" for value in found.box)
+    return f"{path}: {found.name} {100 * found.probability:.1f} %, box {box} of {found.size[0]}x{found.size[1]}"
+
+
+def _add(report: Report, path: Path, found: Finding | str, seconds: float) -> None:
+    if isinstance(found, str):
+        report.add(ImageRecord(str(path), None, (), (), None, (), (0, 0), None, "missed", seconds, found), None, None)
+        return
+    record = ImageRecord(
+        id=str(path),
+        label=None,
+        top5=found.classes,
+        probabilities=found.probabilities,
+        box=tuple(found.box.tolist()),
+        true_boxes=(),
+        size=found.size,
+        iou=None,
+        error="",
+        seconds=seconds,
+        failure="",
+    )
+    report.add(record, np.asarray(read_image(path, exif=True)), found.score_map)

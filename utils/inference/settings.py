@@ -1,0 +1,89 @@
+"""What a checkpoint is to be evaluated with: the recipe, under the settings of its run, under what the user gave."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from utils.checkpoint import Checkpoint
+from utils.data.split import Split
+from utils.errors import UserError
+from utils.evaluation.protocols import Protocol
+from utils.files import write_text
+from utils.models.recipe import Recipe, override
+
+SETTINGS_FILE = "settings.json"
+# What a run's own settings tell about evaluating its checkpoint, and what values fit; the rest concerns training.
+EVALUATION_SETTINGS = {
+    "final_relu": lambda value: isinstance(value, bool),
+    "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
+    "top_k": lambda value: isinstance(value, int) and value >= 1,
+    "resize_size": lambda value: isinstance(value, int) and value >= 1,
+    "crop_size": lambda value: isinstance(value, int) and value >= 1,
+}
+
+
+class RunSettings(NamedTuple):
+    """What holds for a checkpoint."""
+
+    recipe: Recipe
+    class_names: tuple[str, ...] | None  # of the run that made it, None for a released file
+
+
+def settle(recipe: Recipe, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]) -> RunSettings:
+    """The recipe, under what the file itself tells, under the settings of its run, under what the user gave.
+
+    Raises:
+        UserError: the run's settings file is damaged.
+    """
+    from_file: dict[str, Any] = {}
+    if checkpoint.is_ijcv:
+        from_file["final_relu"] = False
+        if protocol.name == "ijcv" and checkpoint.best_threshold is not None:
+            from_file["threshold"] = checkpoint.best_threshold
+    path = checkpoint.path.with_name(SETTINGS_FILE)
+    # A released file may lie in a run's folder: settings belong to the file that they name alone.
+    stored, class_names = _read_settings(path, checkpoint)
+    if stored:
+        print(f"settings of the run: {path}")
+    given = {name: given.get(name) for name in EVALUATION_SETTINGS}
+    return RunSettings(override(override(override(recipe, from_file), stored), given), class_names)
+
+
+def _read_settings(path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    if not path.is_file():
+        return {}, None
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if content["weights"] != checkpoint.path.name:
+            return {}, None
+        settings = {name: content["recipe"][name] for name in EVALUATION_SETTINGS if name in content["recipe"]}
+        wrong = [name for name, value in settings.items() if not EVALUATION_SETTINGS[name](value)]
+        if wrong:
+            raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
+        names = content.get("class_names")
+        if names is not None:
+            names = tuple(map(str, names))
+            if len(names) != checkpoint.num_classes:
+                raise ValueError(f"{len(names)} class names for {checkpoint.num_classes} classes")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{path} is no settings file of a run ({error}); move it away to use the recipe") from error
+    return settings, names
+
+
+def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
+    """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
+    content = {"weights": weights.name, "recipe": asdict(recipe), **more}
+    return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
+
+
+def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:
+    """UserError if the checkpoint's classes cannot be the data set's: it was trained on another one."""
+    if checkpoint.num_classes != len(split.class_names):
+        raise UserError(
+            f"{checkpoint.path} holds {checkpoint.description}, but the data set has {len(split.class_names)} classes "
+            f"({split.layout}); give the checkpoint's own data set with --data, or another --checkpoint"
+        )

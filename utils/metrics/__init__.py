@@ -1,0 +1,24 @@
+"""Scores of weakly supervised object localization: arrays in, figures out, no model.
+
+Every scorer counts in whole numbers, so the parts of a test set, counted anywhere and merged in any order, give
+exactly the figures of the whole.
+"""
+
+from utils.metrics.breakdown import ERROR_TYPES, ErrorBreakdown, error_type
+from utils.metrics.distribution import IouHistogram
+from utils.metrics.localization import METRICS, LocalizationScores, best_iou, best_ious
+from utils.metrics.max_box_acc import MaxBoxAcc
+from utils.metrics.pixels import PixelScores
+
+__all__ = [
+    "ERROR_TYPES",
+    "METRICS",
+    "ErrorBreakdown",
+    "IouHistogram",
+    "LocalizationScores",
+    "MaxBoxAcc",
+    "PixelScores",
+    "best_iou",
+    "best_ious",
+    "error_type",
+]

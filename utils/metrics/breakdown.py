@@ -1,0 +1,130 @@
+"""Where localization errors come from, by the definitions of TS-CAM (Gao et al., ICCV 2021) and its code."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.boxes import iou
+
+WRONG_CLASS, RIGHT, MULTI_INSTANCE, PART, MORE, OTHER, MISSED = ERROR_TYPES = (
+    "wrong class",
+    "right",
+    "multi-instance",
+    "part",
+    "more",
+    "other",
+    "missed",
+)
+
+
+def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike) -> str:
+    """Names what is wrong with a predicted box: the first that holds, in TS-CAM's order.
+
+    - "wrong class": the best class is not the image's;
+    - "right": the IoU exceeds 0.5;
+    - "multi-instance": the box covers more than 0.3 of each of two or more true boxes;
+    - "part": more than 0.5 of the predicted box lies within the true box;
+    - "more": the box covers 0.7 or more of the true box;
+    - "other".
+
+    The true box is the one with the best IoU. Intersections and areas count both corners, as :func:`utils.boxes.iou`.
+
+    Args:
+        is_right_class: whether the best predicted class is the image's.
+        predicted: (4,) xyxy.
+        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
+
+    Returns:
+        One of `ERROR_TYPES`, never "missed", which is for images without a prediction.
+
+    Raises:
+        ValueError: wrong shapes, no true box, or a NaN.
+    """
+    predicted, true_boxes = np.asarray(predicted, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
+    true_boxes = np.atleast_2d(true_boxes)
+    if predicted.shape != (4,) or true_boxes.ndim != 2 or true_boxes.shape[1] != 4 or len(true_boxes) == 0:
+        raise ValueError(
+            f"one predicted box and at least one true box are needed, not {predicted.shape}, {true_boxes.shape}"
+        )
+    if np.isnan(predicted).any() or np.isnan(true_boxes).any():
+        raise ValueError(f"boxes must not hold a NaN: {predicted}, {true_boxes}")
+    if not is_right_class:
+        return WRONG_CLASS
+    ious = iou(predicted, true_boxes)
+    nearest = ious.argmax()
+    if ious[nearest] > 0.5:
+        return RIGHT
+    covered_of_true, covered_of_predicted = _shares_covered(predicted, true_boxes)
+    if (covered_of_true > 0.3).sum() >= 2:
+        return MULTI_INSTANCE
+    if covered_of_predicted[nearest] > 0.5:
+        return PART
+    if covered_of_true[nearest] >= 0.7:
+        return MORE
+    return OTHER
+
+
+class ErrorBreakdown:
+    """Counts images by error type, so that parts of a test set add up exactly.
+
+    Attributes:
+        counts: (7,) int64, images of each of `ERROR_TYPES`.
+    """
+
+    def __init__(self) -> None:
+        self.counts = np.zeros(len(ERROR_TYPES), dtype=np.int64)
+
+    def update(self, error_types: Iterable[str] | str) -> None:
+        """Adds images.
+
+        Args:
+            error_types: one of `ERROR_TYPES` for each image, or a single one.
+
+        Raises:
+            ValueError: an unknown type; nothing is counted then.
+        """
+        error_types = [error_types] if isinstance(error_types, str) else list(error_types)
+        unknown = sorted({str(name) for name in error_types} - set(ERROR_TYPES))
+        if unknown:
+            raise ValueError(f"error types must be among {', '.join(ERROR_TYPES)}, not {', '.join(unknown)}")
+        self.counts += np.array([error_types.count(name) for name in ERROR_TYPES])
+
+    def merge(self, other: ErrorBreakdown) -> None:
+        """Adds the counts of another part of the same test set."""
+        self.counts += other.counts
+
+    def summary(self) -> dict[str, dict[str, float | int] | int]:
+        """Counts and shares.
+
+        Returns:
+            For each of `ERROR_TYPES` a dict of `count` and `percent` (of all images); beside them `images`.
+
+        Raises:
+            ValueError: no image was counted.
+        """
+        images = int(self.counts.sum())
+        if images == 0:
+            raise ValueError("there is no error breakdown without images")
+        types: dict[str, dict[str, float | int] | int] = {
+            name: {"count": count, "percent": 100 * count / images}
+            for name, count in zip(ERROR_TYPES, self.counts.tolist(), strict=True)
+        }
+        return types | {"images": images}
+
+
+def _shares_covered(predicted: np.ndarray, true_boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Intersection over the area of each true box, and over that of the predicted box: (n,) each, 0 without area."""
+    overlap = np.minimum(predicted[2:], true_boxes[:, 2:]) - np.maximum(predicted[:2], true_boxes[:, :2]) + 1
+    intersection = overlap.clip(min=0).prod(axis=1)
+    return _share(intersection, _areas(true_boxes)), _share(intersection, _areas(predicted[None]))
+
+
+def _areas(boxes: np.ndarray) -> np.ndarray:
+    return (boxes[:, 2:] - boxes[:, :2] + 1).clip(min=0).prod(axis=1)
+
+
+def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
