@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from pathlib import Path
@@ -265,8 +266,9 @@ def report(evaluation: Evaluation, weights: Path, args: argparse.Namespace) -> N
         print(failure_report(evaluation.failures))
     print(f"figures saved in {path}; to repeat the evaluation:")
     option = "--dataset-dir" if args.dataset_dir else "--data"
-    command = f"cd {args.dataset} && python BAS_inference.py --arch {args.arch}"
-    print(f"  {command} {option} {data_folder(args).resolve()} --checkpoint {weights.resolve()}")
+    paths = [option, data_folder(args).resolve(), "--checkpoint", weights.resolve()]
+    command = shlex.join(["python", "BAS_inference.py", "--arch", args.arch, *map(str, paths)])
+    print(f"  cd {args.dataset} && {command}")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from utils.errors import UserError
@@ -32,7 +33,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
         # torch.save reports a full disk as a RuntimeError.
         raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # where it could not be made, it need not go
+            temporary.unlink(missing_ok=True)
     return path
 
 

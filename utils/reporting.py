@@ -112,12 +112,24 @@ def _cell(value: float | None, width: int) -> str:
     return f"{'-' if value is None else format(value, '.2f'):>{width}}"
 
 
-def failure_report(failures: Sequence[str], most: int = 10) -> str:
-    """How many pictures count as misses, and the first of them."""
-    counted = "1 picture gives no prediction and counts as a miss"
-    if len(failures) > 1:
-        counted = f"{len(failures)} pictures give no prediction and count as misses"
-    lines = [f"{counted}:"]
+def failure_report(failures: Sequence[str], masks: int = 0, most: int = 10) -> str:
+    """How many pictures count as misses, how many masks are left out, and the first of them.
+
+    Args:
+        failures: a sentence each.
+        masks: how many of them are about masks.
+        most: sentences to show.
+
+    Returns:
+        Lines to print.
+    """
+    missed, counted = len(failures) - masks, []
+    if missed:
+        what = "1 picture gives no prediction and counts as a miss"
+        counted.append(what if missed == 1 else f"{missed} pictures give no prediction and count as misses")
+    if masks:
+        counted.append("1 mask is left out" if masks == 1 else f"{masks} masks are left out")
+    lines = [f"{'; '.join(counted)}:"]
     lines += [f"  {failure}" for failure in failures[:most]]
     if len(failures) > most:
         lines.append(f"  and {len(failures) - most} more")

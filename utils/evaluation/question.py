@@ -62,13 +62,14 @@ def build_question(
     """Settles sizes, crops and thresholds from a recipe and a protocol.
 
     Args:
-        recipe: sizes, top-k and the BAS map's threshold.
+        recipe: sizes, class count, top-k and the BAS map's threshold.
         protocol: see :mod:`utils.evaluation.protocols`.
         kinds: of :data:`utils.evaluation.maps.KINDS`.
         ten_crops: the protocol's rule where None.
         threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
         more: further attributes of :class:`Question`.
     """
+    top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all
     resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
     defaults = {**DEFAULT_THRESHOLDS, "bas": recipe.threshold}
     return Question(
@@ -77,7 +78,7 @@ def build_question(
         crop_size=crop_size,
         ten_crops=protocol.ten_crops if ten_crops is None else ten_crops,
         thresholds={
-            MapKind(kind, recipe.top_k if kind == "bas" else None): defaults[kind] if threshold is None else threshold
+            MapKind(kind, top_k if kind == "bas" else None): defaults[kind] if threshold is None else threshold
             for kind in kinds
         },
         **more,

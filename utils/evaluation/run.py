@@ -135,9 +135,12 @@ class Evaluation:
         return scores
 
     def best_threshold(self, kind: MapKind) -> float:
-        """The threshold with the highest GT-known Loc over images (the first of several)."""
-        result = self.maps[kind]
-        right = self.question.protocol.is_right(result.ious[self.boxed & ~self.failed])
+        """The threshold with the highest GT-known Loc in the protocol's mean (the lowest of several)."""
+        result, seen = self.maps[kind], self.boxed & ~self.failed
+        right = np.zeros((self.num_classes, len(result.thresholds)))
+        np.add.at(right, self.labels[seen], self.question.protocol.is_right(result.ious[seen]))
+        if self.question.protocol.mean == "class_mean":
+            right /= np.bincount(self.labels[self.boxed], minlength=self.num_classes).clip(min=1)[:, None]
         return result.thresholds[int(right.sum(axis=0).argmax())]
 
     def breakdown(self, kind: MapKind) -> ErrorBreakdown:

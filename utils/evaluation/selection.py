@@ -17,7 +17,7 @@ from utils.models.bas import BAS
 def choose_thresholds(
     model: BAS, split: Split, question: Question, device: torch.device, batch_size: int, num_workers: int
 ) -> dict[MapKind, float]:
-    """Each map's threshold with the highest GT-known Loc on a split, in steps of 0.01.
+    """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01.
 
     Args:
         model: on `device`.

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NoReturn
 
 from utils.arguments import add_common_options, natural, number, positive_int
 from utils.data.split import SPLITS_WITH_VAL
+from utils.errors import UsageError
 from utils.evaluation.maps import DEFAULT_THRESHOLDS, KINDS
 from utils.evaluation.protocols import PROTOCOLS
 from utils.inference.settings import SETTINGS_FILE
@@ -14,11 +18,46 @@ from utils.inference.settings import SETTINGS_FILE
 DEFAULT_BATCH_SIZE = 8
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
 _OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis")
+# Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
+LOCALIZER_OPTIONS = (
+    *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),
+    *("map", "protocol", "tencrop", "threshold", "top_k", "final_relu", "resize_size", "crop_size"),
+)
 
 
-def parse_arguments(dataset: str, argv: list[str] | None = None) -> argparse.Namespace:
+class _RaisingParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(message)
+
+
+def parse_options(dataset: str, options: Mapping[str, Any]) -> argparse.Namespace:
+    """Reads options given in Python as if they stood on the command line, so that the same values are right and wrong.
+
+    Args:
+        dataset: `CUB` or `ILSVRC`.
+        options: values by name, of :data:`LOCALIZER_OPTIONS`; None leaves one to its default.
+
+    Raises:
+        UsageError: an option of another name, or a value that the command would refuse.
+    """
+    unknown = sorted(set(options) - set(LOCALIZER_OPTIONS))
+    if unknown:
+        raise UsageError(f"there is no option {unknown[0]!r}; choose among {', '.join(LOCALIZER_OPTIONS)}")
+    defaults = parse_arguments(dataset, [])
+    argv = []
+    for name, value in options.items():
+        if isinstance(value, bool):
+            argv += [f"--{'' if value else 'no-'}{name}"] * (value != getattr(defaults, name))
+        elif value is not None:
+            argv.append(f"--{name}={value}")
+    return parse_arguments(dataset, argv, _RaisingParser)
+
+
+def parse_arguments(
+    dataset: str, argv: list[str] | None = None, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = argparse.ArgumentParser(
+    parser = parser_class(
         description=f"Evaluates a BAS checkpoint on {dataset}, or draws boxes on pictures of your own (--images).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
@@ -118,6 +157,10 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.json and args.json.is_dir():
         parser.error(f"--json {args.json} is a folder; name a file")
+    if args.json:  # an hour's evaluation is not lost to a slip of the pen
+        above = next(folder for folder in args.json.absolute().parents if os.path.exists(folder))
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            parser.error(f"--json {args.json} cannot be written below {above}; choose another place")
     if args.dataset_dir and args.root:
         parser.error("give --dataset-dir or --data, not both")
     if args.images:
@@ -130,5 +173,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error("--compare names a map twice")
         if args.map != "bas" and args.map not in args.compare:
             parser.error("give --map or --compare, not both")
+    if args.select_on and args.threshold is not None:
+        parser.error("--select-on chooses the threshold; leave out --threshold")
     if args.top_ks and not args.sweep:
         parser.error("--top-ks belongs to --sweep; give both")

@@ -52,20 +52,22 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
     """
     split = load_split(folder, args, "test")
     require_same_classes(loaded.checkpoint, split)
-    print(f"{folder.name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
+    name = args.dataset_dir or folder.name
+    print(f"{name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
     if not split.boxes and not split.masks:
         raise UserError(f"the test split has neither boxes nor masks ({split.layout}); there is nothing to score")
+    if args.sweep and not split.boxes:
+        raise UsageError(f"--sweep compares boxes and the test split has none ({split.layout}); leave it out")
     question = build_test_question(loaded, args, bool(split.masks))
-    if args.select_on:
-        question = select_thresholds(folder, loaded, question, args)
-    print(_settings_line(loaded, question))
 
     with ExitStack() as stack:
         report = None
         if args.save:
-            names = loaded.class_names
-            share = question.crop_size / question.resize_size
-            report = stack.enter_context(Report(args.save, names, f"{args.arch} on {folder.name}", map_share=share))
+            share, title = question.crop_size / question.resize_size, f"{args.arch} on {name}"
+            report = stack.enter_context(Report(args.save, loaded.class_names, title, map_share=share))
+        if args.select_on:
+            question = select_thresholds(folder, loaded, question, args)
+        print(_settings_line(loaded, question))
         begin = time.perf_counter()
         loader = build_loader(split, question, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers, loaded.device)
         observe = None if report is None else lambda *seen: report.add(*describe(split, *seen))
@@ -74,14 +76,14 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         published = find_published(folder, loaded, question, args)
         results = collect(folder, loaded, evaluation, args, seconds, published)
         print_results(evaluation, results, published)
-        if args.json:
-            print(f"figures saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
         if report is not None:
             print(f"look at {report.finish(results)}")
-        elif args.sweep:
-            for path in save_charts(loaded.checkpoint.path.parent, f"{args.arch}_sweep", results["curves"]):
-                print(f"look at {path}")
-    if args.vis:
+    if args.json:
+        print(f"figures saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
+    if args.sweep and not args.save:
+        for path in save_charts(loaded.checkpoint.path.parent, f"{args.arch}_sweep", results["curves"]):
+            print(f"look at {path}")
+    if args.vis and not evaluation.failed.all():
         path = (args.save or loaded.checkpoint.path.parent) / f"{args.arch}_test.png"
         indices = spread(~evaluation.failed, args.vis)
         print(f"look at {save_gallery(path, loaded.model, split, indices, question, loaded.device)}")
@@ -110,15 +112,14 @@ def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: boo
     )
     if not (args.sweep and "bas" in kinds):
         return question
-    top_ks = sorted({min(k, loaded.model.num_classes) for k in args.top_ks or TOP_KS} - {loaded.recipe.top_k})
-    bas = question.thresholds[MapKind("bas", loaded.recipe.top_k)]
+    (main,) = (kind for kind in question.thresholds if kind.kind == "bas")
+    top_ks = sorted({min(k, loaded.model.num_classes) for k in args.top_ks or TOP_KS} - {main.top_k})
+    bas = question.thresholds[main]
     return replace(question, swept={MapKind("bas", k): bas for k in top_ks})
 
 
 def select_thresholds(folder: DatasetFolder, loaded: Loaded, question: Question, args: argparse.Namespace) -> Question:
-    """The question with each map's threshold at its best on `--select-on`; a threshold that was given stays."""
-    if args.threshold is not None:
-        raise UsageError("--select-on chooses the threshold; leave out --threshold")
+    """The question with each map's threshold at its best on `--select-on`."""
     split = load_split(folder, args, args.select_on)
     require_same_classes(loaded.checkpoint, split)
     batch_size = args.batch_size or DEFAULT_BATCH_SIZE
@@ -165,6 +166,7 @@ def collect(
         "arch": args.arch,
         "checkpoint": str(loaded.checkpoint.path),
         "protocol": loaded.protocol.name,
+        "mean": loaded.protocol.mean,
         "ten_crops": question.ten_crops,
         "settings": settings,
         "map": main.title,
@@ -202,7 +204,7 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
         print(f"\n{sweep_table(results['sweep'], question.protocol.mean)}")
     print(f"{count} pictures in {results['seconds']:.1f} s, {count / results['seconds']:.1f} a second")
     if evaluation.failures:
-        print(failure_report(evaluation.failures))
+        print(failure_report(evaluation.failures, masks=len(evaluation.failures) - int(evaluation.failed.sum())))
 
 
 def describe(

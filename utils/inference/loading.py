@@ -17,12 +17,12 @@ from utils.data.transforms import check_sizes
 from utils.errors import UsageError, UserError
 from utils.evaluation.protocols import Protocol, find_protocol
 from utils.evaluation.question import build_question
-from utils.inference.arguments import parse_arguments
+from utils.inference.arguments import parse_options
 from utils.inference.localizer import Localizer
 from utils.inference.settings import settle
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
-from utils.models.recipe import Recipe
+from utils.models.recipe import Recipe, override
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,8 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
     apply_weights(model, checkpoint)
     print(checkpoint.summary)
     model = fold_batch_norm(model.eval()).place(device)
-    return Loaded(checkpoint, model, settings.recipe, protocol, names, device)
+    recipe = override(settings.recipe, {"num_classes": checkpoint.num_classes})
+    return Loaded(checkpoint, model, recipe, protocol, names, device)
 
 
 def _require_arch(checkpoint: Checkpoint, arch: str) -> None:
@@ -127,7 +128,8 @@ def make_load_localizer(folder: DatasetFolder) -> Callable[..., Localizer]:
         Args:
             arch: `vgg`, `mobilenet`, `resnet` or `inception`.
             checkpoint: a file; the highest epoch in `logs/<arch>/` where None.
-            options: flags of `BAS_inference.py` by name, such as `threshold=0.2`, `device="cuda"` or `map="cam"`.
+            options: flags of `BAS_inference.py` by name, such as `threshold=0.2`, `device="cuda"` or `map="cam"`; see
+                :data:`utils.inference.arguments.LOCALIZER_OPTIONS`.
 
         Returns:
             A :class:`utils.inference.localizer.Localizer`.
@@ -135,12 +137,7 @@ def make_load_localizer(folder: DatasetFolder) -> Callable[..., Localizer]:
         Raises:
             UserError: the file is missing, damaged or another model's; an option that cannot work.
         """
-        defaults = vars(parse_arguments(folder.name, []))
-        unknown = sorted(set(options) - set(defaults))
-        if unknown:
-            raise UsageError(f"BAS_inference.py has no option {unknown[0]!r}; see --help")
-        given = {"arch": arch, "checkpoint": Path(checkpoint) if checkpoint else None, **options}
-        args = argparse.Namespace(**{**defaults, **given})
+        args = parse_options(folder.name, {"arch": arch, "checkpoint": checkpoint, **options})
         return build_localizer(load(folder, args), args)
 
     return load_localizer

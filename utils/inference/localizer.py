@@ -17,11 +17,14 @@ from utils.boxes import crop_boxes_to_image
 from utils.data.datasets import build_loose_loader
 from utils.data.images import to_rgb
 from utils.data.transforms import evaluation_transform
+from utils.errors import UserError
 from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops
 from utils.models.bas import BAS
 from utils.progress import progress_bar
+
+NOT_FINITE = "the model's output is not finite; try another checkpoint"
 
 
 @dataclass(frozen=True)
@@ -93,9 +96,16 @@ class Localizer:
         self._transform = evaluation_transform(question.resize_size)
 
     def __call__(self, picture: Image.Image) -> Finding:
-        """Localises one PIL picture of any mode; an EXIF rotation is applied."""
+        """Localises one PIL picture of any mode; an EXIF rotation is applied.
+
+        Raises:
+            UserError: the network's output is not finite.
+            ValueError: the pixels are floating-point numbers, whose range nobody knows.
+        """
         picture = to_rgb(ImageOps.exif_transpose(picture))
         (finding,) = self._find(self._transform(picture).unsqueeze(0), [picture.size])
+        if finding is None:
+            raise UserError(NOT_FINITE)
         return finding
 
     def localize_files(
@@ -109,7 +119,7 @@ class Localizer:
             num_workers: processes that read pictures.
 
         Yields:
-            (path, finding), or (path, sentence) for a file that cannot be read.
+            (path, finding), or (path, sentence) for a file that cannot be read or gives no finite output.
         """
         loader = build_loose_loader(paths, self.question.resize_size, batch_size, num_workers, self.device)
         for batch in progress_bar(loader, "pictures"):
@@ -118,10 +128,11 @@ class Localizer:
             if any(readable):
                 found = iter(self._find(batch.images[batch.readable], batch.sizes[batch.readable].tolist()))
             for index, error, is_readable in zip(batch.indices.tolist(), batch.errors, readable, strict=True):
-                yield paths[index], next(found) if is_readable else error
+                finding = next(found) if is_readable else error
+                yield paths[index], f"{paths[index]}: {NOT_FINITE}" if finding is None else finding
 
     @torch.no_grad()
-    def _find(self, images: Tensor, sizes: Sequence[Sequence[int]]) -> list[Finding]:
+    def _find(self, images: Tensor, sizes: Sequence[Sequence[int]]) -> list[Finding | None]:
         question = self.question
         with torch.autocast(self.device.type, enabled=question.amp):
             encoding = self.model.encode_crops(*cut_crops(images.to(self.device, non_blocking=True), question))
@@ -129,7 +140,8 @@ class Localizer:
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = probabilities.topk(min(5, len(self.class_names)))
         rows = zip(sizes, best.indices.tolist(), best.values.tolist(), maps[:, 0].float().cpu().numpy(), strict=True)
-        return [self._finding(*row) for row in rows]
+        finite = (probabilities.isfinite().all(dim=1) & maps.isfinite().all(dim=(1, 2, 3))).tolist()
+        return [self._finding(*row) if good else None for row, good in zip(rows, finite, strict=True)]
 
     def _finding(
         self, size: Sequence[int], classes: list[int], probabilities: list[float], spatial_map: np.ndarray

@@ -55,10 +55,10 @@ def run(loaded: Loaded, args: argparse.Namespace) -> None:
                 begin = now
         settings = {"map": question.main.title, "threshold": question.thresholds[question.main]}
         results = {"checkpoint": str(loaded.checkpoint.path), "settings": settings, "pictures": records}
-        if args.json:
-            print(f"boxes saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
         if report is not None:
             print(f"look at {report.finish(results)}")
+    if args.json:
+        print(f"boxes saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
     if failures == len(paths):
         raise UserError(f"none of the {len(paths)} pictures of --images could be read; see the lines above")
 

@@ -126,7 +126,8 @@
       const rows = Object.keys(metrics).map((metric) => [metrics[metric], ...columns.map(([, value]) => percent(value(metric)))]);
       tables.push(table(["percent", ...columns.map(([name]) => name)], rows));
     }
-    const known = ["scores", "published", "errors", "curves", "settings", "versions"];
+    tables.push(...compareMaps(results.maps ?? {}, results.mean ?? "image_mean"));
+    const known = ["scores", "published", "errors", "curves", "settings", "versions", "maps", "sweep"];
     const more = Object.entries(results).filter(([key, value]) => isGroup(value) && !known.includes(key));
     for (const [key, value] of more) {
       const rows = flatten(value);
@@ -137,6 +138,27 @@
       ["settings", "versions"].includes(key) || (!isGroup(value) && !["curves", "failures"].includes(key)));
     const rows = other.flatMap(([key, value]) => flatten(value, isGroup(value) ? [] : [pretty(key)]));
     if (rows.length) show("settings", table([], rows.map(([key, value]) => [key, make("td", { class: "name" }, value)])));
+  }
+
+  // Several kinds of maps beside one another, and, after a sweep, what was best on these very pictures.
+  function compareMaps(maps, mean) {
+    const tables = [];
+    const loc = ["top1_loc", "top5_loc", "gt_known_loc"];
+    if (Object.keys(maps).length > 1) {
+      const head = [pretty(mean), "threshold", ...loc.map((metric) => metrics[metric]), "MaxBoxAcc", "MaxBoxAccV2", "PxAP"];
+      tables.push(table(head, Object.entries(maps).map(([title, one]) => [
+        title, text(one.threshold), ...loc.map((metric) => percent(one.scores[metric][mean])),
+        percent(one.max_box_acc?.max_box_acc.value), percent(one.max_box_acc?.max_box_acc_v2.value), percent(one.pixels?.px_ap),
+      ])));
+    }
+    if (Array.isArray(results.sweep)) {
+      const head = ["sweep", "threshold in force", metrics.gt_known_loc, "best on this test set", metrics.gt_known_loc];
+      tables.push(table(head, results.sweep.map((row) => [
+        row.map, text(row.threshold), percent(row.scores.gt_known_loc[mean]),
+        text(row.best_threshold), percent(row.best_scores.gt_known_loc[mean]),
+      ])));
+    }
+    return tables;
   }
 
   // ---- charts ----

@@ -105,8 +105,9 @@ class Report:
             results: saved as `results.json`. The page shows, where given, `scores` (a summary of
                 :class:`utils.metrics.LocalizationScores`, or several by title), `published` (percent by metric),
                 `errors` (type -> `count`, `percent`), `curves` (a list of `title`, `x_label`, `x`, `series`: name ->
-                values, perhaps `y_label`, and `mark`: the x in force), `settings`, `versions`; and any other group of
-                numbers, such as `max_box_acc` and `pixels`, as a table.
+                values, perhaps `y_label`, and `mark`: the x in force), `maps` (title -> the figures of one kind of
+                map), `sweep`, `mean` (which of both means these tables show), `settings`, `versions`; and any other
+                group of numbers, such as `max_box_acc` and `pixels`, as a table.
 
         Returns:
             The path of report.html.
