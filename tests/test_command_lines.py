@@ -226,7 +226,8 @@ def test_evaluation_repeats_the_trainings(runs, folder, dataset):
     assert record["scores"] == read_json(run / "evaluation.json")["scores"]
     assert printed_scores(result.stdout) == rounded(record["scores"])
     expected = (0.15, 200) if dataset == "CUB" else (0.5, 1)
-    settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "resize_size": 64, "crop_size": 48}
+    settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": False}
+    settings |= {"resize_size": 64, "crop_size": 48}
     assert record["settings"] == settings
     assert (record["dataset"], record["arch"], record["ten_crops"]) == (dataset, "mobilenet", True)
     assert record["published"] is None  # three classes are not the paper's data set
@@ -248,14 +249,15 @@ def test_flags_win_over_the_runs_settings(runs, folder, capsys):
         assert record["ten_crops"] is False and "one crop" in capsys.readouterr().out
         return record["settings"]
 
-    stored = {"final_relu": False, "threshold": 0.3, "resize_size": 80, "crop_size": 64}
+    stored = {"final_relu": False, "threshold": 0.3, "align_maps": True, "resize_size": 80, "crop_size": 64}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet1.pth.tar", "recipe": stored}))
     assert settings() == {**stored, "top_k": 200}
     flags = ["--threshold", "0", "--top_k", "2", "--resize_size", "64", "--crop_size", "32", "--final_relu"]
-    given = {"threshold": 0.0, "top_k": 2, "resize_size": 64, "crop_size": 32, "final_relu": True}
+    flags.append("--no-align_maps")
+    given = {"threshold": 0.0, "top_k": 2, "align_maps": False, "resize_size": 64, "crop_size": 32, "final_relu": True}
     assert settings(*flags) == given
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet99.pth.tar", "recipe": stored}))
-    sizes = {"resize_size": 64, "crop_size": 48}
+    sizes = {"align_maps": False, "resize_size": 64, "crop_size": 48}
     assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 200, **sizes}
     own = '"weights": "mobilenet1.pth.tar", "recipe"'
     for text in ("{", "{}", f"{{{own}: 5}}", f'{{{own}: {{"threshold": "high"}}}}', f'{{{own}: {{"top_k": 0}}}}'):
@@ -410,7 +412,8 @@ def test_released_checkpoint_is_evaluated(homes, tmp_path, capsys, dataset, arch
     assert printed_scores(output) == {metric: KNOWN_SCORES[metric] + shown[metric] for metric in KNOWN_SCORES}
     assert list(record["published"].values()) == paper
     threshold, top_k = RECIPES[dataset, arch]
-    expected = {"final_relu": True, "threshold": threshold, "top_k": top_k, "resize_size": 64, "crop_size": 48}
+    expected = {"final_relu": True, "threshold": threshold, "top_k": top_k, "align_maps": False}
+    expected |= {"resize_size": 64, "crop_size": 48}
     assert record["settings"] == expected and record["failures"] == []
     assert record["checkpoint"] == str(path)
     stale = sum(key.startswith(STALE) for key in published_keys(dataset, arch))

@@ -54,6 +54,12 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
     parser.add_argument("--threshold", type=share, help="of the normalised map, in [0, 1] (default: the recipe's)")
     parser.add_argument("--top_k", type=positive_int, help="foreground maps to average (default: the recipe's)")
     parser.add_argument(
+        "--align_maps",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="draw maps where their cells look, not stretched over the crop as the authors do (default: stretched)",
+    )
+    parser.add_argument(
         "--num_workers",
         type=natural,
         default=min(4, os.cpu_count() or 1),

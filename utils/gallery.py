@@ -75,7 +75,7 @@ def _localize(
         groups.append([panel])
         for kind, threshold in question.thresholds.items():
             spatial_map = maps[kind][row, 0].float().cpu().numpy()
-            score_map = question.protocol.score_map(spatial_map, question.crop_size)
+            score_map = question.score_map(model, kind, spatial_map)
             box = question.protocol.boxes(score_map, (threshold,))[0]
             caption = kind.title + (f"  IoU {best_iou(box, truth):.2f}" if len(truth) else "")
             groups[-1].append(replace(panel, caption=caption, spatial_map=score_map, predicted_box=box))

@@ -20,7 +20,7 @@ from utils.models.recipe import Recipe
 
 FILE_NAME = "last.pth.tar"
 # A run may be prolonged, and how it is evaluated is free; what else differs would make it another run.
-MAY_CHANGE = {"epochs", "threshold", "top_k"}
+MAY_CHANGE = {"epochs", "threshold", "top_k", "align_maps"}
 
 
 def seed_everything(seed: int) -> None:

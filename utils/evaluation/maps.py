@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from utils.models.bas import BAS, Encoding, select_class
+from utils.models.bas import BAS, Encoding, Grid, select_class
 
 # `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
 # recipe's. 0.2 of the maximum is Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square
@@ -61,6 +61,13 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
     top_ks = [kind.top_k for kind in kinds if kind.kind == "bas"]
     fused = _foreground_maps(model, encoding, top_ks, labels) if top_ks else {}
     return {kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds}
+
+
+def grid_of(model: BAS, kind: MapKind) -> Grid | None:
+    """Where the cells of a kind of map look; None for the Gaussian, which looks nowhere and is centred as it is."""
+    return {"bas": model.feature_grid, "gradcam": model.feature_grid, "cam": model.class_grid, "center": None}[
+        kind.kind
+    ]
 
 
 @torch.no_grad()

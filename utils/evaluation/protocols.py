@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike
 
 from utils.boxes import scale_boxes_to_crop
 from utils.errors import UsageError
-from utils.localization import normalize_map, upsample_map
+from utils.localization import normalize_map, place_map, upsample_map
+from utils.models.bas import Grid
 from utils.sweep import component_boxes, contour_boxes
 
 
@@ -44,9 +45,22 @@ class Protocol:
         """What the picture is resized to and what is cropped from it, given the settings' two sizes."""
         return resize_size, crop_size
 
-    def score_map(self, spatial_map: ArrayLike, size: int) -> np.ndarray:
-        """The map that thresholds are laid on: (h, w) of any range -> (size, size) float32 in [0, 1]."""
-        return upsample_map(normalize_map(spatial_map), size)
+    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+        """The map that thresholds are laid on.
+
+        Args:
+            spatial_map: (h, w) of any range.
+            size: side of the square crop in pixels.
+            grid: where the map's cells look; None stretches the map over the crop, as all three codes do.
+
+        Returns:
+            (size, size) float32 in [0, 1].
+        """
+        return self.upsample(normalize_map(spatial_map), size, grid)
+
+    def upsample(self, spatial_map: ArrayLike, size: int, grid: Grid | None) -> np.ndarray:
+        """(h, w) -> (size, size)."""
+        return upsample_map(spatial_map, size) if grid is None else place_map(spatial_map, size, *grid)
 
     def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         """The predicted box at each threshold: (S, S) in [0, 1] -> (T, 4) xyxy in crop pixels."""
@@ -100,8 +114,15 @@ class WsolEvaluationProtocol(Protocol):
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
         return crop_size, crop_size
 
-    def score_map(self, spatial_map: ArrayLike, size: int) -> np.ndarray:
-        return normalize_map(upsample_map(spatial_map, size, cv2.INTER_CUBIC))
+    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+        return normalize_map(self.upsample(spatial_map, size, grid))
+
+    def upsample(self, spatial_map: ArrayLike, size: int, grid: Grid | None) -> np.ndarray:
+        return (
+            upsample_map(spatial_map, size, cv2.INTER_CUBIC)
+            if grid is None
+            else super().upsample(spatial_map, size, grid)
+        )
 
     def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         return contour_boxes(score_map, thresholds).largest

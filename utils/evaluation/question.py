@@ -6,8 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from utils.evaluation.maps import DEFAULT_THRESHOLDS, MapKind
+import numpy as np
+
+from utils.evaluation.maps import DEFAULT_THRESHOLDS, MapKind, grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
+from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 
 GRID_STEP = 0.01
@@ -27,6 +30,7 @@ class Question:
         resize_size, crop_size: of :meth:`Protocol.sizes`.
         ten_crops: class scores from ten crops, or from the one crop that gives the map.
         thresholds: the kinds of maps, each with its threshold in force; the first kind is the main one.
+        align: whether maps are drawn where their cells look, see :func:`utils.localization.place_map`.
         swept: further kinds of maps, of which the boxes alone are scored.
         grid: more thresholds to score; empty where nobody sweeps.
         contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
@@ -39,11 +43,17 @@ class Question:
     crop_size: int
     ten_crops: bool
     thresholds: Mapping[MapKind, float]
+    align: bool = False
     swept: Mapping[MapKind, float] = field(default_factory=dict)
     grid: tuple[float, ...] = ()
     contour_grid: tuple[float, ...] = ()
     with_masks: bool = False
     amp: bool = False
+
+    def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
+        """A map of one kind as thresholds see it: (h, w) -> (S, S) float32 in [0, 1]."""
+        grid = grid_of(model, kind) if self.align else None
+        return self.protocol.score_map(spatial_map, self.crop_size, grid)
 
     @property
     def main(self) -> MapKind:
@@ -76,6 +86,7 @@ def build_question(
         protocol=protocol,
         resize_size=resize_size,
         crop_size=crop_size,
+        align=recipe.align_maps,
         ten_crops=protocol.ten_crops if ten_crops is None else ten_crops,
         thresholds={
             MapKind(kind, top_k if kind == "bas" else None): defaults[kind] if threshold is None else threshold

@@ -57,11 +57,9 @@ class MapResult:
         self.pixels = PixelScores() if has_masks and not boxes_alone else None
         self._question = question
 
-    def add(self, index: int, spatial_map: np.ndarray, picture: Picture) -> None:
-        """Scores one map (h, w)."""
-        protocol = self._question.protocol
-        score_map = protocol.score_map(spatial_map, self._question.crop_size)
-        boxes = protocol.boxes(score_map, self.thresholds)
+    def add(self, index: int, score_map: np.ndarray, picture: Picture) -> None:
+        """Scores one map, of :meth:`Question.score_map`."""
+        boxes = self._question.protocol.boxes(score_map, self.thresholds)
         self.boxes[index] = boxes[self.in_force]
         if picture.true_boxes is not None:
             self.ious[index] = best_ious(boxes, picture.true_boxes)
@@ -86,7 +84,7 @@ class Observation(NamedTuple):
 
     index: int  # in the split
     picture: Tensor | None  # (3, R, R) normalised, None where unreadable
-    main_map: np.ndarray | None  # (h, w), None where missed
+    main_map: np.ndarray | None  # (S, S) in [0, 1], None where missed
     failure: str  # a sentence, "" where fine
     seconds: float  # the picture's share of its batch's time
 
@@ -225,6 +223,7 @@ class _Output:
     """A batch's way through the network: launched on the device by the constructor, read back by `to_host`."""
 
     def __init__(self, model: BAS, batch: EvaluationBatch, question: Question, device: torch.device) -> None:
+        self.model = model
         self.batch = batch
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, enabled=question.amp), torch.no_grad():
@@ -249,7 +248,9 @@ class _Output:
     def observation(self, row: int, evaluation: Evaluation, seconds: float) -> Observation:
         """What an observer sees of the batch's picture `row`."""
         index, readable = int(self.batch.indices[row]), bool(self.batch.readable[row])
-        main_map = None if evaluation.failed[index] else self.maps[evaluation.question.main][row]
+        question, main_map = evaluation.question, None
+        if not evaluation.failed[index]:
+            main_map = question.score_map(self.model, question.main, self.maps[question.main][row])
         failure = self.failures.get(index, "")
         return Observation(index, self.batch.images[row] if readable else None, main_map, failure, seconds)
 
@@ -295,7 +296,7 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     truth = true_boxes(split, index, batch.sizes[row].tolist(), question) if evaluation.boxed[index] else None
     picture = Picture(truth, mask, bool(output.top5[row, 0] == split.labels[index]))
     for kind, result in evaluation.maps.items():
-        result.add(index, output.maps[kind][row], picture)
+        result.add(index, question.score_map(output.model, kind, output.maps[kind][row]), picture)
 
 
 def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:

@@ -21,7 +21,7 @@ _OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis")
 # Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
 LOCALIZER_OPTIONS = (
     *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),
-    *("map", "protocol", "tencrop", "threshold", "top_k", "final_relu", "resize_size", "crop_size"),
+    *("map", "protocol", "tencrop", "threshold", "top_k", "align_maps", "final_relu", "resize_size", "crop_size"),
 )
 
 

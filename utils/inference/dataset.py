@@ -141,7 +141,7 @@ def find_published(
 def _settings_line(loaded: Loaded, question: Question) -> str:
     thresholds = ", ".join(f"{kind.title} threshold {value:g}" for kind, value in question.thresholds.items())
     crops = "ten crops" if question.ten_crops else "one crop"
-    size = f"{question.resize_size} px, crop {question.crop_size}"
+    size = f"{question.resize_size} px, crop {question.crop_size}" + (", aligned maps" if question.align else "")
     relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}"
     return f"settings: {thresholds}; {size}, {crops}; {relu}; {loaded.device}\nprotocol: {loaded.protocol.title}"
 

@@ -148,7 +148,7 @@ class Localizer:
     ) -> Finding:
         question = self.question
         side = question.crop_size
-        score_map = question.protocol.score_map(spatial_map, side)
+        score_map = question.score_map(self.model, question.main, spatial_map)
         box = question.protocol.boxes(score_map, (question.thresholds[question.main],))[0]
         limits = np.array([*size, *size])
         sizes = (size, question.resize_size, side)

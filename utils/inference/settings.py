@@ -22,6 +22,7 @@ EVALUATION_SETTINGS = {
     "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
     "top_k": lambda value: isinstance(value, int) and value >= 1,
     "resize_size": lambda value: isinstance(value, int) and value >= 1,
+    "align_maps": lambda value: isinstance(value, bool),
     "crop_size": lambda value: isinstance(value, int) and value >= 1,
 }
 

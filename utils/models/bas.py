@@ -29,6 +29,13 @@ class BASOutput(NamedTuple):
     background_activation: Tensor  # (B,) S_bg, the label's logit with the foreground removed from F
 
 
+class Grid(NamedTuple):
+    """Where the cells of a spatial map look, along x and y alike: cell i at the input pixel `first + i * stride`."""
+
+    first: float
+    stride: int
+
+
 class Encoding(NamedTuple):
     """What maps are made of: B pictures of n crops each, K classes, F and A of the map crop."""
 
@@ -98,10 +105,14 @@ class BAS(nn.Module):
     Attributes:
         arch: the backbone's short name, as in `--arch`.
         num_classes: K.
+        feature_grid: the centres of the receptive fields of F's cells.
+        class_grid: those of the class maps' cells.
     """
 
     arch: str
     num_classes: int
+    feature_grid: Grid
+    class_grid: Grid
 
     def add_heads(
         self, feature_channels: int, head_channels: int, num_classes: int, head_name: str, final_relu: bool

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
 
-from utils.models.bas import BAS, initialize_xavier
+from utils.models.bas import BAS, Grid, initialize_xavier
 
 
 class Mixed6a(InceptionB):
@@ -49,6 +49,8 @@ class InceptionV3(BAS):
     """
 
     arch = "inception"
+    feature_grid = Grid(6, 8)
+    class_grid = Grid(6, 16)
 
     def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
         super().__init__()

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from utils.models.bas import BAS, initialize_xavier
+from utils.models.bas import BAS, Grid, initialize_xavier
 
 # (output channels, stride) of the depthwise-separable blocks after the stem. ImageNet's net has stride 2 at the first
 # block of 512 channels; BAS has 1.
@@ -57,6 +57,8 @@ class MobileNetV1(BAS):
     """
 
     arch = "mobilenet"
+    feature_grid = Grid(0, 8)
+    class_grid = Grid(0, 16)
 
     def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
         super().__init__()

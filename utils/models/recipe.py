@@ -36,6 +36,8 @@ class Recipe:
 
     threshold: float = 0.15  # of the normalised foreground map
     top_k: int = 1  # foreground maps that are averaged
+    # Draw maps where their cells look, instead of stretching them over the crop; False in the paper's code.
+    align_maps: bool = False
 
     epochs: int = 100
     lr_steps: tuple[int, ...] = (80,)  # epochs at which the rate falls

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
-from utils.models.bas import BAS, initialize_xavier
+from utils.models.bas import BAS, Grid, initialize_xavier
 
 
 def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -27,6 +27,8 @@ class ResNet50(BAS):
     """
 
     arch = "resnet"
+    feature_grid = Grid(0, 8)
+    class_grid = Grid(4, 16)
 
     def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
         super().__init__()

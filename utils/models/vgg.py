@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from torch import Tensor, nn
 
-from utils.models.bas import BAS
+from utils.models.bas import BAS, Grid
 
 # Output channels of each convolution, block by block; a 2 x 2 max-pool stands between the blocks.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -22,6 +22,8 @@ class VGG16(BAS):
     """
 
     arch = "vgg"
+    feature_grid = Grid(3.5, 8)
+    class_grid = Grid(7.5, 16)
 
     def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
         super().__init__()

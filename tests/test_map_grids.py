@@ -1,0 +1,106 @@
+"""Where maps look: the grids that the backbones state, and maps drawn on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+import CUB.Model
+from utils.evaluation.maps import MapKind, grid_of
+from utils.evaluation.protocols import PROTOCOLS
+from utils.localization import place_map, upsample_map
+
+
+def make_linear(model: nn.Module) -> None:
+    """Uniform kernels, no non-linearity, norms as identities: gradients then weigh the receptive field alone."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.constant_(module.weight, 1.0)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.ReLU | nn.BatchNorm2d):
+                setattr(parent, name, nn.Identity())
+            elif isinstance(child, nn.MaxPool2d):
+                pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode, False)
+                setattr(parent, name, pool)
+
+
+def mean_pool(x: torch.Tensor, size: int, stride: int, padding: int = 0) -> torch.Tensor:
+    return F.avg_pool2d(x, size, stride, padding, count_include_pad=False)
+
+
+@pytest.mark.parametrize("arch", ["vgg", "mobilenet", "resnet", "inception"])
+def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects aligned maps: the stated first pixel and stride are those of the layers, by gradients."""
+    model = CUB.Model.build(arch, 2, False).double().eval()
+    make_linear(model)
+    monkeypatch.setattr(F, "relu", lambda x, inplace=False: x)
+    monkeypatch.setattr(
+        F, "max_pool2d", lambda x, kernel_size, stride, padding=0: mean_pool(x, kernel_size, stride, padding)
+    )
+    # Wide enough that the receptive field of a middle cell ends inside; one row of cells is enough.
+    images = torch.zeros(1, 3, 32, 1600, dtype=torch.float64, requires_grad=True)
+    features = model.f1(images)
+    maps = features
+    for stage in model.f2_stages():
+        maps = stage(maps)
+    for values, grid in ((features, model.feature_grid), (maps, model.class_grid)):
+        middle = values.shape[-1] // 2
+        for column in (middle, middle + 1):
+            cell = values[0, :, values.shape[2] // 2, column].sum()
+            (gradient,) = torch.autograd.grad(cell, images, retain_graph=True)
+            weight = gradient.abs().sum(dim=(0, 1, 2))
+            assert weight[0] == weight[-1] == 0
+            centre = float((weight * torch.arange(1600)).sum() / weight.sum())
+            assert centre == pytest.approx(grid.first + column * grid.stride, abs=1e-6)
+
+
+def test_place_map_by_hand() -> None:
+    """Protects the drawing: values stand at their pixels, lines between them, the ends go on."""
+    placed = place_map([[0.0, 4.0, 2.0], [0.0, 4.0, 2.0]], 12, first=1, stride=4)
+    assert placed.shape == (12, 12) and placed.dtype == np.float32
+    assert (placed == placed[0]).all()
+    assert placed[0].tolist() == [0, 0, 1, 2, 3, 4, 3.5, 3, 2.5, 2, 2, 2]
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (14, 14), (5, 7)])
+def test_place_map_is_bilinear_sampling(shape: tuple[int, int]) -> None:
+    """Protects the drawing on random maps: half-pixel grids give OpenCV's upsampling, others a slow interpolation."""
+    rng = np.random.default_rng(0)
+    values, size = rng.random(shape, dtype=np.float32), 70
+    if shape[0] == shape[1]:
+        stride = size / shape[0]
+        np.testing.assert_allclose(
+            place_map(values, size, stride / 2 - 0.5, stride), upsample_map(values, size), atol=1e-5
+        )
+    for first, stride in ((0, 8), (6, 8), (3.5, 4)):
+        placed = place_map(values, size, first, stride)
+        for y, x in rng.integers(0, size, (60, 2)):
+            rows, columns = ((p - first) / stride for p in (y, x))
+            rows, columns = np.clip(rows, 0, shape[0] - 1), np.clip(columns, 0, shape[1] - 1)
+            top, left = min(int(rows), shape[0] - 2), min(int(columns), shape[1] - 2)
+            a, b = rows - top, columns - left
+            expected = (1 - a) * ((1 - b) * values[top, left] + b * values[top, left + 1])
+            expected += a * ((1 - b) * values[top + 1, left] + b * values[top + 1, left + 1])
+            assert placed[y, x] == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+def test_protocols_draw_aligned_maps(protocol) -> None:
+    """Protects --align_maps: a spot that the net sees at a pixel is drawn there, and only if asked."""
+    model = CUB.Model.build("mobilenet", 2)
+    spot = np.zeros((28, 28), np.float32)
+    spot[10, 12] = 1
+    grid = grid_of(model, MapKind("bas", 1))
+    aligned, stretched = protocol.score_map(spot, 224, grid), protocol.score_map(spot, 224)
+    assert np.unravel_index(aligned.argmax(), aligned.shape) == (80, 96)
+    left, top, right, bottom = protocol.boxes(aligned, (0.5,))[0]
+    assert ((left + right - 1) / 2, (top + bottom - 1) / 2) == pytest.approx((96, 80), abs=0.5)
+    left, top, right, bottom = protocol.boxes(stretched, (0.5,))[0]
+    assert ((left + right - 1) / 2, (top + bottom - 1) / 2) == pytest.approx((99.5, 83.5), abs=0.5)
+    assert grid_of(model, MapKind("center")) is None
