@@ -40,6 +40,7 @@ from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
 from utils.inference.settings import save_settings
 from utils.models.bas import BAS
+from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, explain, override
 from utils.optim import build_optimizer, build_scheduler
@@ -253,7 +254,7 @@ def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers:
     """Evaluates the test split as BAS_inference.py does, and prints the table."""
     question = build_question(recipe)
     loader = build_loader(split, question, DEFAULT_BATCH_SIZE, num_workers, device)
-    evaluation = evaluate(model, loader, split, question, device)
+    evaluation = evaluate(fold_batch_norm(model.eval()), loader, split, question, device)
     print(score_table(evaluation.scores().summary()))
     return evaluation
 

@@ -253,3 +253,12 @@ def test_training_without_test_pictures(tmp_path, capsys):
     assert (data / "logs" / "mobilenet" / "mobilenet0.pth.tar").is_file()
     assert not (data / "logs" / "mobilenet" / "evaluation.json").exists()
     shutil.rmtree(tmp_path / "data")
+
+
+def test_thresholds_are_not_chosen_on_the_test_pictures(net, tmp_path, capsys):
+    """Protects --select-on val where val/ is the test set, for want of a test/: refused instead of called honest."""
+    folder = make_image_folder(tmp_path / "birds")
+    (folder / "test").rename(folder / "val")
+    arguments = ["--arch", "mobilenet", "--dataset-dir", folder, "--checkpoint", net, *SIZES]
+    assert run_inference("CUB", *arguments, "--select-on", "val") == 2
+    assert_one_sentence(capsys.readouterr().err, "--select-on val would choose on the test pictures", "choose train")

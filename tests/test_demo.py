@@ -26,7 +26,7 @@ def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:
 def test_demo_ends_with_table_picture_and_next_commands(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
-    """All files lie in the one folder that is named; BAS, CAM and the centred box are compared; again is safe."""
+    """Protects the demo: all files in the one named folder, BAS, CAM and centred box compared, safe to run again."""
     results = run_demo(tmp_path / "demo", monkeypatch)
     printed = capsys.readouterr().out
     assert str(tmp_path / "demo") in printed
@@ -44,7 +44,7 @@ def test_demo_ends_with_table_picture_and_next_commands(
 
 
 def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The settings beside the checkpoint hold the threshold chosen on training pictures, or the one that was given."""
+    """Protects what follows the demo: the settings hold the threshold chosen on training pictures, or the given."""
     chosen = run_demo(tmp_path, monkeypatch)["thresholds"]["bas"]
     settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
     assert settings["recipe"]["threshold"] == chosen
@@ -52,7 +52,7 @@ def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_demo_has_its_own_data() -> None:
-    """--demo with a data set of one's own is refused instead of ignored."""
+    """Protects a data set of one's own: --demo with a data set of one's own is refused instead of ignored."""
     with pytest.raises(SystemExit) as stop:
         train.parse_arguments(["--demo", "--root", "somewhere"])
     assert stop.value.code == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from utils.errors import UserError
 from utils.evaluation.maps import KINDS, MapKind, centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, build_question, threshold_grid
-from utils.evaluation.run import Evaluation, build_loader, evaluate
+from utils.evaluation.run import Evaluation, MapResult, _Output, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import curves, summarize_map, sweep
 from utils.localization import map_to_box
@@ -106,7 +107,7 @@ def test_many_questions_in_one_pass_equal_one_at_a_time(model: TinyBAS, split: S
     """Protects --compare and --sweep: every map, threshold and k gives what a pass of its own gives."""
     grid, kinds = threshold_grid(0.1), KINDS
     whole = ask(kinds, protocol=protocol, grid=grid, contour_grid=threshold_grid(0.05), with_masks=True)
-    whole = replace(whole, swept={MapKind("bas", k): 0.4 for k in (1, 3, 5)})
+    whole = replace(whole, swept={MapKind("bas", k): 0.4 for k in (1, 3, 5)}, swept_grid=(0.0, 0.9))
     together = run(model, split, whole)
     for kind in together.maps:
         for threshold in (0.0, 0.4, 0.9):
@@ -159,7 +160,7 @@ def test_broken_pictures_and_masks_are_counted_and_named(model: TinyBAS, split: 
 
 
 def test_outputs_that_are_not_finite_are_misses(model: TinyBAS, split: Split) -> None:
-    """Protects the figures from NaN: one map of a batch is broken, the others count."""
+    """Protects the figures from NaN: one map of a batch is broken, the other pictures and kinds count."""
 
     class Broken(TinyBAS):
         def fuse_top_k(self, features, logits, top_k, labels=None):
@@ -170,8 +171,13 @@ def test_outputs_that_are_not_finite_are_misses(model: TinyBAS, split: Split) ->
     broken = Broken(final_relu=False)
     broken.load_state_dict(model.state_dict())
     evaluation, whole = run(broken, split, ask(), batch_size=11), run(model, split, ask())
-    assert np.flatnonzero(evaluation.failed).tolist() == [1]
-    assert "1.png" in evaluation.failures[0] and "not finite" in evaluation.failures[0]
+    assert np.flatnonzero(evaluation.maps[BAS].missed).tolist() == [1] and not evaluation.failed.any()
+    (failure,) = evaluation.failures
+    assert "1.png" in failure and "the map of BAS, k = 2 is not finite" in failure
+    assert evaluation.scores().summary()["missed"] == evaluation.breakdown(BAS).summary()["missed"]["count"] == 1
+    compared = run(broken, split, ask(("cam", "bas")), batch_size=11)
+    expected = run(model, split, ask(("cam",)))
+    assert compared.scores(MapKind("cam")).summary() == expected.scores().summary()
     keep = np.arange(11) != 1
     assert (evaluation.maps[BAS].ious[keep] == whole.maps[BAS].ious[keep]).all()
 
@@ -195,7 +201,8 @@ def test_thresholds_are_chosen_on_the_given_split(model: TinyBAS, split: Split, 
 
 def test_sweep_and_curves_repeat_the_scores(model: TinyBAS, split: Split) -> None:
     """Protects what --sweep prints and draws: the values are the scores at those thresholds and k."""
-    question = replace(ask(grid=threshold_grid(0.1)), swept={MapKind("bas", 1): 0.4, MapKind("bas", 5): 0.4})
+    swept = {MapKind("bas", 1): 0.4, MapKind("bas", 5): 0.4}
+    question = replace(ask(grid=threshold_grid(0.1)), swept=swept, swept_grid=threshold_grid(0.1))
     evaluation = run(model, split, question)
     rows = {row["map"]: row for row in sweep(evaluation)}
     assert list(rows) == ["BAS, k = 2", "BAS, k = 1", "BAS, k = 5"]
@@ -234,6 +241,31 @@ def test_parts_of_a_test_set_add_up(model: TinyBAS, split: Split) -> None:
     assert scores.summary() == whole.scores().summary()
     assert parts[0].maps[BAS].max_box_acc.summary() == whole.maps[BAS].max_box_acc.summary()
     assert parts[0].maps[BAS].pixels.summary() == whole.maps[BAS].pixels.summary()
+
+
+def test_seconds_are_each_batchs_own(model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the times in images.csv: a batch pays for itself, whenever it is launched, the observer for none."""
+    clock = [0.0]
+    launch, score = _Output.__init__, MapResult.add
+
+    def slow_launch(self, model, batch, *rest):
+        launch(self, model, batch, *rest)
+        self.seconds = 1.0
+
+    def slow_score(self, *arguments):
+        score(self, *arguments)
+        clock[0] += 0.5
+
+    def observe(_, observation):
+        seen.append(observation.seconds)
+        clock[0] += 100
+
+    monkeypatch.setattr(_Output, "__init__", slow_launch)
+    monkeypatch.setattr(MapResult, "add", slow_score)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    seen: list[float] = []
+    run(model, split, ask(), batch_size=4, observe=observe)
+    assert seen == [(1 + 4 * 0.5) / 4] * 8 + [(1 + 3 * 0.5) / 3] * 3
 
 
 # --- maps

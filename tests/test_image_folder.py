@@ -144,3 +144,14 @@ def test_no_data_set_at_all(tmp_path, name):
         match=r"no data set in .*image_ids\.txt of .* metadata/\{train,val,test\}.*class folders in .*; check",
     ):
         any_folder.load_split(tmp_path / name, "test")
+
+
+def test_masks_of_namesakes_need_their_split(tmp_path):
+    """A mask that could be another split's picture's is not taken; masks/<split>/ says whose it is."""
+    make_folder(tmp_path, ("train/ant/1.jpg", "test/ant/1.png", "test/ant/2.png"))
+    for name in ("ant/1.png", "ant/2.png"):
+        save_picture(tmp_path / "masks" / name)
+    assert list(load_split(tmp_path, "test").masks) == ["ant/2.png"] and load_split(tmp_path, "train").masks == {}
+    save_picture(tmp_path / "masks/test/ant/1.png")
+    assert list(load_split(tmp_path, "test").masks) == ["ant/2.png", "ant/1.png"]
+    assert load_split(tmp_path, "train").masks == {}

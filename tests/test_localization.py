@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.localization import largest_component_box, map_to_box, maps_to_boxes, normalize_map, upsample_map
+from utils.localization import largest_component_box, map_to_box, normalize_map, upsample_map
 
 
 def literal_normalized(rows):
@@ -268,18 +268,6 @@ def test_inputs_are_left_as_they_were():
     assert (spatial_map == before).all() and (mask == (before > 0.5)).all()
 
 
-def test_batch_equals_single_maps():
-    """Protects the batched form: each map is normalised on its own, bad maps do not disturb others."""
-    rng = np.random.default_rng(9)
-    maps = np.stack([random_map(rng, "blobs", (28, 28)) * scale for scale in (1, 100, 1e-3, 1)]).astype(np.float32)
-    maps[3, 5, 5] = np.nan
-    boxes = maps_to_boxes(torch.from_numpy(maps), 0.4, 224)
-    assert boxes.shape == (4, 4)
-    assert boxes.tolist() == [map_to_box(one_map, 0.4, 224).tolist() for one_map in maps]
-    assert boxes[3].tolist() == [0, 0, 224, 224]
-    assert maps_to_boxes(np.empty((0, 28, 28)), 0.4, 224).shape == (0, 4)
-
-
 @pytest.mark.parametrize("threshold", [-0.01, 1.01, math.nan, math.inf])
 def test_threshold_out_of_range_is_refused(threshold):
     """Protects against thresholds meant for another range (0 to 255, percent), which would empty every mask."""
@@ -301,8 +289,6 @@ def test_wrong_shapes_are_refused():
         for function in (normalize_map, lambda m: map_to_box(m, 0.5, 8), lambda m: upsample_map(m, 8)):
             with pytest.raises(ValueError, match="map"):
                 function(bad)
-    with pytest.raises(ValueError, match=r"\(B, h, w\)"):
-        maps_to_boxes(np.eye(4), 0.5, 8)
     with pytest.raises(ValueError, match="mask"):
         largest_component_box(np.zeros((2, 2, 1)))
     for size in (0, (8, 0), (-1, 8)):

@@ -271,7 +271,7 @@ def test_pictures_of_any_mode(home):
         finding = localizer(given)
         assert finding.record() == expected.record()
         assert (finding.score_map == expected.score_map).all()
-    with pytest.raises(ValueError, match="floating-point"):
+    with pytest.raises(UserError, match="floating-point"):
         localizer(Image.fromarray(np.zeros((9, 9), dtype=np.float32)))
 
 

@@ -75,6 +75,11 @@ def test_wsolevaluation_protocol() -> None:
         boxes = protocol.boxes(score_map, thresholds)
         assert boxes.tolist() == [wsolevaluation_box(score_map, threshold) for threshold in thresholds]
     assert protocol.true_boxes([[101, 51, 520, 128]], (512, 128), 224, 224).tolist() == [[44, 89, 227, 224]]
+    # wsolevaluation's `resize_bbox`, on whole numbers, which must not fall below the next one by rounding.
+    for width in range(50, 600, 7):
+        for x in range(0, width + 1, 3):
+            (box,) = protocol.true_boxes([[x, 0, width, width]], (width, width), 224, 224)
+            assert box.tolist() == [x * 224 // width, 0, 224, 224]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)

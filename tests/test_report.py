@@ -438,7 +438,9 @@ def test_page_filters_sorts_and_pages(tmp_path):
     tables = " ".join(page.texts["tr."])
     assert "MaxBoxAcc91.5 at threshold 0.25" in tables and "MaxBoxAccV2 IoU 0.395.5 at threshold 0.75" in tables
     assert page.texts["span.count"] == ["30 · 20.00%", "120 · 80.00%"]
-    assert "Highest: GT 5 at 0.5." in page.texts["p."] and any("in force: 0.5" in svg for svg in page.texts["svg."])
+    assert "Highest on these pictures: GT 5 at 0.5." in page.texts["p."] and any(
+        "in force: 0.5" in svg for svg in page.texts["svg."]
+    )
 
     page = build_page(path, tmp_path / "profile", "sort=best&class=1&text=%3CIMG")
     assert page.texts["span.id"] == [WICKED_IDS[1]] and page.texts["output."][0] == "1 picture, page 1 of 1"

@@ -75,20 +75,6 @@ def crop_boxes_to_image(boxes: ArrayLike, image_size: ArrayLike, resize_size: in
     return (_as_boxes(boxes) + _crop_offset(resize_size, crop_size)) * _widths_and_heights(image_size) / resize_size
 
 
-def centred_box(share: float, size: int) -> np.ndarray:
-    """A square box in the middle: the baseline that looks at no picture.
-
-    Args:
-        share: the box's side as a share of the picture's, in (0, 1].
-        size: side of the square picture in pixels.
-
-    Returns:
-        (4,) float64 xyxy in the picture's pixels.
-    """
-    margin = size * (1 - share) / 2
-    return np.array([margin, margin, size - margin, size - margin])
-
-
 def _as_boxes(boxes: ArrayLike) -> np.ndarray:
     boxes = np.asarray(boxes, dtype=np.float64)
     if boxes.ndim not in (1, 2) or boxes.shape[-1] != 4:

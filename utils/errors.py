@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Callable
 
@@ -32,6 +33,9 @@ def run_command(main: Callable[[], None]) -> int:
         The process's exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     reuse_freed_memory()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a file name that is no Unicode must not end a run
+            stream.reconfigure(errors="backslashreplace")
     try:
         main()
     except UserError as error:

@@ -63,8 +63,9 @@ def _localize(
     model.eval()
     pictures = EvaluationImages(split, question.resize_size)
     batch = collate_evaluation([pictures[index] for index in indices])
-    encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
-    maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
+    with torch.autocast(device.type, enabled=question.amp):
+        encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
+        maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
     images = denormalize(centre_crop(batch.images, question.crop_size))
     groups = []
     for row, index in enumerate(indices):

@@ -44,20 +44,6 @@ def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size:
     return np.array([0, 0, width, height]) if box is None else box
 
 
-def maps_to_boxes(
-    foreground_maps: ArrayLike | torch.Tensor, threshold: float, size: int | tuple[int, int]
-) -> np.ndarray:
-    """Applies :func:`map_to_box` to each map of a batch: (B, h, w) -> (B, 4) int64 xyxy in upsampled pixels.
-
-    Raises:
-        ValueError: the batch is not 3-D, or as :func:`map_to_box`.
-    """
-    maps = _as_float_array(foreground_maps)
-    if maps.ndim != 3:
-        raise ValueError(f"maps must have shape (B, h, w), not {maps.shape}")
-    return np.array([map_to_box(one_map, threshold, size) for one_map in maps], dtype=np.int64).reshape(-1, 4)
-
-
 def normalize_map(spatial_map: ArrayLike | torch.Tensor) -> np.ndarray:
     """Stretches a map linearly so that its minimum becomes 0 and its maximum 1 (min-max normalisation).
 

@@ -74,11 +74,12 @@ def further_lines(figures: Mapping[str, Any]) -> list[str]:
         each = ", ".join(f"IoU {one['iou']:g}: {one['value']:.2f} at {one['threshold']:g}" for one in v2["at_iou"])
         lines.append(f"MaxBoxAcc     {accuracy['value']:12.2f}   at threshold {accuracy['threshold']:g}")
         lines.append(f"MaxBoxAccV2   {v2['value']:12.2f}   {each}")
-        lines.append("              (thresholds of MaxBoxAcc are, by its definition, the best ones on this test set)")
+        lines.append("              (MaxBoxAcc takes, by its definition, the best thresholds on this test set)")
     if figures["pixels"]:
         pixels = figures["pixels"]
         lines.append(f"PxAP          {pixels['px_ap']:12.2f}   over {pixels['images']} masks")
-        lines.append(f"peak pixel IoU{pixels['peak_iou']:12.2f}   at threshold {pixels['peak_iou_threshold']:g}")
+        threshold = f"{pixels['peak_iou_threshold']:g}"
+        lines.append(f"peak pixel IoU{pixels['peak_iou']:12.2f}   at threshold {threshold}, the best on this test set")
     if figures["errors"]:
         types = {name: one for name, one in figures["errors"].items() if name != "images" and one["count"]}
         lines.append("errors        " + ", ".join(f"{name} {one['percent']:.1f} %" for name, one in types.items()))

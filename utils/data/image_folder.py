@@ -3,20 +3,23 @@
     <folder>/{train,val,test}/<class>/<picture>; "test" is read from val/ where there is no test/.
     <folder>/boxes.csv with the heading id,x0,y0,x1,y1: one line a box in original pixels; the id is
         `<split>/<class>/<picture>` or, where no other split has a picture of that name, `<class>/<picture>`.
-    <folder>/masks/<class>/<name>.png or masks/<split>/<class>/<name>.png for <class>/<name>.jpg or the like.
+    <folder>/masks/<split>/<class>/<name>.png for <class>/<name>.jpg or the like; or masks/<class>/<name>.png where no
+        other split has a picture of that name.
+Boxes and masks refer to the stored pixels: an EXIF rotation is not applied.
 
 The classes are the sorted class folders of train/, or of the split itself where there is no train/.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from utils.data.images import list_folders
-from utils.data.masks import find_masks
+from utils.data.images import PICTURE_SUFFIXES, list_folders
+from utils.data.masks import MaskFiles, find_masks
 from utils.data.split import (
     SPLITS_WITH_VAL,
     Split,
@@ -56,9 +59,21 @@ def load_split(folder: Path, split: str) -> Split:
     class_names = tuple(list_folders(folder / "train")) if (folder / "train").is_dir() else None
     pictures = split_of_class_folders(split, folder / source, f"class folders in {folder / source}", class_names)
     boxes, said = _read_boxes(folder, source, frozenset(pictures.ids))
-    masks = find_masks(folder / MASKS, pictures.ids) | find_masks(folder / MASKS / source, pictures.ids)
+    masks = _find_masks(folder, source, pictures.ids)
     said += f", masks for {len(masks)} of {len(pictures)} images" if masks else ""
     return replace(pictures, layout=f"{pictures.layout}, {said}", boxes=boxes, masks=masks)
+
+
+def _find_masks(folder: Path, source: str, ids: Sequence[str]) -> dict[str, MaskFiles]:
+    shared = find_masks(folder / MASKS, ids)
+    others = [folder / name for name in SPLITS_WITH_VAL if name != source and (folder / name).is_dir()]
+    # A mask without its split's name could be that of another split's picture of the same name.
+    own = {name: files for name, files in shared.items() if not any(_has_namesake(other, name) for other in others)}
+    return own | find_masks(folder / MASKS / source, ids)
+
+
+def _has_namesake(split: Path, image_id: str) -> bool:
+    return any((split / image_id).with_suffix(suffix).is_file() for suffix in PICTURE_SUFFIXES)
 
 
 def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[str, np.ndarray], str]:

@@ -40,12 +40,21 @@ def read_image(path: str | Path, exif: bool = False) -> Image.Image:
             the number of pixels.
     """
     with _open_picture(path) as image:
-        if exif:
-            image.load()
-            # A damaged tag turns nothing, as in a viewer; in place, the turn outlasts a failure to rewrite the tags.
-            with suppress(Exception):
-                ImageOps.exif_transpose(image, in_place=True)
-        return to_rgb(image)
+        return to_upright_rgb(image) if exif else _to_rgb(image)
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened PIL picture of any mode as a viewer shows it: 8-bit RGB, turned and mirrored as its EXIF tag says.
+
+    Raises:
+        Exception: PIL's, of any kind, for a damaged file; ValueError for floating-point pixels.
+    """
+    image.load()
+    image = image.copy()
+    # A damaged tag turns nothing, as in a viewer; in place, the turn outlasts a failure to rewrite the tags.
+    with suppress(Exception):
+        ImageOps.exif_transpose(image, in_place=True)
+    return _to_rgb(image)
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -82,8 +91,7 @@ def _reason(error: Exception) -> str:
     return f"{str(error) or type(error).__name__}; {replace}"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """8-bit RGB of a PIL picture of any mode, by the rules of :func:`read_image`; ValueError for floating point."""
+def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "F":
         raise ValueError("its pixels are floating-point numbers of unknown range; save it with 8 bits a channel")
     if image.mode.startswith("I"):

@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,6 +66,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def take(split: Split, indices: Sequence[int]) -> Split:
+    """A part of a split: the images at these positions, in this order."""
+    return replace(
+        split,
+        ids=tuple(split.ids[index] for index in indices),
+        paths=tuple(split.paths[index] for index in indices),
+        labels=split.labels[list(indices)],
+    )
 
 
 def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tuple[str, ...] | None = None) -> Split:

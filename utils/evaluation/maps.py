@@ -88,8 +88,9 @@ def grad_cam(model: BAS, features: Tensor, classes: Tensor) -> Tensor:
     Returns:
         (B, 1, h, w), 0 or more; all 0 where the class's logit does not depend on F (a final ReLU that is shut).
     """
-    with torch.enable_grad():
-        features = features.detach().requires_grad_()
+    # Never in half precision: most gradients of a mean over positions are too small for it.
+    with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
+        features = features.detach().to(model.head[0].weight.dtype).requires_grad_()
         # Pictures do not mix in evaluation mode, so one backward pass of the sum gives every picture its own gradient.
         logits = model.f2(features).mean(dim=(2, 3)).gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(logits, features)

@@ -32,6 +32,7 @@ class Protocol:
         title: name and rules, for people.
         strict: whether a box is right where its IoU exceeds 0.5, or where it reaches it.
         mean: the headline figure, `class_mean` or `image_mean`.
+        draws_contours: whether boxes are drawn around contours or components.
         ten_crops: whether class scores come from ten crops unless the user says otherwise.
     """
 
@@ -39,6 +40,7 @@ class Protocol:
     title = "authors: the CVPR code, centre crop of 256, IoU > 0.5, mean over classes"
     strict = True
     mean = "class_mean"
+    draws_contours = False
     ten_crops = True
 
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
@@ -109,6 +111,7 @@ class WsolEvaluationProtocol(Protocol):
     title = "wsolevaluation: that code, resized to 224 without a crop, contours, IoU >= 0.5, mean over images"
     strict = False
     mean = "image_mean"
+    draws_contours = True
     ten_crops = False
 
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
@@ -129,9 +132,8 @@ class WsolEvaluationProtocol(Protocol):
 
     def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
         # Not clipped: boxes that reach past the picture's edge keep their size there.
-        width, height = image_size
-        scale = np.array([crop_size / width, crop_size / height] * 2)
-        return np.trunc(np.asarray(boxes, dtype=np.float64) * scale)
+        # Multiplied before it is divided, as there: whole numbers come out whole.
+        return np.trunc(np.asarray(boxes, dtype=np.float64) * crop_size / np.array([*image_size, *image_size]))
 
 
 PROTOCOLS = {protocol.name: protocol for protocol in (Protocol(), IJCVProtocol(), WsolEvaluationProtocol())}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +19,7 @@ GRID_STEP = 0.01
 
 def threshold_grid(step: float = GRID_STEP) -> tuple[float, ...]:
     """The thresholds 0, step, ... below 1, each the nearest float to its decimal."""
-    return tuple(round(index * step, 6) for index in range(round(1 / step)))
+    return tuple(round(index * step, 6) for index in range(math.ceil(1 / step - 1e-9)))
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Question:
         ten_crops: class scores from ten crops, or from the one crop that gives the map.
         thresholds: the kinds of maps, each with its threshold in force; the first kind is the main one.
         align: whether maps are drawn where their cells look, see :func:`utils.localization.place_map`.
-        swept: further kinds of maps, of which the boxes alone are scored.
+        swept: further kinds of maps, of which the boxes alone are scored, at the thresholds of `swept_grid`.
         grid: more thresholds to score; empty where nobody sweeps.
         contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
         with_masks: whether PxAP and peak IoU are wanted, where there are masks.
@@ -45,6 +46,7 @@ class Question:
     thresholds: Mapping[MapKind, float]
     align: bool = False
     swept: Mapping[MapKind, float] = field(default_factory=dict)
+    swept_grid: tuple[float, ...] = ()
     grid: tuple[float, ...] = ()
     contour_grid: tuple[float, ...] = ()
     with_masks: bool = False

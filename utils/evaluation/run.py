@@ -16,8 +16,9 @@ from utils.data.datasets import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
 from utils.evaluation.maps import MapKind, make_maps
+from utils.evaluation.protocols import Protocol
 from utils.evaluation.question import Question
-from utils.metrics import ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
+from utils.metrics import MISSED, ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
 from utils.models.bas import BAS
 from utils.progress import progress_bar
 from utils.sweep import best_contour_ious, contour_boxes
@@ -40,41 +41,60 @@ class MapResult:
         in_force: the column of `threshold`.
         ious: (N, T) the best IoU with a true box; 0 where there is no prediction or no true box.
         boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
+        missed: (N,) whether a picture gave no such map: unreadable, or an output that is not finite.
         errors: N error types at the threshold in force, "" for pictures without true boxes.
         max_box_acc: counts, or None where it was not asked for.
         pixels: counts, or None where there are no masks.
     """
 
-    def __init__(self, count: int, threshold: float, question: Question, boxes_alone: bool, has_masks: bool) -> None:
+    def __init__(
+        self,
+        count: int,
+        threshold: float,
+        protocol: Protocol,
+        grid: Sequence[float],
+        contour_grid: Sequence[float],
+        has_masks: bool,
+    ) -> None:
         self.threshold = threshold
-        self.thresholds = tuple(sorted({threshold, *question.grid}))
+        self.thresholds = tuple(sorted({threshold, *grid}))
         self.in_force = self.thresholds.index(threshold)
         self.ious = np.zeros((count, len(self.thresholds)))
         self.boxes = np.zeros((count, 4), dtype=np.int64)
+        self.missed = np.zeros(count, dtype=bool)
         self.errors = [""] * count
-        contour_grid = () if boxes_alone else question.contour_grid
         self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
-        self.pixels = PixelScores() if has_masks and not boxes_alone else None
-        self._question = question
+        self.pixels = PixelScores() if has_masks else None
+        self._protocol = protocol
+        # Contours serve MaxBoxAcc and, in one protocol, the boxes as well: found once for both.
+        of_boxes = self.thresholds if protocol.draws_contours else ()
+        self._contour_thresholds = sorted({*of_boxes, *contour_grid})
+        self._columns_of_boxes = np.searchsorted(self._contour_thresholds, of_boxes)
+        self._columns_of_accuracy = np.searchsorted(self._contour_thresholds, contour_grid)
 
     def add(self, index: int, score_map: np.ndarray, picture: Picture) -> None:
         """Scores one map, of :meth:`Question.score_map`."""
-        boxes = self._question.protocol.boxes(score_map, self.thresholds)
+        contours = contour_boxes(score_map, self._contour_thresholds) if self._contour_thresholds else None
+        if self._protocol.draws_contours:
+            boxes = contours.largest[self._columns_of_boxes]
+        else:
+            boxes = self._protocol.boxes(score_map, self.thresholds)
         self.boxes[index] = boxes[self.in_force]
         if picture.true_boxes is not None:
             self.ious[index] = best_ious(boxes, picture.true_boxes)
             self.errors[index] = error_type(picture.is_right_class, boxes[self.in_force], picture.true_boxes)
             if self.max_box_acc is not None:
-                contours = contour_boxes(score_map, self.max_box_acc.thresholds)
                 largest, best = best_contour_ious(contours, picture.true_boxes)
-                self.max_box_acc.update(largest[None], best[None])
+                columns = self._columns_of_accuracy
+                self.max_box_acc.update(largest[None, columns], best[None, columns])
         if self.pixels is not None and picture.mask is not None:
             self.pixels.update(score_map, picture.mask)
 
     def miss(self, index: int, has_boxes: bool) -> None:
-        """Counts a picture without a prediction."""
+        """Counts a picture without such a map."""
+        self.missed[index] = True
         if has_boxes:
-            self.errors[index] = "missed"
+            self.errors[index] = MISSED
             if self.max_box_acc is not None:
                 self.max_box_acc.update_missed(1)
 
@@ -93,7 +113,8 @@ class Observation(NamedTuple):
 class Evaluation:
     """The records of one pass, picture by picture; figures follow from them without the model.
 
-    N pictures, K classes. Pictures that could not be read, and those whose outputs were not finite, are misses.
+    N pictures, K classes. A picture that could not be read, or whose class scores are not finite, is a miss for every
+    kind of map; one of whose maps one kind is not finite is a miss for that kind.
 
     Attributes:
         question: what was asked.
@@ -103,7 +124,7 @@ class Evaluation:
         probabilities: of `top5`.
         sizes: (N, 2) (width, height) of the original pictures, 0 where unreadable.
         boxed: (N,) whether a picture has true boxes; those without count in the classification figures alone.
-        failed: (N,) whether a picture is a miss.
+        failed: (N,) whether a picture is a miss for every kind of map.
         failures: sentences about misses, and about masks that could not be used.
         maps: kind -> result.
     """
@@ -124,17 +145,18 @@ class Evaluation:
         result = self.maps[kind or self.question.main]
         column = result.in_force if threshold is None else result.thresholds.index(threshold)
         scores = LocalizationScores(self.num_classes, strict=self.question.protocol.strict)
-        good = ~self.failed & self.boxed
-        scores.update(self.labels[good], self.top5[good], result.ious[good, column])
-        unboxed = ~self.failed & ~self.boxed
+        found = ~result.missed & self.boxed
+        scores.update(self.labels[found], self.top5[found], result.ious[found, column])
+        unboxed = ~result.missed & ~self.boxed
         scores.update_unboxed(self.labels[unboxed], self.top5[unboxed])
-        scores.update_missed(self.labels[self.failed & self.boxed])
-        scores.update_missed(self.labels[self.failed & ~self.boxed], boxed=False)
+        scores.update_missed(self.labels[result.missed & self.boxed])
+        scores.update_missed(self.labels[result.missed & ~self.boxed], boxed=False)
         return scores
 
     def best_threshold(self, kind: MapKind) -> float:
         """The threshold with the highest GT-known Loc in the protocol's mean (the lowest of several)."""
-        result, seen = self.maps[kind], self.boxed & ~self.failed
+        result = self.maps[kind]
+        seen = self.boxed & ~result.missed
         right = np.zeros((self.num_classes, len(result.thresholds)))
         np.add.at(right, self.labels[seen], self.question.protocol.is_right(result.ious[seen]))
         if self.question.protocol.mean == "class_mean":
@@ -188,21 +210,21 @@ def evaluate(
     )
     has_masks = question.with_masks and bool(split.masks)
     for kind, threshold in question.thresholds.items():
-        evaluation.maps[kind] = MapResult(count, threshold, question, False, has_masks)
+        grids = question.grid, question.contour_grid
+        evaluation.maps[kind] = MapResult(count, threshold, question.protocol, *grids, has_masks)
     for kind, threshold in question.swept.items():
-        evaluation.maps[kind] = MapResult(count, threshold, question, True, has_masks)
-    bar = progress_bar(loader, description)
-    begin = time.perf_counter()
-    for output in _one_ahead(_Output(model, batch, question, device) for batch in bar):
-        output.to_host()
+        evaluation.maps[kind] = MapResult(count, threshold, question.protocol, question.swept_grid, (), False)
+    outputs = (_Output(model, batch, question, device) for batch in progress_bar(loader, description))
+    for output in _one_ahead(outputs):
+        begin = time.perf_counter()
+        output.wait()
         for row in range(len(output.batch.labels)):
             _score_picture(evaluation, split, output, row)
         evaluation.failures += output.failures.values()
+        seconds = (output.seconds + time.perf_counter() - begin) / len(output.batch.labels)
         if observe is not None:
-            now = time.perf_counter()
-            seconds, begin = (now - begin) / len(output.batch.labels), now
             for row in range(len(output.batch.labels)):
-                observe(evaluation, output.observation(row, evaluation, seconds))
+                observe(evaluation, output.observation(row, seconds))
     return evaluation
 
 
@@ -220,39 +242,50 @@ def build_loader(split: Split, question: Question, batch_size: int, num_workers:
 
 
 class _Output:
-    """A batch's way through the network: launched on the device by the constructor, read back by `to_host`."""
+    """A batch's way through the network and back: launched by the constructor, on the host after `wait`."""
 
     def __init__(self, model: BAS, batch: EvaluationBatch, question: Question, device: torch.device) -> None:
-        self.model = model
-        self.batch = batch
+        begin = time.perf_counter()
+        self.model, self.batch, self.question = model, batch, question
+        self.failures: dict[int, str] = {}  # by position in the split
+        self.main_maps: dict[int, np.ndarray] = {}  # by row
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, enabled=question.amp), torch.no_grad():
             encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), question))
             maps = make_maps(model, encoding, (*question.thresholds, *question.swept), labels)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
-        finite = [
-            probabilities.isfinite().all(dim=1),
-            *(values.isfinite().all(dim=(1, 2, 3)) for values in maps.values()),
-        ]
-        self._finite = torch.stack(finite).all(dim=0)
-        self._best = probabilities.topk(min(5, model.num_classes))
-        self._maps = maps
-        self.failures: dict[int, str] = {}
+        best = probabilities.topk(min(5, model.num_classes))
+        # From CUDA these copies go to pinned memory behind the batch's own kernels; `wait` waits for them alone, and
+        # not for the next batch, which is launched by then.
+        self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=True)
+        self._best = [values.to("cpu", non_blocking=True) for values in (best.indices, best.values)]
+        self._maps = {kind: values.squeeze(1).float().to("cpu", non_blocking=True) for kind, values in maps.items()}
+        self._copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        self.seconds = time.perf_counter() - begin
 
-    def to_host(self) -> None:
-        """Waits for the device and copies what it found."""
-        self.finite = self._finite.tolist()
-        self.top5, self.probabilities = self._best.indices.cpu().numpy(), self._best.values.cpu().numpy()
-        self.maps = {kind: values.squeeze(1).float().cpu().numpy() for kind, values in self._maps.items()}
+    def wait(self) -> None:
+        """Waits until the copies have arrived."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        self.is_finite = self._is_finite.tolist()
+        self.top5, self.probabilities = (values.numpy() for values in self._best)
+        self.maps = {kind: values.numpy() for kind, values in self._maps.items()}
 
-    def observation(self, row: int, evaluation: Evaluation, seconds: float) -> Observation:
+    def score_map(self, row: int, kind: MapKind) -> np.ndarray | None:
+        """One picture's map as thresholds see it; None where it is not finite."""
+        spatial_map = self.maps[kind][row]
+        if not np.isfinite(spatial_map).all():
+            return None
+        score_map = self.question.score_map(self.model, kind, spatial_map)
+        if kind == self.question.main:
+            self.main_maps[row] = score_map
+        return score_map
+
+    def observation(self, row: int, seconds: float) -> Observation:
         """What an observer sees of the batch's picture `row`."""
-        index, readable = int(self.batch.indices[row]), bool(self.batch.readable[row])
-        question, main_map = evaluation.question, None
-        if not evaluation.failed[index]:
-            main_map = question.score_map(self.model, question.main, self.maps[question.main][row])
-        failure = self.failures.get(index, "")
-        return Observation(index, self.batch.images[row] if readable else None, main_map, failure, seconds)
+        index = int(self.batch.indices[row])
+        picture = self.batch.images[row] if self.batch.readable[row] else None
+        return Observation(index, picture, self.main_maps.get(row), self.failures.get(index, ""), seconds)
 
 
 def cut_crops(images: Tensor, question: Question) -> tuple[Tensor, int]:
@@ -278,7 +311,7 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     index = int(batch.indices[row])
     evaluation.sizes[index] = batch.sizes[row]
     error = batch.errors[row]
-    if not error and not output.finite[row]:
+    if not error and not output.is_finite[row]:
         error = f"{split.paths[index]}: the model's output is not finite"
     if error:
         evaluation.failed[index] = True
@@ -296,7 +329,12 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     truth = true_boxes(split, index, batch.sizes[row].tolist(), question) if evaluation.boxed[index] else None
     picture = Picture(truth, mask, bool(output.top5[row, 0] == split.labels[index]))
     for kind, result in evaluation.maps.items():
-        result.add(index, question.score_map(output.model, kind, output.maps[kind][row]), picture)
+        score_map = output.score_map(row, kind)
+        if score_map is not None:
+            result.add(index, score_map, picture)
+        else:
+            result.miss(index, bool(evaluation.boxed[index]))
+            output.failures[index] = f"{split.paths[index]}: the map of {kind.title} is not finite"
 
 
 def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import torch
 
-from utils.data.split import Split
+from utils.data.split import Split, take
 from utils.errors import UserError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate
 from utils.models.bas import BAS
+from utils.reporting import failure_report
 
 
 def choose_thresholds(
@@ -34,9 +35,13 @@ def choose_thresholds(
             f"the {split.name} split has no boxes to choose a threshold by ({split.layout}); choose another with "
             "--select-on, or give --threshold"
         )
+    boxed = [index for index, image_id in enumerate(split.ids) if len(split.boxes.get(image_id, ()))]
+    split = take(split, boxed)
     asked = replace(question, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
     loader = build_loader(split, asked, batch_size, num_workers, device)
     evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}")
+    if evaluation.failures:
+        print(failure_report(evaluation.failures))
     return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
 
 

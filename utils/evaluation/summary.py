@@ -23,10 +23,9 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         data set's boxes and masks do not allow is None.
     """
     result = evaluation.maps[kind]
-    seen = evaluation.boxed & ~evaluation.failed
+    seen = evaluation.boxed & ~result.missed
     histogram = IouHistogram()
-    # Only inverted true boxes leave [0, 1], by the +1 convention.
-    histogram.update(result.ious[seen, result.in_force].clip(0, 1))
+    histogram.update(result.ious[seen, result.in_force])
     boxes, accuracy, pixels = evaluation.boxed.any(), result.max_box_acc, result.pixels
     return {
         "threshold": result.threshold,

@@ -90,6 +90,7 @@ def parse_arguments(
     _add_outputs(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
+    args.map = args.map or "bas"
     return args
 
 
@@ -105,9 +106,8 @@ def _add_questions(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--map",
         choices=KINDS,
-        default="bas",
-        help="the generator's map, or, through the same evaluator, the same network's class activation map, its "
-        f"Grad-CAM, or a centred Gaussian (thresholds where none is given or selected: {usual})",
+        help="bas, the generator's map, is the default; or, through the same evaluator, the same network's class "
+        f"activation map, its Grad-CAM, or a centred Gaussian (thresholds where none is given or selected: {usual})",
     )
     group.add_argument("--compare", choices=KINDS, nargs="+", metavar="MAP", help="several kinds of maps in one pass")
     group.add_argument(
@@ -171,9 +171,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.compare:
         if len(set(args.compare)) < len(args.compare):
             parser.error("--compare names a map twice")
-        if args.map != "bas" and args.map not in args.compare:
+        if args.map is not None:
             parser.error("give --map or --compare, not both")
     if args.select_on and args.threshold is not None:
         parser.error("--select-on chooses the threshold; leave out --threshold")
-    if args.top_ks and not args.sweep:
-        parser.error("--top-ks belongs to --sweep; give both")
+    if args.top_ks and not (args.sweep and "bas" in (args.compare or [args.map or "bas"])):
+        parser.error("--top-ks belongs to --sweep of the map bas; give both, or leave it out")

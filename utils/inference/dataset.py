@@ -12,6 +12,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+import PIL
 import torch
 import torchvision
 
@@ -35,8 +36,9 @@ from utils.models.recipe import Published
 from utils.report import ImageRecord, Report
 from utils.reporting import comparison_table, failure_report, further_lines, score_table, sweep_table
 
-# Of --sweep; 80 and 200 are CUB's recipes.
+# Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
 TOP_KS = (1, 2, 5, 10, 20, 50, 80, 100, 200)
+SWEPT_STEP = 0.05
 
 
 def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None:
@@ -52,6 +54,8 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
     """
     split = load_split(folder, args, "test")
     require_same_classes(loaded.checkpoint, split)
+    if args.classes or not args.dataset_dir:  # a data set of one's own names its classes itself
+        split = replace(split, class_names=loaded.class_names)
     name = args.dataset_dir or folder.name
     print(f"{name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
     if not split.boxes and not split.masks:
@@ -64,7 +68,7 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         report = None
         if args.save:
             share, title = question.crop_size / question.resize_size, f"{args.arch} on {name}"
-            report = stack.enter_context(Report(args.save, loaded.class_names, title, map_share=share))
+            report = stack.enter_context(Report(args.save, split.class_names, title, map_share=share))
         if args.select_on:
             question = select_thresholds(folder, loaded, question, args)
         print(_settings_line(loaded, question))
@@ -115,13 +119,19 @@ def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: boo
     (main,) = (kind for kind in question.thresholds if kind.kind == "bas")
     top_ks = sorted({min(k, loaded.model.num_classes) for k in args.top_ks or TOP_KS} - {main.top_k})
     bas = question.thresholds[main]
-    return replace(question, swept={MapKind("bas", k): bas for k in top_ks})
+    swept = {MapKind("bas", k): bas for k in top_ks}
+    return replace(question, swept=swept, swept_grid=threshold_grid(SWEPT_STEP))
 
 
 def select_thresholds(folder: DatasetFolder, loaded: Loaded, question: Question, args: argparse.Namespace) -> Question:
     """The question with each map's threshold at its best on `--select-on`."""
     split = load_split(folder, args, args.select_on)
     require_same_classes(loaded.checkpoint, split)
+    if set(split.paths) & set(load_split(folder, args, "test").paths):
+        raise UsageError(
+            f"--select-on {args.select_on} would choose on the test pictures themselves ({split.layout}); choose "
+            "train, or keep val and test apart"
+        )
     batch_size = args.batch_size or DEFAULT_BATCH_SIZE
     chosen = choose_thresholds(loaded.model, split, question, loaded.device, batch_size, args.num_workers)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
@@ -157,10 +167,18 @@ def collect(
     """All figures with what made them, as JSON holds them."""
     question = evaluation.question
     settings = {name: getattr(loaded.recipe, name) for name in EVALUATION_SETTINGS}
-    settings |= {"resize_size": question.resize_size, "crop_size": question.crop_size}
     main = question.main
-    settings["threshold"] = question.thresholds[main]
-    by_hand = "settings" if args.threshold is None else "flag"
+    settings |= {
+        "threshold": question.thresholds[main],
+        "top_k": main.top_k,
+        "resize_size": question.resize_size,
+        "crop_size": question.crop_size,
+    }
+    source = "settings" if main.kind == "bas" else "default"
+    if args.threshold is not None:
+        source = "flag"
+    elif args.select_on:
+        source = f"{args.select_on} split"
     return {
         "dataset": str(args.dataset_dir or folder.name),
         "arch": args.arch,
@@ -168,9 +186,12 @@ def collect(
         "protocol": loaded.protocol.name,
         "mean": loaded.protocol.mean,
         "ten_crops": question.ten_crops,
+        "batch_size": args.batch_size or DEFAULT_BATCH_SIZE,
+        "amp": question.amp,
+        "max_box_acc_step": args.max_box_acc_step,
         "settings": settings,
         "map": main.title,
-        "threshold_from": f"{args.select_on} split" if args.select_on else by_hand,
+        "threshold_from": source,
         **summarize_map(evaluation, main),
         "maps": {kind.title: summarize_map(evaluation, kind) for kind in question.thresholds},
         "sweep": sweep(evaluation) if question.grid else None,
@@ -183,6 +204,7 @@ def collect(
             "torch": torch.__version__,
             "torchvision": torchvision.__version__,
             "numpy": np.__version__,
+            "pillow": PIL.__version__,
             "opencv": cv2.__version__,
             "device": str(loaded.device),
         },
@@ -204,7 +226,8 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
         print(f"\n{sweep_table(results['sweep'], question.protocol.mean)}")
     print(f"{count} pictures in {results['seconds']:.1f} s, {count / results['seconds']:.1f} a second")
     if evaluation.failures:
-        print(failure_report(evaluation.failures, masks=len(evaluation.failures) - int(evaluation.failed.sum())))
+        missed = np.logical_or.reduce([result.missed for result in evaluation.maps.values()]).sum()
+        print(failure_report(evaluation.failures, masks=len(evaluation.failures) - int(missed)))
 
 
 def describe(
@@ -214,7 +237,7 @@ def describe(
     question, index = evaluation.question, seen.index
     result = evaluation.maps[question.main]
     image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
-    failed = bool(evaluation.failed[index])
+    failed = bool(result.missed[index])
     box = None
     if not failed:
         box = crop_boxes_to_image(result.boxes[index], size, question.resize_size, question.crop_size)

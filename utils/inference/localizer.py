@@ -10,12 +10,12 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from utils.boxes import crop_boxes_to_image
 from utils.data.datasets import build_loose_loader
-from utils.data.images import to_rgb
+from utils.data.images import ImageError, to_upright_rgb
 from utils.data.transforms import evaluation_transform
 from utils.errors import UserError
 from utils.evaluation.maps import make_maps
@@ -38,6 +38,7 @@ class Finding:
         probabilities: theirs, of all classes' sum 1.
         box: (4,) float64 xyxy in pixels of `size`.
         score_map: (S, S) float32 in [0, 1], the normalised map of the crop that the network saw.
+        seen: (3, R, R) the resized and normalised picture that crops were cut from.
         region: (4,) float64 xyxy in pixels of `size`, the part of the picture that `score_map` covers.
     """
 
@@ -47,6 +48,7 @@ class Finding:
     probabilities: tuple[float, ...]
     box: np.ndarray
     score_map: np.ndarray
+    seen: Tensor
     region: np.ndarray
 
     @property
@@ -99,10 +101,13 @@ class Localizer:
         """Localises one PIL picture of any mode; an EXIF rotation is applied.
 
         Raises:
-            UserError: the network's output is not finite.
-            ValueError: the pixels are floating-point numbers, whose range nobody knows.
+            UserError: the picture cannot be decoded, or the network's output is not finite.
         """
-        picture = to_rgb(ImageOps.exif_transpose(picture))
+        try:
+            picture = to_upright_rgb(picture)
+        except Exception as error:  # PIL's decoders meet damaged files with exceptions of any kind
+            name = getattr(picture, "filename", "") or "given"
+            raise ImageError(f"cannot read the picture {name}: {error}; give an intact one of 8 or 16 bits") from error
         (finding,) = self._find(self._transform(picture).unsqueeze(0), [picture.size])
         if finding is None:
             raise UserError(NOT_FINITE)
@@ -139,12 +144,18 @@ class Localizer:
             maps = make_maps(self.model, encoding, (question.main,), labels=None)[question.main]
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = probabilities.topk(min(5, len(self.class_names)))
-        rows = zip(sizes, best.indices.tolist(), best.values.tolist(), maps[:, 0].float().cpu().numpy(), strict=True)
+        spatial_maps = maps[:, 0].float().cpu().numpy()
+        rows = zip(images, sizes, best.indices.tolist(), best.values.tolist(), spatial_maps, strict=True)
         finite = (probabilities.isfinite().all(dim=1) & maps.isfinite().all(dim=(1, 2, 3))).tolist()
         return [self._finding(*row) if good else None for row, good in zip(rows, finite, strict=True)]
 
     def _finding(
-        self, size: Sequence[int], classes: list[int], probabilities: list[float], spatial_map: np.ndarray
+        self,
+        image: Tensor,
+        size: Sequence[int],
+        classes: list[int],
+        probabilities: list[float],
+        spatial_map: np.ndarray,
     ) -> Finding:
         question = self.question
         side = question.crop_size
@@ -159,5 +170,6 @@ class Localizer:
             probabilities=tuple(probabilities),
             box=crop_boxes_to_image(box, *sizes).clip(0, limits),
             score_map=score_map,
+            seen=image,
             region=crop_boxes_to_image([0, 0, side, side], *sizes).clip(0, limits),
         )

@@ -8,9 +8,8 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-import numpy as np
-
-from utils.data.images import find_pictures, read_image
+from utils.data.images import find_pictures
+from utils.data.transforms import denormalize
 from utils.errors import UserError
 from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
@@ -18,7 +17,7 @@ from utils.inference.loading import Loaded, build_localizer
 from utils.inference.localizer import Finding
 from utils.report import ImageRecord, Report
 
-LONGEST_SIDE = 640  # of the saved pictures, in pixels
+LONGEST_SIDE = 320  # of the saved pictures, in pixels
 
 
 def run(loaded: Loaded, args: argparse.Namespace) -> None:
@@ -85,4 +84,4 @@ def _add(report: Report, path: Path, found: Finding | str, seconds: float) -> No
         seconds=seconds,
         failure="",
     )
-    report.add(record, np.asarray(read_image(path, exif=True)), found.score_map)
+    report.add(record, denormalize(found.seen), found.score_map)

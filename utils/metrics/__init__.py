@@ -4,7 +4,7 @@ Every scorer counts in whole numbers, so the parts of a test set, counted anywhe
 exactly the figures of the whole.
 """
 
-from utils.metrics.breakdown import ERROR_TYPES, ErrorBreakdown, error_type
+from utils.metrics.breakdown import ERROR_TYPES, MISSED, ErrorBreakdown, error_type
 from utils.metrics.distribution import IouHistogram
 from utils.metrics.localization import METRICS, LocalizationScores, best_iou, best_ious
 from utils.metrics.max_box_acc import MaxBoxAcc
@@ -13,6 +13,7 @@ from utils.metrics.pixels import PixelScores
 __all__ = [
     "ERROR_TYPES",
     "METRICS",
+    "MISSED",
     "ErrorBreakdown",
     "IouHistogram",
     "LocalizationScores",

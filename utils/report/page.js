@@ -71,7 +71,7 @@
     const label = name.filter((part) => part).join(", ");
     if (isGroup(value) && "value" in value) {
       const { value: figure, threshold, iou, ...rest } = value;
-      const where = threshold === undefined ? "" : ` at threshold ${text(threshold)}`;
+      const where = threshold === undefined ? "" : ` at threshold ${text(threshold)}, the best on these pictures`;
       return [[label + (iou === undefined ? "" : ` IoU ${text(iou)}`), text(figure) + where], ...flatten(rest, name)];
     }
     if (isGroup(value)) return Object.entries(value).flatMap(([key, item]) => flatten(item, [...name, pretty(key)]));
@@ -222,7 +222,7 @@
         draw("text", { x: x + (atRight ? -5 : 5), y: plot.bottom - 6, "text-anchor": atRight ? "end" : "start" }, `in force: ${text(mark)}`));
     }
     return make("figure", {}, make("figcaption", {}, curve.title), plot.svg, make("ul", { class: "keys" }, ...keys),
-      make("p", {}, `Highest: ${sentences.join("; ")}.`));
+      make("p", {}, `Highest on these pictures: ${sentences.join("; ")}.`));
   }
   function showCurves() {
     const figures = (results.curves ?? []).map(lineChart).filter((figure) => figure);

@@ -58,6 +58,8 @@ class Report:
         longest_side: int = LONGEST_SIDE,
     ) -> None:
         self.folder = Path(folder).resolve()
+        if not self.folder.name:
+            raise UsageError(f"{folder} is the root of the file system; name a new folder for the report")
         self.part = self.folder.with_name(f"{self.folder.name}.part")
         self.class_names = list(class_names)
         self.title = title
