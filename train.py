@@ -19,6 +19,7 @@ import ILSVRC
 import ILSVRC.DataLoader
 import ILSVRC.Model
 from utils.arguments import (
+    DEFAULT_WORKERS,
     add_common_options,
     choose_device,
     natural,
@@ -135,6 +136,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         parser.error("--resume takes the weights of the run; leave out --pretrained")
     if args.download and args.dataset != "CUB":
         parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")
+    if args.num_workers is None:
+        args.num_workers = DEFAULT_WORKERS
     return args
 
 

@@ -40,6 +40,7 @@ seed = number(int, 0, 2**63 - 1)
 positive_float = number(float, 0, open_low=True)
 non_negative_float = number(float, 0)
 share = number(float, 0, 1)
+DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 
 
 def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str) -> None:
@@ -62,8 +63,7 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
     parser.add_argument(
         "--num_workers",
         type=natural,
-        default=min(4, os.cpu_count() or 1),
-        help="processes that read pictures (default: %(default)s)",
+        help=f"processes that read pictures (default: {DEFAULT_WORKERS}; for inference on a CPU, which is busy anyway, 0)",
     )
     parser.add_argument(
         "--device",

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from utils.arguments import choose_device
+from utils.arguments import DEFAULT_WORKERS, choose_device
 from utils.checkpoint import Checkpoint, apply_weights, find_checkpoint, read_checkpoint
 from utils.data.class_names import read_class_names
 from utils.data.transforms import check_sizes
@@ -75,6 +75,8 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
     device = choose_device(args.device)
     if args.amp and device.type != "cuda":
         raise UsageError(f"--amp computes in half precision on CUDA, but the device is {device}; leave it out")
+    if args.num_workers is None:
+        args.num_workers = 0 if device.type == "cpu" else DEFAULT_WORKERS
     logs = (args.dataset_dir or folder.path) / "logs"
     checkpoint = read_checkpoint(args.checkpoint or find_checkpoint(logs, folder.name, args.arch))
     protocol = find_protocol(args.protocol)
