@@ -63,7 +63,7 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
     parser.add_argument(
         "--num_workers",
         type=natural,
-        help=f"processes that read pictures (default: {DEFAULT_WORKERS}; for inference on a CPU, which is busy anyway, 0)",
+        help=f"processes that read pictures (default: {DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0)",
     )
     parser.add_argument(
         "--device",
