@@ -225,7 +225,7 @@ def test_evaluation_repeats_the_trainings(runs, folder, dataset):
     record = read_json(folder / f"{dataset}.json")
     assert record["scores"] == read_json(run / "evaluation.json")["scores"]
     assert printed_scores(result.stdout) == rounded(record["scores"])
-    expected = (0.15, 200) if dataset == "CUB" else (0.5, 1)
+    expected = (0.15, 3) if dataset == "CUB" else (0.5, 1)  # all of the three classes, of CUB's 200
     settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": False}
     settings |= {"resize_size": 64, "crop_size": 48}
     assert record["settings"] == settings
@@ -251,14 +251,14 @@ def test_flags_win_over_the_runs_settings(runs, folder, capsys):
 
     stored = {"final_relu": False, "threshold": 0.3, "align_maps": True, "resize_size": 80, "crop_size": 64}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet1.pth.tar", "recipe": stored}))
-    assert settings() == {**stored, "top_k": 200}
+    assert settings() == {**stored, "top_k": 3}
     flags = ["--threshold", "0", "--top_k", "2", "--resize_size", "64", "--crop_size", "32", "--final_relu"]
     flags.append("--no-align_maps")
     given = {"threshold": 0.0, "top_k": 2, "align_maps": False, "resize_size": 64, "crop_size": 32, "final_relu": True}
     assert settings(*flags) == given
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet99.pth.tar", "recipe": stored}))
     sizes = {"align_maps": False, "resize_size": 64, "crop_size": 48}
-    assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 200, **sizes}
+    assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 3, **sizes}
     own = '"weights": "mobilenet1.pth.tar", "recipe"'
     for text in ("{", "{}", f"{{{own}: 5}}", f'{{{own}: {{"threshold": "high"}}}}', f'{{{own}: {{"top_k": 0}}}}'):
         (alone / "settings.json").write_text(text)

@@ -54,7 +54,8 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
     """
     split = load_split(folder, args, "test")
     require_same_classes(loaded.checkpoint, split)
-    if args.classes or not args.dataset_dir:  # a data set of one's own names its classes itself
+    is_whole = not args.dataset_dir and len(folder.loader.class_names()) == len(split.class_names)
+    if args.classes or is_whole:  # any other data set names its classes itself
         split = replace(split, class_names=loaded.class_names)
     name = args.dataset_dir or folder.name
     print(f"{name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
