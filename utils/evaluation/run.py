@@ -257,10 +257,12 @@ class _Output:
         best = probabilities.topk(min(5, model.num_classes))
         # From CUDA these copies go to pinned memory behind the batch's own kernels; `wait` waits for them alone, and
         # not for the next batch, which is launched by then.
-        self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=True)
-        self._best = [values.to("cpu", non_blocking=True) for values in (best.indices, best.values)]
-        self._maps = {kind: values.squeeze(1).float().to("cpu", non_blocking=True) for kind, values in maps.items()}
-        self._copied = torch.cuda.current_stream(device).record_event() if device.type == "cuda" else None
+        # Other devices have no such event: there the copies themselves wait.
+        is_cuda = device.type == "cuda"
+        self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=is_cuda)
+        self._best = [values.to("cpu", non_blocking=is_cuda) for values in (best.indices, best.values)]
+        self._maps = {kind: values.squeeze(1).float().to("cpu", non_blocking=is_cuda) for kind, values in maps.items()}
+        self._copied = torch.cuda.current_stream(device).record_event() if is_cuda else None
         self.seconds = time.perf_counter() - begin
 
     def wait(self) -> None:
