@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -13,32 +13,32 @@ from torch.nn import functional as F
 import CUB.Model
 import ILSVRC.Model
 from utils.losses import BASLosses, background_activation_ratio, bas_losses
-from utils.models.bas import BAS, call_frozen, convolve_selected
+from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected
 
 
 class TinyBAS(BAS):
     """A small random net with batch normalisation in both halves, f2 halving the map."""
 
     arch = "tiny"
+    taps = {"stem": Tap(6, Grid(0, 2))}
+    paper_tap = "stem"
 
     def __init__(self, num_classes: int = 5, final_relu: bool = True) -> None:
         super().__init__()
         self.stem = nn.Sequential(nn.Conv2d(3, 6, 3, 2, 1), nn.BatchNorm2d(6), nn.ReLU())
         self.tail = nn.Sequential(nn.MaxPool2d(2), nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
-        self.add_heads(6, 8, num_classes, "classifier_cls", final_relu)
+        self.add_heads(8, num_classes, "classifier_cls", final_relu)
         # The published head is 1024 wide; a narrow one of the same structure keeps the tests quick.
         self.head[0], self.head[2] = nn.Conv2d(8, 12, 3, padding=1), nn.Conv2d(12, 10, 3, padding=1)
         self.head[4] = nn.Conv2d(10, num_classes, 1)
 
-    def f1(self, images: Tensor) -> Tensor:
-        return self.stem(images)
-
-    def f2_stages(self) -> Iterable[nn.Module]:
-        return (self.tail,)
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        yield "stem", self.stem
+        yield "tail", self.tail
 
 
 def naive_losses(model: TinyBAS, images: Tensor, labels: Tensor, recipe) -> BASLosses:
-    """The paper's section 3.3, read literally."""
+    """The paper's section 3.3, read literally, with the ablations of a recipe."""
     features = model.stem(images)
     all_maps = model.classifier_loc(features)
     foreground = torch.stack([all_maps[i, label] for i, label in enumerate(labels.tolist())]).unsqueeze(1)
@@ -46,20 +46,36 @@ def naive_losses(model: TinyBAS, images: Tensor, labels: Tensor, recipe) -> BASL
     logits = F.adaptive_avg_pool2d(class_maps, 1).flatten(1)
     masked = F.adaptive_avg_pool2d(class_maps * F.avg_pool2d(foreground, 2), 1).flatten(1)
 
-    frozen_tail, frozen_head = copy.deepcopy(model.tail), copy.deepcopy(model.head)
-    for parameter in [*frozen_tail.parameters(), *frozen_head.parameters()]:
-        parameter.requires_grad_(False)
-    background_maps = frozen_head(frozen_tail(features.detach() * (1 - foreground)))
+    second_tail, second_head = model.tail, model.head
+    if recipe.frozen_f2:
+        second_tail, second_head = copy.deepcopy(model.tail), copy.deepcopy(model.head)
+        for parameter in [*second_tail.parameters(), *second_head.parameters()]:
+            parameter.requires_grad_(False)
+    if recipe.generator_loss == "cross_entropy":
+        seen = second_head(second_tail(features.detach() * foreground)).mean(dim=(2, 3))
+        bas = -torch.stack([seen[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
+    else:
+        background_maps = second_head(second_tail(features.detach() * (1 - foreground)))
+        bas = naive_ratios(logits, background_maps, labels, recipe).mean()
+    cls = -torch.stack([logits[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
+    frg = -torch.stack([masked[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
+    area = foreground.mean()
+    total = recipe.cls_weight * cls + recipe.frg_weight * frg + recipe.bas_weight * bas + recipe.area_weight * area
+    return BASLosses(cls, frg, bas, area, total)
+
+
+def naive_ratios(logits: Tensor, background_maps: Tensor, labels: Tensor, recipe) -> Tensor:
+    """S_bg / S picture by picture."""
     ratios = []
     for i, label in enumerate(labels.tolist()):
         # Negative activations, which only a model without final ReLU has, count as 0.
         whole, background = logits[i, label].detach().clamp(min=0), background_maps[i, label].mean().clamp(min=0)
-        more = background >= whole if recipe.zero_ratio_at_equality else background > whole
-        ratios.append(torch.zeros(()).to(background) if more else background / (whole + 1e-8))
-    cls = -torch.stack([logits[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
-    frg = -torch.stack([masked[i].log_softmax(0)[label] for i, label in enumerate(labels)]).mean()
-    bas, area = torch.stack(ratios).mean(), foreground.mean()
-    return BASLosses(cls, frg, bas, area, cls + recipe.frg_weight * frg + bas + recipe.area_weight * area)
+        more = background >= whole if recipe.ratio_compare == "ge" else background > whole
+        if more and recipe.ratio_beyond_one != "keep":
+            ratios.append(torch.tensor(1.0 if recipe.ratio_beyond_one == "one" else 0.0).to(background))
+        else:
+            ratios.append(background / (whole + 1e-8))
+    return torch.stack(ratios)
 
 
 @pytest.mark.parametrize("recipe", [CUB.Model.recipe("resnet"), ILSVRC.Model.recipe("vgg")], ids=["CUB", "ILSVRC"])
@@ -101,20 +117,28 @@ def test_bas_loss_spares_the_classifier() -> None:
 
 
 def test_ratio_beyond_one_is_a_constant() -> None:
-    """S_bg above S gives 0 without gradient; at equality the data sets differ; below, the gradient is 1 / S."""
+    """S_bg above S gives a constant without gradient; at equality the rules differ; below, the gradient is 1 / S."""
     activation = torch.tensor([2.0, 2.0, 2.0, 0.0], requires_grad=True)
     background = torch.tensor([1.0, 2.0, 3.0, 0.0], requires_grad=True)
-    for zero_at_equality, expected, slopes in (
-        (True, [0.5, 0, 0, 0], [0.5, 0, 0]),
-        (False, [0.5, 1, 0, 0], [0.5, 0.5, 0]),
+    for compare, beyond_one, expected, slopes in (
+        ("ge", "zero", [0.5, 0, 0, 0], [0.5, 0, 0]),
+        ("gt", "zero", [0.5, 1, 0, 0], [0.5, 0.5, 0]),
+        ("ge", "one", [0.5, 1, 1, 1], [0.5, 0, 0]),
+        ("gt", "one", [0.5, 1, 1, 0], [0.5, 0.5, 0]),
+        ("ge", "keep", [0.5, 1, 1.5, 0], [0.5, 0.5, 0.5]),
     ):
-        ratio = background_activation_ratio(activation, background, zero_at_equality)
+        ratio = background_activation_ratio(activation, background, compare, beyond_one)
         assert ratio.tolist() == pytest.approx(expected)
         (gradient,) = torch.autograd.grad(ratio.sum(), background)
         assert gradient[:3].tolist() == pytest.approx(slopes)
         assert not torch.autograd.grad(
-            background_activation_ratio(activation, background, zero_at_equality).sum(), activation, allow_unused=True
+            background_activation_ratio(activation, background, compare, beyond_one).sum(),
+            activation,
+            allow_unused=True,
         )[0]
+    for wrong in (("lt", "zero"), ("ge", "two")):
+        with pytest.raises(ValueError, match="must be one of"):
+            background_activation_ratio(activation, background, *wrong)
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])

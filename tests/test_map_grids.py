@@ -36,7 +36,7 @@ def mean_pool(x: torch.Tensor, size: int, stride: int, padding: int = 0) -> torc
 
 @pytest.mark.parametrize("arch", ["vgg", "mobilenet", "resnet", "inception"])
 def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Protects aligned maps: the stated first pixel and stride are those of the layers, by gradients."""
+    """Protects aligned maps: first pixel and stride of every tap are those of the layers, by gradients."""
     model = CUB.Model.build(arch, 2, False).double().eval()
     make_linear(model)
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: x)
@@ -45,11 +45,11 @@ def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytes
     )
     # Wide enough that the receptive field of a middle cell ends inside; one row of cells is enough.
     images = torch.zeros(1, 3, 32, 1600, dtype=torch.float64, requires_grad=True)
-    features = model.f1(images)
-    maps = features
-    for stage in model.f2_stages():
-        maps = stage(maps)
-    for values, grid in ((features, model.feature_grid), (maps, model.class_grid)):
+    maps, last = {}, images
+    for name, stage in model.stages():
+        maps[name] = last = stage(last)
+    assert model.feature_grid == model.taps[model.paper_tap].grid
+    for values, grid in ((last, model.class_grid), *((maps[name], tap.grid) for name, tap in model.taps.items())):
         middle = values.shape[-1] // 2
         for column in (middle, middle + 1):
             cell = values[0, :, values.shape[2] // 2, column].sum()

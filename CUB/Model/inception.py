@@ -1,10 +1,11 @@
-"""InceptionV3 on CUB-200-2011: recipe, published result, and the stages from picture to maps."""
+"""InceptionV3 on CUB-200-2011: recipes, published result, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_recipe
+from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
 from utils.models.inception import InceptionV3
 from utils.models.recipe import Published
 
 RECIPE = cub_recipe(arch="inception", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
+IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.0, top_k=200)
 PUBLISHED = Published(top1_loc=73.29, top5_loc=86.31, gt_known_loc=92.24)
 HEAD_NAME = "classifier"  # the classifier head in the released checkpoint
 
@@ -22,6 +23,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> InceptionV3:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> InceptionV3:
     """Builds the model with random weights; arguments as for :class:`utils.models.inception.InceptionV3`."""
-    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

@@ -1,10 +1,11 @@
-"""MobileNetV1 on CUB-200-2011: recipe, published result, and the stages from picture to maps."""
+"""MobileNetV1 on CUB-200-2011: recipes, published result, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_recipe
+from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
 from utils.models.mobilenet import MobileNetV1
 from utils.models.recipe import Published
 
 RECIPE = cub_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold=0.15, top_k=200)
+IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.9, top_k=80)
 PUBLISHED = Published(top1_loc=69.77, top5_loc=86.0, gt_known_loc=92.35)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
@@ -20,6 +21,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> MobileNetV1:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> MobileNetV1:
     """Builds the model with random weights; arguments as for :class:`utils.models.mobilenet.MobileNetV1`."""
-    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

@@ -1,10 +1,11 @@
-"""InceptionV3 on ILSVRC: recipe, published result, and the stages from picture to maps."""
+"""InceptionV3 on ILSVRC: recipes, published result, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
 from utils.models.inception import InceptionV3
-from utils.models.recipe import Published
+from utils.models.recipe import Published, ijcv_recipe
 
 RECIPE = ilsvrc_recipe(arch="inception", frg_weight=1.0, area_weight=2.5, threshold=0.3, top_k=1)
+IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.25)
 PUBLISHED = Published(top1_loc=58.51, top5_loc=69.0, gt_known_loc=71.93)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
@@ -22,6 +23,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> InceptionV3:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> InceptionV3:
     """Builds the model with random weights; arguments as for :class:`utils.models.inception.InceptionV3`."""
-    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

@@ -1,10 +1,11 @@
-"""MobileNetV1 on ILSVRC: recipe, published result, and the stages from picture to maps."""
+"""MobileNetV1 on ILSVRC: recipes, published result, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
 from utils.models.mobilenet import MobileNetV1
-from utils.models.recipe import Published
+from utils.models.recipe import Published, ijcv_recipe
 
 RECIPE = ilsvrc_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold=0.5, top_k=1)
+IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.5)
 PUBLISHED = Published(top1_loc=52.97, top5_loc=66.59, gt_known_loc=72.0)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
@@ -20,6 +21,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> MobileNetV1:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> MobileNetV1:
     """Builds the model with random weights; arguments as for :class:`utils.models.mobilenet.MobileNetV1`."""
-    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

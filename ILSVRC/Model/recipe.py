@@ -10,7 +10,7 @@ ilsvrc_recipe = partial(
     Recipe,
     dataset="ILSVRC",
     num_classes=NUM_CLASSES,
-    zero_ratio_at_equality=False,
+    ratio_compare="gt",
     epochs=9,
     lr_steps=(3, 6),
     batch_size=128,  # 4 GPUs x 32 in the authors' runs, batch statistics per GPU

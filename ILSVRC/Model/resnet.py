@@ -1,10 +1,11 @@
-"""ResNet50 on ILSVRC: recipe, published result, and the stages from picture to maps."""
+"""ResNet50 on ILSVRC: recipes, published result, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
-from utils.models.recipe import Published
+from utils.models.recipe import Published, ijcv_recipe
 from utils.models.resnet import ResNet50
 
 RECIPE = ilsvrc_recipe(arch="resnet", frg_weight=1.0, area_weight=2.0, threshold=0.45, top_k=1)
+IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.25)
 PUBLISHED = Published(top1_loc=57.18, top5_loc=68.44, gt_known_loc=71.77)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
@@ -20,6 +21,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> ResNet50:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> ResNet50:
     """Builds the model with random weights; arguments as for :class:`utils.models.resnet.ResNet50`."""
-    return ResNet50(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return ResNet50(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

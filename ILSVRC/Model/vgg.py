@@ -1,10 +1,11 @@
-"""VGG16 on ILSVRC: recipe, published result, and the stages from picture to maps."""
+"""VGG16 on ILSVRC: recipes, published result, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
-from utils.models.recipe import Published
+from utils.models.recipe import Published, ijcv_recipe
 from utils.models.vgg import VGG16
 
 RECIPE = ilsvrc_recipe(arch="vgg", frg_weight=0.05, area_weight=1.0, threshold=0.5, top_k=1)
+IJCV_RECIPE = ijcv_recipe(RECIPE, ratio_beyond_one="zero", batch_size=256, threshold=0.45)
 PUBLISHED = Published(top1_loc=52.96, top5_loc=65.41, gt_known_loc=69.64)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
@@ -20,6 +21,6 @@ STAGES = {
 }
 
 
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True) -> VGG16:
+def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> VGG16:
     """Builds the model with random weights; arguments as for :class:`utils.models.vgg.VGG16`."""
-    return VGG16(num_classes, head_name=HEAD_NAME, final_relu=final_relu)
+    return VGG16(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

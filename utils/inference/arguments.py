@@ -14,6 +14,8 @@ from utils.errors import UsageError
 from utils.evaluation.maps import DEFAULT_THRESHOLDS, KINDS
 from utils.evaluation.protocols import PROTOCOLS
 from utils.inference.settings import SETTINGS_FILE
+from utils.models.registry import RECIPES
+from utils.models.taps import taps_in_words
 
 DEFAULT_BATCH_SIZE = 8
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
@@ -21,7 +23,8 @@ _OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis")
 # Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
 LOCALIZER_OPTIONS = (
     *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),
-    *("map", "protocol", "tencrop", "threshold", "top_k", "align_maps", "final_relu", "resize_size", "crop_size"),
+    *("map", "protocol", "tencrop", "threshold", "top_k", "align_maps", "resize_size", "crop_size"),
+    *("recipe", "final_relu", "tap"),
 )
 
 
@@ -78,6 +81,18 @@ def parse_arguments(
         action=argparse.BooleanOptionalAction,
         default=None,
         help="class scores from ten crops, or from the one crop of the map (default: the protocol's, ten)",
+    )
+    parser.add_argument(
+        "--recipe",
+        choices=RECIPES,
+        help="the paper whose threshold, top-k and head hold where neither an option nor the run's settings say "
+        "otherwise (default: ijcv for a file of the IJCV release, else cvpr)",
+    )
+    parser.add_argument(
+        "--tap",
+        metavar="LAYER",
+        help="where the generator sits in the network, if the run trained it elsewhere than the paper and its "
+        f"settings are lost: {taps_in_words()} (default: the run's, else the one marked *)",
     )
     parser.add_argument(
         "--final_relu",

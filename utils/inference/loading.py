@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from utils.arguments import DEFAULT_WORKERS, choose_device
-from utils.checkpoint import Checkpoint, apply_weights, find_checkpoint, read_checkpoint
+from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, find_checkpoint, read_checkpoint
 from utils.data.class_names import read_class_names
 from utils.data.transforms import check_sizes
 from utils.errors import UsageError, UserError
@@ -19,7 +19,7 @@ from utils.evaluation.protocols import Protocol, find_protocol
 from utils.evaluation.question import build_question
 from utils.inference.arguments import parse_options
 from utils.inference.localizer import Localizer
-from utils.inference.settings import settle
+from utils.inference.settings import recipe_name, settle
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
@@ -80,11 +80,13 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
     logs = (args.dataset_dir or folder.path) / "logs"
     checkpoint = read_checkpoint(args.checkpoint or find_checkpoint(logs, folder.name, args.arch))
     protocol = find_protocol(args.protocol)
-    settings = settle(folder.models.recipe(args.arch), checkpoint, protocol, vars(args))
+    recipe = folder.models.recipe(args.arch, args.recipe or recipe_name(checkpoint))
+    settings = settle(recipe, checkpoint, protocol, vars(args))
     check_sizes(settings.recipe.resize_size, settings.recipe.crop_size)
     _require_arch(checkpoint, args.arch)
     names = _choose_class_names(checkpoint, args.classes, settings.class_names, folder.loader.class_names())
-    model = folder.models.build(args.arch, checkpoint.num_classes, settings.recipe.final_relu)
+    model = folder.models.build(args.arch, checkpoint.num_classes, settings.recipe.final_relu, settings.recipe.tap)
+    _require_tap(checkpoint, model)
     apply_weights(model, checkpoint)
     print(checkpoint.summary)
     model = fold_batch_norm(model.eval()).place(device)
@@ -98,6 +100,18 @@ def _require_arch(checkpoint: Checkpoint, arch: str) -> None:
     if checkpoint.arch != arch:
         mend = f"give --arch {checkpoint.arch} or another file"
         raise UserError(f"{checkpoint.path} holds {checkpoint.description}, not {arch}; {mend}")
+
+
+def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
+    """UserError if the file's generator reads features of another width than the model's tap gives."""
+    found, expected = checkpoint.state[GENERATOR_KEY].shape[1], model.taps[model.tap].channels
+    if found != expected:
+        fitting = [name for name, tap in model.taps.items() if tap.channels == found]
+        mend = f"give --tap {' or '.join(fitting)}" if fitting else "give another file"
+        raise UserError(
+            f"{checkpoint.path} holds a generator on {found} channels, but {model.arch} has {expected} at its tap "
+            f"{model.tap}; {mend}"
+        )
 
 
 def _choose_class_names(

@@ -14,10 +14,13 @@ from utils.errors import UserError
 from utils.evaluation.protocols import Protocol
 from utils.files import write_text
 from utils.models.recipe import Recipe, override
+from utils.models.registry import RECIPES
 
 SETTINGS_FILE = "settings.json"
 # What a run's own settings tell about evaluating its checkpoint, and what values fit; the rest concerns training.
 EVALUATION_SETTINGS = {
+    "name": lambda value: value in RECIPES,
+    "tap": lambda value: value is None or isinstance(value, str),
     "final_relu": lambda value: isinstance(value, bool),
     "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
     "top_k": lambda value: isinstance(value, int) and value >= 1,
@@ -34,8 +37,19 @@ class RunSettings(NamedTuple):
     class_names: tuple[str, ...] | None  # of the run that made it, None for a released file
 
 
+def recipe_name(checkpoint: Checkpoint) -> str:
+    """The paper whose recipe suits a file."""
+    return "ijcv" if checkpoint.is_ijcv else "cvpr"
+
+
 def settle(recipe: Recipe, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]) -> RunSettings:
     """The recipe, under what the file itself tells, under the settings of its run, under what the user gave.
+
+    Args:
+        recipe: of the paper that the user names, else of :func:`recipe_name`.
+        checkpoint: the file.
+        protocol: the rules.
+        given: the user's options by name, None where not given.
 
     Raises:
         UserError: the run's settings file is damaged.
@@ -79,6 +93,13 @@ def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
     """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
     content = {"weights": weights.name, "recipe": asdict(recipe), **more}
     return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
+
+
+def change_settings(weights: Path, **changes: Any) -> Path:
+    """Changes some of what :func:`save_settings` wrote."""
+    path = weights.with_name(SETTINGS_FILE)
+    content = json.loads(path.read_text(encoding="utf-8"))
+    return write_text(path, json.dumps({**content, **changes}, indent=2) + "\n")
 
 
 def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:

@@ -1,13 +1,17 @@
 """Background Activation Suppression (Wu et al., CVPR 2022): generator and activation map constraint on any backbone.
 
-A backbone supplies two halves (paper section 3.1): `f1`, up to the tap with feature map F, and the stages of `f2`, from
-F to the class maps. This module owns everything else, once for all backbones and data sets: the classifier head, the
-generator of foreground maps, the masked branches that the losses need, and inference by top-k fusion.
+A backbone supplies its layers in order and the taps at which they can be cut into two halves (paper section 3.1): `f1`,
+up to the feature map F, and `f2`, from F to the class maps. This module owns everything else, once for all backbones
+and data sets: the classifier head, the generator of foreground maps, the masked branches that the losses need, and
+inference by top-k fusion.
+
+Under torch.autocast, convolutions alone compute in half precision: the generator's sigmoid, every global average, and
+so all scores and activations, are float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,18 +19,22 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
+from utils.errors import UsageError
+
 
 class BASOutput(NamedTuple):
     """What a training forward pass returns; :func:`utils.losses.bas_losses` needs nothing else.
 
-    B pictures, K classes, h x w the size of F (28 x 28 for 224 x 224 pictures).
+    B pictures, K classes, h x w the size of F (28 x 28 for 224 x 224 pictures). None stands where a branch was not
+    wanted; the method itself has the first five.
     """
 
     logits: Tensor  # (B, K) class scores, GAP(A)
-    masked_logits: Tensor  # (B, K) class scores of the foreground alone, GAP(A * avgpool(M_fg))
-    foreground_map: Tensor  # (B, 1, h, w) M_fg of the label's class, in [0, 1]
+    masked_logits: Tensor | None  # (B, K) class scores of the foreground alone, GAP(A * avgpool(M_fg))
+    foreground_map: Tensor | None  # (B, 1, h, w) M_fg of the label's class, in [0, 1]
     activation: Tensor  # (B,) S, the label's logit
-    background_activation: Tensor  # (B,) S_bg, the label's logit with the foreground removed from F
+    background_activation: Tensor | None  # (B,) S_bg, the label's logit with the foreground removed from F
+    foreground_logits: Tensor | None = None  # (B, K) class scores with the background removed from F; an ablation's
 
 
 class Grid(NamedTuple):
@@ -34,6 +42,13 @@ class Grid(NamedTuple):
 
     first: float
     stride: int
+
+
+class Tap(NamedTuple):
+    """A layer after which f1 can end: what its F is like."""
+
+    channels: int  # C
+    grid: Grid  # of F's cells
 
 
 class Encoding(NamedTuple):
@@ -53,6 +68,23 @@ class Localization(NamedTuple):
     class_map: Tensor  # (B, 1, h', w') class activation map (CAM) of the map crop
 
 
+def widen(values: Tensor) -> Tensor:
+    """At least float32: half precision becomes float32, anything else stays what it is."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
+def global_average(maps: Tensor) -> Tensor:
+    """GAP, summed in float32 at least: (B, K, h, w) -> (B, K)."""
+    return maps.mean(dim=(2, 3), dtype=torch.promote_types(maps.dtype, torch.float32))
+
+
+class WideSigmoid(nn.Sigmoid):
+    """A sigmoid that computes in float32 at least, under autocast too: near 1, half precision has few numbers left."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(widen(input))
+
+
 def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """Convolves each sample with its own kernels: what a full convolution gives, for the chosen output channels only.
 
@@ -64,12 +96,12 @@ def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         bias: (B, k).
 
     Returns:
-        (B, k, h, w), stride 1 and padding s // 2.
+        (B, k, h, w), stride 1 and padding s // 2, in float32 at least.
     """
     batch, kernels, channels, size, _ = weight.shape
     # out[p] = sum_t W[t] F[p + t - s//2], whereas fold adds tap t of position q to q + t - s//2: hence the flip.
     taps = weight.flip(3, 4).permute(0, 1, 3, 4, 2).reshape(batch, kernels * size * size, channels)
-    responses = torch.bmm(taps, features.flatten(2))
+    responses = widen(torch.bmm(taps, features.flatten(2)))
     maps = F.fold(responses, features.shape[-2:], kernel_size=size, padding=size // 2)
     return maps + bias[:, :, None, None]
 
@@ -98,34 +130,44 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 class BAS(nn.Module):
-    """The BAS pipeline; a backbone subclasses it with `f1` and `f2_stages` and calls `add_heads`.
+    """The BAS pipeline; a backbone subclasses it with `stages` and its table of taps, and calls `add_heads`.
 
     Layers and heads sit directly on the model under the names of the authors' checkpoints.
 
     Attributes:
         arch: the backbone's short name, as in `--arch`.
         num_classes: K.
-        feature_grid: the centres of the receptive fields of F's cells.
-        class_grid: those of the class maps' cells.
+        taps: the layers after which f1 can end, by their names in `stages`, in order.
+        paper_tap: the paper's.
+        tap: the one in force.
+        class_grid: the centres of the receptive fields of the class maps' cells.
     """
 
     arch: str
     num_classes: int
-    feature_grid: Grid
+    taps: Mapping[str, Tap]
+    paper_tap: str
+    tap: str
     class_grid: Grid
 
     def add_heads(
-        self, feature_channels: int, head_channels: int, num_classes: int, head_name: str, final_relu: bool
+        self, head_channels: int, num_classes: int, head_name: str, final_relu: bool, tap: str | None = None
     ) -> None:
         """Adds the classifier head and the generator, after the trunk's layers.
 
         Args:
-            feature_channels: channels C of F.
             head_channels: channels C' of what the trunk's part of f2 gives.
             num_classes: K.
             head_name: the classifier head's name in the checkpoint.
             final_relu: whether the class maps end in a ReLU (CVPR) or not (IJCV).
+            tap: one of `taps`, the paper's where None.
+
+        Raises:
+            UsageError: no such tap.
         """
+        self.tap = self.paper_tap if tap is None else tap
+        if self.tap not in self.taps:
+            raise UsageError(f"{self.arch} has no tap {tap!r}; choose one of {', '.join(self.taps)}")
         self.num_classes = num_classes
         self._head_name = head_name
         head = nn.Sequential(
@@ -138,7 +180,8 @@ class BAS(nn.Module):
         if final_relu:
             head.append(nn.ReLU(inplace=True))
         self.add_module(head_name, head)
-        self.classifier_loc = nn.Sequential(nn.Conv2d(feature_channels, num_classes, 3, padding=1), nn.Sigmoid())
+        generator = nn.Conv2d(self.taps[self.tap].channels, num_classes, 3, padding=1)
+        self.classifier_loc = nn.Sequential(generator, WideSigmoid())
 
     @property
     def head(self) -> nn.Sequential:
@@ -150,17 +193,42 @@ class BAS(nn.Module):
         """Whether the class maps end in a ReLU (CVPR) or not (IJCV)."""
         return isinstance(self.head[-1], nn.ReLU)
 
+    @property
+    def feature_grid(self) -> Grid:
+        """The centres of the receptive fields of F's cells."""
+        return self.taps[self.tap].grid
+
+    def stages(self) -> Iterable[tuple[str, nn.Module]]:
+        """The trunk's layers in the order of computation, each with its name; several may share one."""
+        raise NotImplementedError
+
+    def _split(self) -> tuple[list[nn.Module], list[nn.Module]]:
+        """The trunk's layers up to the last one that has the tap's name, and those after it."""
+        # Looked up at each call: layers may be exchanged, as the folding of batch normalisation does.
+        stages = list(self.stages())
+        end = max(index for index, (name, _) in enumerate(stages, start=1) if name == self.tap)
+        modules = [module for _, module in stages]
+        return modules[:end], modules[end:]
+
     def f1(self, images: Tensor) -> Tensor:
         """The backbone up to the tap: (B, 3, H, W) normalised pictures -> F (B, C, h, w)."""
-        raise NotImplementedError
+        x = images
+        for stage in self._split()[0]:
+            x = stage(x)
+        return x
 
     def f2_stages(self) -> Iterable[nn.Module]:
         """The trunk's layers after the tap, in order; the classifier head follows them."""
-        raise NotImplementedError
+        return self._split()[1]
 
-    def place(self, device: torch.device) -> BAS:
-        """Moves the model to a device, each part in the memory layout in which its convolutions run fastest there."""
-        self.to(device, memory_format=torch.channels_last)
+    def place(self, device: torch.device, channels_last: bool = True) -> BAS:
+        """Moves the model to a device, each part in the memory layout in which its convolutions run fastest there.
+
+        Args:
+            device: where to.
+            channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
+        """
+        self.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
         if device.type == "cpu":  # the head's wide 3 x 3 convolutions on small maps are quicker there in NCHW
             self.head.to(memory_format=torch.contiguous_format)
         return self
@@ -189,7 +257,7 @@ class BAS(nn.Module):
             classes: (B, k) class indices.
 
         Returns:
-            (B, k, h, w) in [0, 1].
+            (B, k, h, w) in [0, 1], in float32 at least.
         """
         convolution, sigmoid = self.classifier_loc
         # A look-up as an embedding: unlike that of indexing, its gradient adds up in a fixed order on any device.
@@ -237,7 +305,9 @@ class BAS(nn.Module):
         return fused
 
     def masked_logits(self, class_maps: Tensor, foreground_map: Tensor) -> Tensor:
-        """Class scores of the foreground alone (L_frg): GAP(A * avgpool(M_fg)); 2 x 2 where A is half of M_fg's size.
+        """Class scores of the foreground alone (L_frg): GAP(A * avgpool(M_fg)).
+
+        The pooling is 2 x 2 at the paper's taps, where A is half of M_fg's size; of equal sizes it changes nothing.
 
         Args:
             class_maps: A (B, K, h', w').
@@ -247,35 +317,55 @@ class BAS(nn.Module):
             (B, K).
         """
         mask = F.adaptive_avg_pool2d(foreground_map, class_maps.shape[-2:])
-        return (class_maps * mask).mean(dim=(2, 3))
+        return global_average(class_maps * mask)
 
-    def forward(self, images: Tensor, labels: Tensor) -> BASOutput:
+    def forward(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        use_generator: bool = True,
+        branch: str | None = "background",
+        freeze_f2: bool = True,
+    ) -> BASOutput:
         """The training pass with all branches of the activation map constraint (paper section 3.3).
+
+        The options are for ablations (:func:`utils.losses.training_pass` derives them from a recipe); as they stand,
+        they are the method.
 
         Args:
             images: (B, 3, H, W) normalised pictures.
             labels: (B,) int64 classes; the label's foreground map is the only one that is computed.
+            use_generator: whether there is a foreground map, which all of the following needs.
+            branch: the part of F that passes through f2 once more: `background` gives S_bg, `foreground` the class
+                scores of the foreground, None nothing.
+            freeze_f2: whether f2 takes part in this second pass with constant weights, or is trained by it as well.
 
         Returns:
             Named outputs for the losses.
         """
         features = self.f1(images)
-        foreground_map = self.foreground_maps(features, labels[:, None])
+        foreground_map = self.foreground_maps(features, labels[:, None]) if use_generator else None
         class_maps = self.f2(features)
-        logits = class_maps.mean(dim=(2, 3))
-        # L_bas trains the generator alone (and f1 through it): F is detached here and f2 is frozen.
-        background_maps = self.frozen_f2(features.detach() * (1 - foreground_map))
-        return BASOutput(
-            logits=logits,
-            masked_logits=self.masked_logits(class_maps, foreground_map),
-            foreground_map=foreground_map,
-            activation=logits.gather(1, labels[:, None]).squeeze(1),
-            background_activation=select_class(background_maps, labels).mean(dim=(1, 2, 3)),
-        )
+        logits = global_average(class_maps)
+        activation = logits.gather(1, labels[:, None]).squeeze(1)
+        output = BASOutput(logits, None, foreground_map, activation, None)
+        if not use_generator:
+            return output
+        if branch is not None:
+            # L_bas trains the generator alone (and f1 through it): F is detached here and f2 is frozen.
+            mask = 1 - foreground_map if branch == "background" else foreground_map
+            second_f2 = self.frozen_f2 if freeze_f2 else self.f2
+            maps = second_f2(features.detach() * mask.to(features.dtype))
+            if branch == "background":
+                output = output._replace(background_activation=global_average(select_class(maps, labels)).squeeze(1))
+            else:
+                output = output._replace(foreground_logits=global_average(maps))
+        return output._replace(masked_logits=self.masked_logits(class_maps, foreground_map))
 
     def classify(self, images: Tensor) -> Tensor:
         """Class scores alone: (B, 3, H, W) normalised pictures -> logits (B, K)."""
-        return self.f2(self.f1(images)).mean(dim=(2, 3))
+        return global_average(self.f2(self.f1(images)))
 
     def localize(self, images: Tensor, top_k: int = 1, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inference: scores and the fused foreground map; neither the masked branches nor unread channels are computed.
@@ -325,7 +415,7 @@ class BAS(nn.Module):
         batch, count = crops.shape[:2]
         features = self.f1(crops.flatten(0, 1))
         class_maps = self.f2(features)
-        logits = class_maps.mean(dim=(2, 3)).unflatten(0, (batch, count))
+        logits = global_average(class_maps).unflatten(0, (batch, count))
         return Encoding(
             logits=logits,
             scores=logits[:, map_crop],

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
 
-from utils.models.bas import BAS, Grid, initialize_xavier
+from utils.models.bas import BAS, Grid, Tap, initialize_xavier
+
+STAGES = (
+    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "pool"),
+    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "pool"),
+    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+)
 
 
 class Mixed6a(InceptionB):
@@ -45,14 +52,21 @@ class InceptionV3(BAS):
     Args:
         num_classes: K.
         head_name: the classifier head's name in checkpoints.
-        final_relu: see :meth:`BAS.add_heads`.
+        final_relu, tap: see :meth:`BAS.add_heads`.
     """
 
     arch = "inception"
-    feature_grid = Grid(6, 8)
+    taps = {
+        "Mixed_5d": Tap(288, Grid(6, 8)),
+        "Mixed_6e": Tap(768, Grid(6, 8)),
+        "Mixed_7c": Tap(2048, Grid(6, 16)),
+    }
+    paper_tap = "Mixed_6e"
     class_grid = Grid(6, 16)
 
-    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+    def __init__(
+        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
+    ) -> None:
         super().__init__()
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2, padding=1)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, kernel_size=3)
@@ -71,14 +85,9 @@ class InceptionV3(BAS):
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
-        self.add_heads(768, 2048, num_classes, head_name, final_relu)
+        self.add_heads(2048, num_classes, head_name, final_relu, tap)
         self.apply(initialize_xavier)
 
-    def f1(self, images: Tensor) -> Tensor:
-        x = self.Conv2d_2b_3x3(self.Conv2d_2a_3x3(self.Conv2d_1a_3x3(images)))
-        x = self.Conv2d_4a_3x3(self.Conv2d_3b_1x1(self.pool(x)))
-        x = self.Mixed_5d(self.Mixed_5c(self.Mixed_5b(self.pool(x))))
-        return self.Mixed_6e(self.Mixed_6d(self.Mixed_6c(self.Mixed_6b(self.Mixed_6a(x)))))
-
-    def f2_stages(self) -> Iterable[nn.Module]:
-        return self.Mixed_7a, self.Mixed_7b, self.Mixed_7c
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        for name in STAGES:
+            yield name, getattr(self, name)

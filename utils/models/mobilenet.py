@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
-from utils.models.bas import BAS, Grid, initialize_xavier
+from utils.models.bas import BAS, Grid, Tap, initialize_xavier
 
 # (output channels, stride) of the depthwise-separable blocks after the stem. ImageNet's net has stride 2 at the first
 # block of 512 channels; BAS has 1.
@@ -25,7 +25,6 @@ BLOCKS = (
     (1024, 2),
     (1024, 1),
 )
-TAP = 12  # entries of `model`, the stem included, that form f1
 
 
 def _stem(out_channels: int) -> nn.Sequential:
@@ -53,25 +52,31 @@ class MobileNetV1(BAS):
     Args:
         num_classes: K.
         head_name: the classifier head's name in checkpoints.
-        final_relu: see :meth:`BAS.add_heads`.
+        final_relu, tap: see :meth:`BAS.add_heads`.
     """
 
     arch = "mobilenet"
-    feature_grid = Grid(0, 8)
+    taps = {
+        "model.3": Tap(128, Grid(0, 4)),
+        "model.5": Tap(256, Grid(0, 8)),
+        "model.11": Tap(512, Grid(0, 8)),
+        "model.13": Tap(1024, Grid(0, 16)),
+    }
+    paper_tap = "model.11"
     class_grid = Grid(0, 16)
 
-    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+    def __init__(
+        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
+    ) -> None:
         super().__init__()
         self.model = nn.Sequential(_stem(32))
         channels = 32
         for width, stride in BLOCKS:
             self.model.append(_depthwise_separable(channels, width, stride))
             channels = width
-        self.add_heads(512, 1024, num_classes, head_name, final_relu)
+        self.add_heads(1024, num_classes, head_name, final_relu, tap)
         self.apply(initialize_xavier)
 
-    def f1(self, images: Tensor) -> Tensor:
-        return self.model[:TAP](images)
-
-    def f2_stages(self) -> Iterable[nn.Module]:
-        return self.model[TAP:]
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        for index, block in enumerate(self.model):
+            yield f"model.{index}", block

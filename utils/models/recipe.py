@@ -20,7 +20,7 @@ class Published:
 class Recipe:
     """Settings of one backbone on one data set; the defaults are what all of them share (paper section 4.1).
 
-    Losses: total = cls + frg_weight * frg + bas + area_weight * area (paper section 3.3).
+    Losses: total = cls_weight * cls + frg_weight * frg + bas_weight * bas + area_weight * area (paper section 3.3).
     """
 
     dataset: str
@@ -29,10 +29,19 @@ class Recipe:
 
     frg_weight: float  # alpha
     area_weight: float  # beta
-    # The ratio S_bg / S becomes the constant 0 beyond 1; CUB's code does so at equality as well.
-    zero_ratio_at_equality: bool
+    # Where the ratio S_bg / S counts as beyond 1: S_bg >= S (`ge`, CUB's code) or S_bg > S (`gt`, ILSVRC's and IJCV's).
+    ratio_compare: str
+    ratio_beyond_one: str = "zero"  # there it becomes the constant 0 (`zero`) or 1 (`one`, IJCV), or stays (`keep`)
+    cls_weight: float = 1.0
+    bas_weight: float = 1.0
+    # What trains the generator besides L_ac: `activation` is L_bas; `cross_entropy` see utils/losses.py.
+    generator_loss: str = "activation"
+    frozen_f2: bool = True  # f2 is constant in the second pass
+    tap: str | None = None  # the layer after which f1 ends; None is the paper's, utils/models/<arch>.py lists them
     final_relu: bool = True  # the class maps end in a ReLU (the CVPR model)
     warmup_epochs: int = 0  # first epochs on L_cls alone; 0 in the paper, the demo uses it
+    name: str = "cvpr"  # the paper that it comes from; `ijcv` is the authors' second
+    sync_bn: bool = False  # batch statistics over all processes, instead of each one's own as the authors had
 
     threshold: float = 0.15  # of the normalised foreground map
     top_k: int = 1  # foreground maps that are averaged
@@ -49,6 +58,16 @@ class Recipe:
     resize_size: int = 256
     crop_size: int = 224
     seed: int = 6
+
+
+def ijcv_recipe(cvpr: Recipe, **own: Any) -> Recipe:
+    """The authors' second paper (Zhai et al., IJCV 2023): what changes for every backbone and data set, and `own`.
+
+    The class maps have no final ReLU, and the ratio becomes the constant 1 where S_bg > S. alpha, and whatever `own`
+    does not name, is as in the CVPR paper.
+    """
+    shared = {"name": "ijcv", "final_relu": False, "ratio_compare": "gt", "ratio_beyond_one": "one"}
+    return replace(cvpr, **{**shared, **own})
 
 
 def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:

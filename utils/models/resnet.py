@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
-from utils.models.bas import BAS, Grid, initialize_xavier
+from utils.models.bas import BAS, Grid, Tap, initialize_xavier
 
 
 def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -17,20 +17,31 @@ def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequent
     return nn.Sequential(first, *(Bottleneck(out_channels, width) for _ in range(blocks - 1)))
 
 
+STAGES = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "pool", "layer4")
+
+
 class ResNet50(BAS):
     """torchvision's ResNet50 layers with stride 1 in layer3 and layer4; the stride sits on the 3 x 3 convolution.
 
     Args:
         num_classes: K.
         head_name: the classifier head's name in checkpoints.
-        final_relu: see :meth:`BAS.add_heads`.
+        final_relu, tap: see :meth:`BAS.add_heads`.
     """
 
     arch = "resnet"
-    feature_grid = Grid(0, 8)
+    taps = {
+        "layer1": Tap(256, Grid(0, 4)),
+        "layer2": Tap(512, Grid(0, 8)),
+        "layer3": Tap(1024, Grid(0, 8)),
+        "layer4": Tap(2048, Grid(4, 16)),
+    }
+    paper_tap = "layer3"
     class_grid = Grid(4, 16)
 
-    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+    def __init__(
+        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
+    ) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -41,12 +52,9 @@ class ResNet50(BAS):
         self.layer3 = _stage(512, 256, blocks=6, stride=1)
         self.pool = nn.MaxPool2d(2)
         self.layer4 = _stage(1024, 512, blocks=3, stride=1)
-        self.add_heads(1024, 2048, num_classes, head_name, final_relu)
+        self.add_heads(2048, num_classes, head_name, final_relu, tap)
         self.apply(initialize_xavier)
 
-    def f1(self, images: Tensor) -> Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        return self.layer3(self.layer2(self.layer1(x)))
-
-    def f2_stages(self) -> Iterable[nn.Module]:
-        return self.pool, self.layer4
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        for name in STAGES:
+            yield name, getattr(self, name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterator
 
-from torch import Tensor, nn
+from torch import nn
 
-from utils.models.bas import BAS, Grid
+from utils.models.bas import BAS, Grid, Tap
 
 # Output channels of each convolution, block by block; a 2 x 2 max-pool stands between the blocks.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
@@ -18,14 +18,21 @@ class VGG16(BAS):
     Args:
         num_classes: K.
         head_name: the classifier head's name in checkpoints.
-        final_relu: see :meth:`BAS.add_heads`.
+        final_relu, tap: see :meth:`BAS.add_heads`.
     """
 
     arch = "vgg"
-    feature_grid = Grid(3.5, 8)
+    taps = {
+        "conv3_3": Tap(256, Grid(1.5, 4)),
+        "conv4_3": Tap(512, Grid(3.5, 8)),
+        "conv5_3": Tap(512, Grid(7.5, 16)),
+    }
+    paper_tap = "conv4_3"
     class_grid = Grid(7.5, 16)
 
-    def __init__(self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True) -> None:
+    def __init__(
+        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
+    ) -> None:
         super().__init__()
         channels = 3
         for block, widths in enumerate(BLOCKS, start=1):
@@ -34,26 +41,17 @@ class VGG16(BAS):
                 channels = width
         self.pool = nn.MaxPool2d(2)
         self.relu = nn.ReLU(inplace=True)
-        self.add_heads(512, 512, num_classes, head_name, final_relu)
+        self.add_heads(512, num_classes, head_name, final_relu, tap)
         self.apply(initialize_normal)
 
-    def _block(self, block: int) -> Iterable[nn.Module]:
-        for index in range(1, len(BLOCKS[block - 1]) + 1):
-            yield getattr(self, f"conv{block}_{index}")
-            yield self.relu
-
-    def f1(self, images: Tensor) -> Tensor:
-        x = images
-        for block in (1, 2, 3, 4):
+    def stages(self) -> Iterator[tuple[str, nn.Module]]:
+        for block, widths in enumerate(BLOCKS, start=1):
             if block > 1:
-                x = self.pool(x)
-            for layer in self._block(block):
-                x = layer(x)
-        return x
-
-    def f2_stages(self) -> Iterable[nn.Module]:
-        yield self.pool
-        yield from self._block(5)
+                yield "pool", self.pool
+            for index in range(1, len(widths) + 1):
+                name = f"conv{block}_{index}"
+                yield name, getattr(self, name)
+                yield name, self.relu
 
 
 def initialize_normal(module: nn.Module) -> None:

@@ -1,0 +1,1 @@
+"""Training: arguments, one epoch, processes, what is saved and logged."""
