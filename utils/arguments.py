@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from utils.distributed import is_launched, local_rank
 from utils.errors import UsageError
 from utils.models.registry import ARCHS
 
@@ -73,13 +74,17 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
 
 
 def choose_device(name: str | None) -> torch.device:
-    """The device called `name`, or the best one there is.
+    """The device called `name`, or the best one there is; of several processes on a machine each gets its own GPU.
 
     Raises:
         UsageError: there is no such device; says which there are.
     """
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and is_launched():
+        name = f"cuda:{local_rank()}"
+    elif name.startswith("cuda:") and is_launched():
+        raise UsageError(f"--device {name} would put all processes onto one GPU; give --device cuda, or leave it out")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device).item()  # reading back unmasks devices that compute nothing

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Callable
 
@@ -39,7 +40,11 @@ def run_command(main: Callable[[], None]) -> int:
     try:
         main()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        number = os.environ.get("RANK", "0")
+        if number == "0":
+            print(f"error: {error}", file=sys.stderr)
+        elif not isinstance(error, UsageError):  # which all processes of a run meet alike, and the first one tells
+            print(f"error in process {number}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:
         # Disk full, no permission, vanished files: the system's own words name the file.

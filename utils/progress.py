@@ -4,7 +4,9 @@ from collections.abc import Iterable
 
 from tqdm import tqdm
 
+from utils.distributed import is_main
+
 
 def progress_bar(items: Iterable, description: str) -> tqdm:
-    """A bar on standard error that leaves no trace."""
-    return tqdm(items, desc=description, leave=False, disable=None, dynamic_ncols=True)
+    """A bar on standard error that leaves no trace; of several processes the first one shows it."""
+    return tqdm(items, desc=description, leave=False, disable=None if is_main() else True, dynamic_ncols=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from itertools import zip_longest
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +14,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from utils.data.datasets import EvaluationBatch, build_evaluation_loader
-from utils.data.split import Split
+from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
+from utils.distributed import gather_everywhere, process_count, rank
 from utils.evaluation.maps import MapKind, make_maps
 from utils.evaluation.protocols import Protocol
 from utils.evaluation.question import Question
+from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
 from utils.metrics import MISSED, ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
 from utils.models.bas import BAS
 from utils.progress import progress_bar
@@ -30,6 +33,17 @@ class Picture(NamedTuple):
     true_boxes: np.ndarray | None  # (n, 4) xyxy in crop pixels
     mask: np.ndarray | None  # (S, S) uint8: 1 object, 0 background, 255 ignored
     is_right_class: bool
+
+
+class MapPart(NamedTuple):
+    """What a :class:`MapResult` holds of the n pictures that one process scored."""
+
+    ious: np.ndarray  # (n, T)
+    boxes: np.ndarray  # (n, 4)
+    missed: np.ndarray  # (n,)
+    errors: list[str]
+    max_box_acc: MaxBoxAcc | None
+    pixels: PixelScores | None
 
 
 class MapResult:
@@ -98,6 +112,34 @@ class MapResult:
             if self.max_box_acc is not None:
                 self.max_box_acc.update_missed(1)
 
+    def part(self, indices: np.ndarray) -> MapPart:
+        """The rows of these pictures, the only ones that were counted."""
+        errors = [self.errors[index] for index in indices]
+        rows = self.ious[indices], self.boxes[indices], self.missed[indices]
+        return MapPart(*rows, errors, self.max_box_acc, self.pixels)
+
+    def merge(self, indices: np.ndarray, part: MapPart) -> None:
+        """Adds the rows and counts of other pictures of the split."""
+        self.ious[indices], self.boxes[indices], self.missed[indices] = part.ious, part.boxes, part.missed
+        for index, error in zip(indices, part.errors, strict=True):
+            self.errors[index] = error
+        if self.max_box_acc is not None:
+            self.max_box_acc.merge(part.max_box_acc)
+        if self.pixels is not None:
+            self.pixels.merge(part.pixels)
+
+
+class EvaluationPart(NamedTuple):
+    """What an :class:`Evaluation` holds of the n pictures that one process scored."""
+
+    indices: np.ndarray  # (n,) positions in the split
+    top5: np.ndarray  # (n, min(5, K))
+    probabilities: np.ndarray  # (n, min(5, K))
+    sizes: np.ndarray  # (n, 2)
+    failed: np.ndarray  # (n,)
+    failure_of: dict[int, str]
+    maps: list[MapPart]  # in the order of the evaluation's
+
 
 class Observation(NamedTuple):
     """What an observer of :func:`evaluate` is given of each picture, as it comes."""
@@ -125,7 +167,7 @@ class Evaluation:
         sizes: (N, 2) (width, height) of the original pictures, 0 where unreadable.
         boxed: (N,) whether a picture has true boxes; those without count in the classification figures alone.
         failed: (N,) whether a picture is a miss for every kind of map.
-        failures: sentences about misses, and about masks that could not be used.
+        failure_of: position in the split -> sentence about a miss, or about a mask that could not be used.
         maps: kind -> result.
     """
 
@@ -137,8 +179,13 @@ class Evaluation:
     sizes: np.ndarray
     boxed: np.ndarray
     failed: np.ndarray
-    failures: list[str] = field(default_factory=list)
+    failure_of: dict[int, str] = field(default_factory=dict)
     maps: dict[MapKind, MapResult] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """The sentences of `failure_of` in the split's order."""
+        return [self.failure_of[index] for index in sorted(self.failure_of)]
 
     def scores(self, kind: MapKind | None = None, threshold: float | None = None) -> LocalizationScores:
         """Counts hits and misses of one kind of map (the main one) at one of its thresholds (the one in force)."""
@@ -169,6 +216,20 @@ class Evaluation:
         breakdown.update([error for error in self.maps[kind].errors if error])
         return breakdown
 
+    def part(self, indices: np.ndarray) -> EvaluationPart:
+        """The records of these pictures, the only ones that were scored so far."""
+        rows = self.top5[indices], self.probabilities[indices], self.sizes[indices], self.failed[indices]
+        return EvaluationPart(indices, *rows, self.failure_of, [result.part(indices) for result in self.maps.values()])
+
+    def merge(self, part: EvaluationPart) -> None:
+        """Adds the records of other pictures of the split, scored by another process for the same question."""
+        rows = part.indices
+        self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
+        self.sizes[rows], self.failed[rows] = part.sizes, part.failed
+        self.failure_of |= part.failure_of
+        for result, map_part in zip(self.maps.values(), part.maps, strict=True):
+            result.merge(rows, map_part)
+
 
 def evaluate(
     model: BAS,
@@ -177,59 +238,85 @@ def evaluate(
     question: Question,
     device: torch.device,
     description: str = "evaluation",
-    observe: Callable[[Evaluation, Observation], None] | None = None,
+    observe: Callable[[Evaluation, Observation], Any] | None = None,
+    receive: Callable[[Any], None] | None = None,
 ) -> Evaluation:
     """Localises and classifies every picture of a split.
 
     The map comes from the centre crop, the class scores are the mean softmax of ten crops; one pass serves both, and
     every kind of map, threshold and metric. While the device computes a batch, the host scores the one before.
 
+    The processes of a run share the batches out among them (:mod:`utils.evaluation.sharding`) and must all call this
+    with the same weights, split and question. Each returns the records of all pictures, which are a single process's.
+
     Args:
         model: on `device`; put into evaluation mode.
-        loader: gives :class:`EvaluationBatch` at the question's sizes, see :func:`build_loader`.
-        split: the true boxes, in original pixels.
+        loader: of :func:`build_loader` for this split and question.
+        split: all pictures, with the true boxes in original pixels.
         question: what is asked.
         device: where the model is.
         description: the progress bar's.
-        observe: called with each picture as soon as it is scored, in the split's order.
+        observe: called with each picture as soon as it is scored, in the split's order, by the process that scored it;
+            given in all processes or in none.
+        receive: called with what `observe` returned for each picture of the split, in the split's order; from other
+            processes it comes pickled.
 
     Returns:
         The records of all pictures.
     """
     model.eval()
-    count, columns = len(split), min(5, model.num_classes)
-    evaluation = Evaluation(
+    own = own_pictures(len(split), loader.batch_size)
+    evaluation = _blank_evaluation(split, question, model.num_classes)
+    outputs = (
+        _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), question, device)
+        for batch in progress_bar(loader if len(own) else (), description)
+    )
+    rounds = range(count_rounds(len(split), loader.batch_size))
+    for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
+        seconds = 0.0 if output is None else _score_batch(evaluation, split, output)
+        if observe is not None:
+            rows = () if output is None else range(len(output.batch.labels))
+            for value in gather_round(observe(evaluation, output.observation(row, seconds)) for row in rows):
+                if receive is not None:
+                    receive(value)
+    if process_count() > 1:
+        for number, part in enumerate(gather_everywhere(evaluation.part(own))):
+            if number != rank():
+                evaluation.merge(part)
+    return evaluation
+
+
+def _blank_evaluation(split: Split, question: Question, num_classes: int) -> Evaluation:
+    count, columns = len(split), min(5, num_classes)
+    has_masks = question.with_masks and bool(split.masks)
+    maps = {}
+    for kind, threshold in question.thresholds.items():
+        grids = question.grid, question.contour_grid
+        maps[kind] = MapResult(count, threshold, question.protocol, *grids, has_masks)
+    for kind, threshold in question.swept.items():
+        maps[kind] = MapResult(count, threshold, question.protocol, question.swept_grid, (), False)
+    return Evaluation(
         question=question,
-        num_classes=model.num_classes,
+        num_classes=num_classes,
         labels=split.labels,
         top5=np.zeros((count, columns), dtype=np.int64),
         probabilities=np.zeros((count, columns)),
         sizes=np.zeros((count, 2), dtype=np.int64),
         boxed=np.array([len(split.boxes.get(image_id, ())) > 0 for image_id in split.ids]),
         failed=np.zeros(count, dtype=bool),
+        maps=maps,
     )
-    has_masks = question.with_masks and bool(split.masks)
-    for kind, threshold in question.thresholds.items():
-        grids = question.grid, question.contour_grid
-        evaluation.maps[kind] = MapResult(count, threshold, question.protocol, *grids, has_masks)
-    for kind, threshold in question.swept.items():
-        evaluation.maps[kind] = MapResult(count, threshold, question.protocol, question.swept_grid, (), False)
-    outputs = (_Output(model, batch, question, device) for batch in progress_bar(loader, description))
-    for output in _one_ahead(outputs):
-        begin = time.perf_counter()
-        output.wait()
-        for row in range(len(output.batch.labels)):
-            _score_picture(evaluation, split, output, row)
-        evaluation.failures += output.failures.values()
-        seconds = (output.seconds + time.perf_counter() - begin) / len(output.batch.labels)
-        if observe is not None:
-            for row in range(len(output.batch.labels)):
-                observe(evaluation, output.observation(row, seconds))
-    return evaluation
 
 
 def build_loader(split: Split, question: Question, batch_size: int, num_workers: int, device: torch.device):
-    """The loader of :func:`evaluate`; arguments as for :func:`utils.data.datasets.build_evaluation_loader`."""
+    """The loader of :func:`evaluate`, of this process's pictures alone.
+
+    Arguments as for :func:`utils.data.datasets.build_evaluation_loader`. A process without pictures is given all, since
+    a split is never empty, and reads none of them.
+    """
+    own = own_pictures(len(split), batch_size)
+    if 0 < len(own) < len(split):
+        split = take(split, own)
     return build_evaluation_loader(
         split,
         question.resize_size,
@@ -306,6 +393,16 @@ def _one_ahead(items: Iterable) -> Iterator:
         previous = item
     if previous is not None:
         yield previous
+
+
+def _score_batch(evaluation: Evaluation, split: Split, output: _Output) -> float:
+    """Waits for a batch and scores it; the seconds of each of its pictures."""
+    begin = time.perf_counter()
+    output.wait()
+    for row in range(len(output.batch.labels)):
+        _score_picture(evaluation, split, output, row)
+    evaluation.failure_of |= output.failures
+    return (output.seconds + time.perf_counter() - begin) / len(output.batch.labels)
 
 
 def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: int) -> None:

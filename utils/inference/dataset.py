@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import time
 from contextlib import ExitStack
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
-import cv2
 import numpy as np
-import PIL
-import torch
-import torchvision
 
 from utils.boxes import crop_boxes_to_image
 from utils.charts import save_charts
 from utils.data import any_folder
 from utils.data.split import Split
 from utils.data.transforms import denormalize
+from utils.distributed import is_main
 from utils.errors import UsageError, UserError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import Question, build_question, threshold_grid
@@ -34,7 +31,9 @@ from utils.inference.loading import DatasetFolder, Loaded
 from utils.inference.settings import EVALUATION_SETTINGS, require_same_classes
 from utils.models.recipe import Published
 from utils.report import ImageRecord, Report
+from utils.report.thumbnails import draw_thumbnail, encode_jpeg
 from utils.reporting import comparison_table, failure_report, further_lines, score_table, sweep_table
+from utils.training.provenance import versions
 
 # Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
 TOP_KS = (1, 2, 5, 10, 20, 50, 80, 100, 200)
@@ -43,6 +42,8 @@ SWEPT_STEP = 0.05
 
 def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None:
     """Evaluates on the test split, prints the figures and writes what was asked for.
+
+    The processes of a run share the pictures; the first one alone has the figures and the files.
 
     Args:
         folder: recipes, published figures and the reader of the data set.
@@ -67,7 +68,7 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
 
     with ExitStack() as stack:
         report = None
-        if args.save:
+        if args.save and is_main():
             share, title = question.crop_size / question.resize_size, f"{args.arch} on {name}"
             report = stack.enter_context(Report(args.save, split.class_names, title, map_share=share))
         if args.select_on:
@@ -75,8 +76,11 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         print(_settings_line(loaded, question))
         begin = time.perf_counter()
         loader = build_loader(split, question, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers, loaded.device)
-        observe = None if report is None else lambda *seen: report.add(*describe(split, *seen))
-        evaluation = evaluate(loaded.model, loader, split, question, loaded.device, observe=observe)
+        observe = partial(describe, split) if args.save else None
+        receive = None if report is None else lambda described: report.add_drawn(*described)
+        evaluation = evaluate(loaded.model, loader, split, question, loaded.device, observe=observe, receive=receive)
+        if not is_main():
+            return
         seconds = time.perf_counter() - begin
         published = find_published(folder, loaded, question, args)
         results = collect(folder, loaded, evaluation, args, seconds, published)
@@ -143,9 +147,9 @@ def select_thresholds(folder: DatasetFolder, loaded: Loaded, question: Question,
 def find_published(
     folder: DatasetFolder, loaded: Loaded, question: Question, args: argparse.Namespace
 ) -> Published | None:
-    """The paper's figures, where they are about the same thing: the whole data set, BAS, the authors' protocol."""
+    """The CVPR paper's figures, where they are about the same: its model, the whole data set, BAS, its protocol."""
     is_whole = loaded.model.num_classes == folder.models.recipe(args.arch).num_classes and not args.dataset_dir
-    is_comparable = question.main.kind == "bas" and loaded.protocol.name == "authors"
+    is_comparable = question.main.kind == "bas" and loaded.protocol.name == "authors" and loaded.recipe.name == "cvpr"
     return folder.models.published(args.arch) if is_whole and is_comparable else None
 
 
@@ -153,7 +157,8 @@ def _settings_line(loaded: Loaded, question: Question) -> str:
     thresholds = ", ".join(f"{kind.title} threshold {value:g}" for kind, value in question.thresholds.items())
     crops = "ten crops" if question.ten_crops else "one crop"
     size = f"{question.resize_size} px, crop {question.crop_size}" + (", aligned maps" if question.align else "")
-    relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}"
+    relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}, recipe {loaded.recipe.name}"
+    relu += f", generator at {loaded.recipe.tap}" if loaded.recipe.tap else ""
     return f"settings: {thresholds}; {size}, {crops}; {relu}; {loaded.device}\nprotocol: {loaded.protocol.title}"
 
 
@@ -200,15 +205,7 @@ def collect(
         "published": asdict(published) if published else None,
         "failures": evaluation.failures,
         "seconds": seconds,
-        "versions": {
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "torchvision": torchvision.__version__,
-            "numpy": np.__version__,
-            "pillow": PIL.__version__,
-            "opencv": cv2.__version__,
-            "device": str(loaded.device),
-        },
+        "versions": versions(loaded.device),
     }
 
 
@@ -231,10 +228,8 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
         print(failure_report(evaluation.failures, masks=len(evaluation.failures) - int(missed)))
 
 
-def describe(
-    split: Split, evaluation: Evaluation, seen: Observation
-) -> tuple[ImageRecord, np.ndarray | None, np.ndarray | None]:
-    """A picture's row of images.csv, with its pixels and its map for the page."""
+def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[ImageRecord, bytes | None]:
+    """A picture's row of images.csv, with its thumbnail for the page; None where it is unreadable."""
     question, index = evaluation.question, seen.index
     result = evaluation.maps[question.main]
     image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
@@ -256,4 +251,7 @@ def describe(
         seconds=seen.seconds,
         failure=seen.failure,
     )
-    return record, None if seen.picture is None else denormalize(seen.picture), seen.main_map
+    if seen.picture is None:
+        return record, None
+    share = question.crop_size / question.resize_size
+    return record, encode_jpeg(draw_thumbnail(record, denormalize(seen.picture), seen.main_map, share))

@@ -89,14 +89,27 @@ class Report:
         Raises:
             UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
         """
+        thumbnail = None
+        if picture is not None:
+            thumbnail = encode_jpeg(draw_thumbnail(record, picture, spatial_map, self.map_share, self.longest_side))
+        self.add_drawn(record, thumbnail)
+
+    def add_drawn(self, record: ImageRecord, thumbnail: bytes | None) -> None:
+        """Writes one image's row and a thumbnail that was drawn elsewhere.
+
+        Args:
+            record: the row.
+            thumbnail: a JPEG file's bytes; None if the image is unreadable.
+
+        Raises:
+            UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
+        """
         with self._naming_what_is_kept():
-            if picture is not None:
+            if thumbnail is not None:
                 path = self.part / picture_path(self.rows)
                 if self.rows % PICTURES_PER_FOLDER == 0 or not path.parent.is_dir():
                     path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(
-                    encode_jpeg(draw_thumbnail(record, picture, spatial_map, self.map_share, self.longest_side))
-                )
+                path.write_bytes(thumbnail)
             self._csv.writerow(to_row(record, self.class_names))
         self.rows += 1
 
