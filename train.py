@@ -9,8 +9,9 @@ import argparse
 import json
 import shlex
 import sys
-import time
 from pathlib import Path
+
+import torch
 
 import CUB
 import CUB.DataLoader
@@ -18,39 +19,39 @@ import CUB.Model
 import ILSVRC
 import ILSVRC.DataLoader
 import ILSVRC.Model
-from utils.arguments import (
-    DEFAULT_WORKERS,
-    add_common_options,
-    choose_device,
-    natural,
-    non_negative_float,
-    positive_float,
-    positive_int,
-    seed,
-)
+from utils.arguments import choose_device
 from utils.checkpoint import checkpoint_name, save_weights
 from utils.data import any_folder
 from utils.data.datasets import build_training_loader
 from utils.data.split import Split
 from utils.demo import run as demo
-from utils.engine import train_one_epoch
+from utils.distributed import (
+    first_on_each_machine,
+    is_main,
+    process_count,
+    process_group,
+)
 from utils.errors import UsageError, UserError, run_command
 from utils.evaluation.question import build_question
 from utils.evaluation.run import Evaluation, build_loader, evaluate
 from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
-from utils.inference.settings import save_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
-from utils.models.recipe import Recipe, explain, override
-from utils.optim import build_optimizer, build_scheduler
-from utils.reporting import RunLog, epoch_line, failure_report, score_table
-from utils.training_state import (
-    FILE_NAME,
-    read_training_state,
+from utils.models.recipe import Recipe, override
+from utils.reporting import failure_report, score_table
+from utils.training.arguments import parse_arguments
+from utils.training.checkpoints import StateFolder
+from utils.training.engine import build_trainer, train_one_epoch
+from utils.training.interruption import Interruption
+from utils.training.record import RunRecord
+from utils.training.saver import Saver
+from utils.training.state import (
+    find_training_state,
+    fingerprint,
+    require_same_run,
     restore_training_state,
-    save_training_state,
     seed_everything,
 )
 
@@ -58,154 +59,95 @@ DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 ROOT = Path(__file__).resolve().parent
 
 
-def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    """Reads the command line; `--help` explains every option."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog="examples:\n"
-        "  python train.py --demo                                  see it work in minutes, no data set needed\n"
-        "  python train.py --arch vgg --root /data --download      fetch CUB-200-2011 and train VGG16 on it\n"
-        "  python train.py --dataset ILSVRC --arch resnet --root /data/ILSVRC2012 --batch_size 64\n"
-        "  python train.py --arch vgg --root /data --resume        go on after the last finished epoch",
-    )
-    parser.add_argument("--dataset", choices=DATASETS, default="CUB", help="default: %(default)s")
-    add_common_options(parser, batch_size_default="the recipe's, CUB 32, ILSVRC 128")
-    parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
-    parser.add_argument(
-        "--dataset-dir",
-        "--dataset_dir",
-        type=Path,
-        metavar="FOLDER",
-        help="a data set of your own, under --dataset's recipe: wsolevaluation's metadata, or train/ and test/ with a "
-        "folder per class",
-    )
-    parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
-    parser.add_argument(
-        "--pretrained",
-        default="auto",
-        metavar="auto|none|FILE",
-        help="ImageNet weights: torchvision's (MobileNetV1: the shipped ones), none, or a local file (default: auto)",
-    )
-    parser.add_argument("--epochs", type=positive_int, help="default: the recipe's, CUB 100, ILSVRC 9")
-    parser.add_argument("--lr_steps", type=natural, nargs="*", help="epochs at which the rate falls")
-    parser.add_argument("--lr_decay", type=positive_float, help="to this share of itself (default: 0.1)")
-    parser.add_argument("--lr", type=positive_float, help="base rate; biases x2, heads x10 (default: 0.001)")
-    parser.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
-    parser.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
-    parser.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")
-    parser.add_argument("--area_weight", type=non_negative_float, help="beta, of L_ac (default: the recipe's)")
-    parser.add_argument("--warmup_epochs", type=natural, help="first epochs on L_cls alone (default: 0)")
-    parser.add_argument(
-        "--final_relu",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="end the class maps in a ReLU, as the CVPR model does, or not, as the IJCV model (default: ReLU)",
-    )
-    parser.add_argument("--seed", type=seed, help="default: CUB 6, ILSVRC 2")
-    parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
-    parser.add_argument(
-        "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last only)"
-    )
-    parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
-    parser.add_argument(
-        "--save_path",
-        type=Path,
-        help="runs go to <save_path>/<arch>/ (default: logs in the data set's folder, <dataset> or --dataset-dir)",
-    )
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        const="auto",
-        metavar="FILE",
-        help=f"go on after the last finished epoch, from the run's {FILE_NAME} or from FILE",
-    )
-    args = parser.parse_args(argv)
-    if args.gpu is not None:
-        if args.device is not None:
-            parser.error("give --gpu or --device, not both")
-        args.device = f"cuda:{args.gpu}"
-    if args.lr_steps is not None:
-        args.lr_steps = tuple(args.lr_steps)
-    if args.demo and (args.dataset != "CUB" or args.root or args.dataset_dir or args.download or args.eval_every):
-        left_out = "--dataset, --root, --dataset-dir, --download and --eval_every"
-        parser.error(f"--demo composes its own data set; leave out {left_out}")
-    if args.dataset_dir and (args.root or args.download):
-        parser.error("--dataset-dir names the data set; leave out --root and --download")
-    if args.resume and args.pretrained != "auto":
-        parser.error("--resume takes the weights of the run; leave out --pretrained")
-    if args.download and args.dataset != "CUB":
-        parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")
-    if args.num_workers is None:
-        args.num_workers = DEFAULT_WORKERS
-    return args
-
-
 def main(argv: list[str] | None = None) -> None:
-    """Arguments, recipe, data, model, optimiser, loop."""
-    args = parse_arguments(argv)
+    """Arguments, device, processes."""
+    args = parse_arguments(__doc__, DATASETS, argv)
+    device = choose_device(args.device)
+    with process_group(device, args.timeout, mend="go on with --resume"):
+        train(args, device)
+
+
+def train(args: argparse.Namespace, device: torch.device) -> None:
+    """Recipe, data, model, optimiser, loop."""
     if args.demo:
         demo.prepare(args, ROOT)
     args.arch = args.arch or "vgg"
-    dataset = DATASETS[args.dataset]
     folder = (args.save_path or (args.dataset_dir or ROOT / args.dataset) / "logs") / args.arch
-    state_path = folder / FILE_NAME if args.resume in (None, "auto") else Path(args.resume)
-    state = read_training_state(state_path) if args.resume else None
-    recipe = settle_recipe(args, dataset.Model.recipe(args.arch), state)
+    states = StateFolder(folder, args.keep)
+    state, state_path = find_training_state(args.resume, states)
+    recipe = settle_recipe(args, state)
     weights = folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)
-    if not args.resume and not args.demo:
-        refuse_to_overwrite(state_path, weights)
-    device = choose_device(args.device)
+    if state is None and not args.demo:
+        refuse_to_overwrite(states, weights)
+    elif state is None and is_main():
+        states.clear()
     seed_everything(recipe.seed)
 
     train_split, test_split = load_splits(args)
     recipe = override(recipe, {"num_classes": len(train_split.class_names)})
+    data = fingerprint(train_split)
+    if state is not None:
+        require_same_run(state, recipe, args.engine, data)
     loader = build_training_loader(
-        train_split, recipe.resize_size, recipe.crop_size, recipe.batch_size, args.num_workers, recipe.seed, device
+        train_split,
+        recipe.resize_size,
+        recipe.crop_size,
+        share_of(recipe.batch_size),
+        args.num_workers,
+        recipe.seed,
+        device,
+        args.engine.skip_bad_images,
+        args.prefetch,
     )
 
-    model = dataset.Model.build(args.arch, recipe.num_classes, recipe.final_relu)
+    model = DATASETS[args.dataset].Model.build(args.arch, recipe.num_classes, recipe.final_relu, recipe.tap)
     if state is None:
-        print(load_imagenet(model, args.pretrained))
-    model.place(device)
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
-    scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
-    start = 0
+        with first_on_each_machine():
+            print(load_imagenet(model, args.pretrained))
+    model.place(device, args.engine.channels_last)
+    trainer = build_trainer(model, loader, train_split.paths, recipe, args.engine, device)
     if state is not None:
-        start = restore_training_state(state, model, optimizer, scheduler, loader.generator, recipe)
-        print(f"resumed from {state_path} after epoch {start}")
-    print(f"settings: {explain(recipe)}; {device}, {args.num_workers} workers")
-    names = train_split.class_names
-    save_settings(weights, recipe, layout=train_split.layout, class_names=names, command=sys.argv)
+        trainer.progress = restore_training_state(state, model, trainer.optimizer, trainer.scheduler, trainer.scaler)
+        print(f"resumed from {state_path} after {trainer.progress}")
+    record = RunRecord(folder, trainer, states)
+    record.begin(ROOT, weights, train_split, data, test_split, args.num_workers)
 
-    log = RunLog(folder / "log.jsonl", start)
-    for epoch in range(start, recipe.epochs):
-        figures = train_timed(model, loader, optimizer, recipe, device, epoch, args.show_step)
-        scheduler.step()
-        print(epoch_line(epoch, recipe.epochs, figures), flush=True)
-        log.add({"epoch": epoch + 1, **figures})
-        save_training_state(folder / FILE_NAME, model, optimizer, scheduler, loader.generator, epoch + 1, recipe)
-        if test_split and args.eval_every and (epoch + 1) % args.eval_every == 0 and epoch + 1 < recipe.epochs:
-            evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
-            log.amend(test=evaluation.scores().summary())
+    with Interruption() as interruption:
+        saver = Saver(trainer, states, data, interruption, args.save_every_steps)
+        while trainer.progress.epoch < recipe.epochs:
+            with record.of_failure():
+                figures = train_one_epoch(trainer, args.show_step, saver.after_step)
+            record.add_epoch(figures)
+            saver.after_epoch()
+            finished = trainer.progress.epoch
+            if test_split and args.eval_every and finished % args.eval_every == 0 and finished < recipe.epochs:
+                with interruption.at_once(saver.whereabouts):
+                    evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+                record.add_scores(evaluation)
 
-    # What follows can be repeated: --resume on a run with all its epochs does it again.
-    print(f"model saved: {save_weights(model, weights)}")
-    if args.demo:
-        demo.finish(model, train_split, test_split, recipe, device, args, weights)
-    elif test_split:
-        evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
-        log.amend(test=evaluation.scores().summary())
-        report(evaluation, weights, args)
+        # What follows can be repeated: --resume on a run with all its epochs does it again.
+        with interruption.at_once(saver.whereabouts):
+            if is_main():
+                print(f"model saved: {save_weights(model, weights)}")
+            if args.demo:
+                evaluation = demo.finish(model, train_split, test_split, recipe, device, args, weights)
+            elif test_split:
+                evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+                report(evaluation, weights, args)
+        if test_split:
+            record.add_scores(evaluation)
 
 
-def settle_recipe(args: argparse.Namespace, recipe: Recipe, state: dict | None) -> Recipe:
+def settle_recipe(args: argparse.Namespace, state: dict | None) -> Recipe:
     """The data set's recipe (or the demo's), under the settings of the run to resume, under what the user gave."""
+    stored = state["settings"] if state is not None else {}
+    name = args.recipe or stored.get("name") or "cvpr"
+    recipe = DATASETS[args.dataset].Model.recipe(args.arch, name)
     if args.demo:
         recipe = demo.demo_recipe(recipe)
-    if state is not None:
-        recipe = override(recipe, state["settings"])
-    recipe = override(recipe, vars(args))
+    recipe = override(override(recipe, stored), {**vars(args), "name": name})
+    if not any((recipe.cls_weight, recipe.frg_weight, recipe.bas_weight, recipe.area_weight)):
+        raise UsageError("all four losses have the weight 0; leave one of --cls_weight, --bas_weight, ... as it is")
     if recipe.warmup_epochs >= recipe.epochs:
         raise UsageError(
             f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
@@ -213,9 +155,24 @@ def settle_recipe(args: argparse.Namespace, recipe: Recipe, state: dict | None) 
     return recipe
 
 
-def refuse_to_overwrite(state_path: Path, weights: Path) -> None:
+def share_of(batch_size: int) -> int:
+    """This process's part of a batch.
+
+    Raises:
+        UsageError: the batch cannot be shared out evenly.
+    """
+    share, rest = divmod(batch_size, process_count())
+    if rest:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be shared out among {process_count()} processes; choose a multiple as "
+            "--batch_size, or another number of processes"
+        )
+    return share
+
+
+def refuse_to_overwrite(states: StateFolder, weights: Path) -> None:
     """UsageError if a run, or weights of the name that this one will write, are in the folder already."""
-    for path in (state_path, weights):
+    for path in (*(states.path / entry.file for entry in states.entries()), weights):
         if path.exists():
             raise UsageError(f"{path} is there already; go on with --resume, or choose another --save_path")
 
@@ -226,7 +183,8 @@ def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
     name = args.dataset_dir or args.dataset
     root = data_folder(args)
     if args.download:
-        CUB.DataLoader.download(root)
+        with first_on_each_machine():
+            CUB.DataLoader.download(root)
     train_split = reader.load_split(root, "train")
     counts = f"{len(train_split)} pictures, {len(train_split.class_names)} classes"
     print(f"{name} train: {counts}; {train_split.layout}")
@@ -244,16 +202,7 @@ def data_folder(args: argparse.Namespace) -> Path:
     return args.dataset_dir or args.root or ROOT / args.dataset / "data"
 
 
-def train_timed(model: BAS, loader, optimizer, recipe: Recipe, device, epoch: int, show_step: int) -> dict[str, float]:
-    """One epoch, with its rates: the figures of :func:`utils.engine.train_one_epoch`, lr and images_per_second."""
-    lr = optimizer.param_groups[0]["lr"]
-    begin = time.perf_counter()
-    figures = train_one_epoch(model, loader, optimizer, recipe, device, epoch, show_step)
-    seconds = time.perf_counter() - begin
-    return {**figures, "lr": lr, "seconds": seconds, "images_per_second": len(loader.dataset) / seconds}
-
-
-def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers: int) -> Evaluation:
+def evaluate_test(model: BAS, split: Split, recipe: Recipe, device: torch.device, num_workers: int) -> Evaluation:
     """Evaluates the test split as BAS_inference.py does, and prints the table."""
     question = build_question(recipe)
     loader = build_loader(split, question, DEFAULT_BATCH_SIZE, num_workers, device)
@@ -264,6 +213,8 @@ def evaluate_test(model: BAS, split: Split, recipe: Recipe, device, num_workers:
 
 def report(evaluation: Evaluation, weights: Path, args: argparse.Namespace) -> None:
     """Saves the last evaluation beside the weights and says how to repeat it."""
+    if not is_main():
+        return
     record = {"scores": evaluation.scores().summary(), "failures": evaluation.failures}
     path = write_text(weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
     if evaluation.failures:

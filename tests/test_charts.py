@@ -2,58 +2,92 @@
 
 from __future__ import annotations
 
+import itertools
 import re
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from utils.charts import draw_chart, nice_ticks, save_charts
+from utils.charts import COLOURS, DASHES, draw_chart, save_charts
+from utils.errors import UserError
 
+SVG = "{http://www.w3.org/2000/svg}"
 CURVE = {
-    "title": "Loc <against> threshold & k",
+    "title": "Loc <against> $threshold$ & k",
     "x_label": "threshold",
     "y_label": "percent",
     "x": [0, 0.5, 1],
-    "series": {"GT-known <Loc>": [0, 100, 50], "Top-1 Loc": [0, 0, 25]},
+    "series": {"GT-known <Loc>": [0, 100, 50], "Top-1 $Loc$": [10, None, 25]},
     "mark": 0.5,
 }
+POINT = {"title": "t", "x_label": "k", "x": [3], "series": {"a": [7.5]}}
 
 
-def test_points_stand_where_the_ticks_say() -> None:
-    """Protects the drawing: every point agrees with the axes' labels, the mark stands at its x, texts are escaped."""
-    chart = ElementTree.fromstring(draw_chart(CURVE))
-    texts = [
-        (element.text, float(element.get("x")), float(element.get("y"))) for element in chart.iter() if element.get("x")
-    ]
-    ticks = [(float(text), x, y) for text, x, y in texts if re.fullmatch(r"[\d.]+", text)]
-    across = {value: x for value, x, y in ticks if y > 280}
-    up = {value: y - 4 for value, _, y in ticks if y < 280}
-    lines = [element.get("points") for element in chart.iter() if element.tag.endswith("polyline")]
-    for values, line in zip(CURVE["series"].values(), lines, strict=True):
-        points = [tuple(map(float, point.split(","))) for point in line.split()]
-        for x, value, (left, top) in zip(CURVE["x"], values, points, strict=True):
-            expected = up[0] + (up[100] - up[0]) * value / 100
-            assert left == pytest.approx(across[0] + (across[1] - across[0]) * x, abs=0.2)
-            assert top == pytest.approx(expected, abs=0.2)
-    shown = [text for text, _, _ in texts]
-    assert CURVE["title"] in shown and "GT-known <Loc>" in shown and "in force: 0.5" in shown
+def group(root: ElementTree.Element, name: str) -> ElementTree.Element:
+    return next(element for element in root.iter(f"{SVG}g") if element.get("id") == name)
 
 
-@pytest.mark.parametrize(("low", "high"), [(0, 1), (0.13, 88.7), (5, 5), (0, 0), (-3, 1e-3), (54, 89)])
-def test_ticks_are_round_and_enclose(low: float, high: float) -> None:
-    """Protects the axes: evenly spaced ticks of 1, 2 or 5 times a power of ten, with the values between them."""
-    ticks = nice_ticks(low, high)
-    steps = {round(b - a, 9) for a, b in zip(ticks, ticks[1:], strict=False)}
-    assert len(steps) == 1 and ticks[0] <= low + 1e-9 and ticks[-1] >= high - 1e-9 and 2 <= len(ticks) <= 9
-    assert f"{steps.pop():e}"[0] in "125"
+def points(root: ElementTree.Element, name: str) -> list[tuple[float, ...]]:
+    """The corners of a line, in the picture's units."""
+    path = group(root, name).find(f"{SVG}path").get("d")
+    assert path.count("M") == 1  # in one go
+    return [(float(x), float(y)) for x, y in re.findall(r"[ML] ([\d.]+) ([\d.]+)", path)]
+
+
+def ticks(root: ElementTree.Element, axis: str) -> dict[float, float]:
+    """Label of each tick -> where it stands, in the picture's units."""
+    found = {}
+    for number in itertools.count(1):
+        try:
+            tick = group(root, f"{axis}tick_{number}")
+        except StopIteration:
+            return found
+        label = next(tick.iter(f"{SVG}text")).text
+        found[float(label)] = float(next(tick.iter(f"{SVG}use")).get(axis))
+
+
+def test_points_stand_where_the_ticks_say(tmp_path: Path) -> None:
+    """Protects the drawing: points and the mark agree with the axes' labels, gaps are passed over, texts are texts."""
+    (path,) = save_charts(tmp_path, "sweep", [CURVE])
+    root = ElementTree.parse(path).getroot()
+    across, up = ticks(root, "x"), ticks(root, "y")
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        return across[0] + (across[1] - across[0]) * x, up[0] + (up[100] - up[0]) * y / 100
+
+    for number, values in enumerate(CURVE["series"].values(), 1):
+        expected = [at(x, y) for x, y in zip(CURVE["x"], values, strict=True) if y is not None]
+        for corner, wanted in zip(points(root, f"series_{number}"), expected, strict=True):
+            assert corner == pytest.approx(wanted, abs=0.01)
+    assert [x for x, _ in points(root, "mark")] == pytest.approx([at(CURVE["mark"], 0)[0]] * 2, abs=0.01)
+    shown = [element.text for element in root.iter(f"{SVG}text")]
+    assert {CURVE["title"], "threshold", "percent", *CURVE["series"], "in force: 0.5"} <= set(shown)
+
+
+def test_lines_differ_in_colour_and_in_dashes() -> None:
+    """Protects colour-blind readers: no two lines share a colour or a dash pattern."""
+    series = {str(number): [number, 1] for number in range(len(COLOURS))}
+    lines = draw_chart({**POINT, "x": [1, 2], "series": series}).axes[0].get_lines()
+    assert len({line.get_color() for line in lines}) == len({line._unscaled_dash_pattern for line in lines}) == 6
+    assert len(set(DASHES)) == len(COLOURS)
 
 
 def test_charts_are_numbered_files(tmp_path: Path) -> None:
-    """Protects --sweep's files: one well-formed SVG a curve, one point and no mark among them."""
-    paths = save_charts(
-        tmp_path, "vgg_sweep", [CURVE, {"title": "t", "x_label": "k", "x": [3], "series": {"a": [7.5]}}]
-    )
+    """Protects --sweep's files: one SVG a curve, the same bytes each time, a single point seen, nothing left over."""
+    paths = save_charts(tmp_path, "vgg_sweep", [CURVE, POINT])
     assert [path.name for path in paths] == ["vgg_sweep_1.svg", "vgg_sweep_2.svg"]
-    for path in paths:
-        assert ElementTree.parse(path).getroot().tag.endswith("svg")
+    before = [path.read_bytes() for path in paths]
+    root = ElementTree.fromstring(before[1])
+    assert root.tag == f"{SVG}svg" and len(list(group(root, "series_1").iter(f"{SVG}use"))) == 1
+    save_charts(tmp_path, "vgg_sweep", [CURVE, POINT])
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(tmp_path.iterdir()) == paths
+
+
+def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects an old installation: one sentence that names what is missing."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(UserError, match="matplotlib, which is missing; pip install"):
+        save_charts(tmp_path, "sweep", [CURVE])

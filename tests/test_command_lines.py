@@ -39,6 +39,7 @@ ROOT = Path(__file__).parents[1]
 DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 SIZES = ["--resize_size", "64", "--crop_size", "48", "--num_workers", "0"]
 TRAINING = ["--arch", "mobilenet", "--batch_size", "4", *SIZES]
+AS_IN_THE_PAPER = {"name": "cvpr", "tap": None}
 # class, is_train, box x0 y0 x1 y1 of the 64 x 64 pictures
 WHOLE, SMALL = (0, 0, 63, 63), (20, 20, 30, 30)
 PICTURES = [(label, True, WHOLE) for label in (0, 1, 2, 0, 1, 2, 0, 1)] + [(0, False, WHOLE), (1, False, SMALL)] * 2
@@ -227,7 +228,7 @@ def test_evaluation_repeats_the_trainings(runs, folder, dataset):
     assert printed_scores(result.stdout) == rounded(record["scores"])
     expected = (0.15, 3) if dataset == "CUB" else (0.5, 1)  # all of the three classes, of CUB's 200
     settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": False}
-    settings |= {"resize_size": 64, "crop_size": 48}
+    settings |= {"resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert record["settings"] == settings
     assert (record["dataset"], record["arch"], record["ten_crops"]) == (dataset, "mobilenet", True)
     assert record["published"] is None  # three classes are not the paper's data set
@@ -251,13 +252,13 @@ def test_flags_win_over_the_runs_settings(runs, folder, capsys):
 
     stored = {"final_relu": False, "threshold": 0.3, "align_maps": True, "resize_size": 80, "crop_size": 64}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet1.pth.tar", "recipe": stored}))
-    assert settings() == {**stored, "top_k": 3}
+    assert settings() == {**stored, "top_k": 3, **AS_IN_THE_PAPER}
     flags = ["--threshold", "0", "--top_k", "2", "--resize_size", "64", "--crop_size", "32", "--final_relu"]
     flags.append("--no-align_maps")
     given = {"threshold": 0.0, "top_k": 2, "align_maps": False, "resize_size": 64, "crop_size": 32, "final_relu": True}
-    assert settings(*flags) == given
+    assert settings(*flags) == {**given, **AS_IN_THE_PAPER}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet99.pth.tar", "recipe": stored}))
-    sizes = {"align_maps": False, "resize_size": 64, "crop_size": 48}
+    sizes = {"align_maps": False, "resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 3, **sizes}
     own = '"weights": "mobilenet1.pth.tar", "recipe"'
     for text in ("{", "{}", f"{{{own}: 5}}", f'{{{own}: {{"threshold": "high"}}}}', f'{{{own}: {{"top_k": 0}}}}'):
@@ -413,7 +414,7 @@ def test_released_checkpoint_is_evaluated(homes, tmp_path, capsys, dataset, arch
     assert list(record["published"].values()) == paper
     threshold, top_k = RECIPES[dataset, arch]
     expected = {"final_relu": True, "threshold": threshold, "top_k": top_k, "align_maps": False}
-    expected |= {"resize_size": 64, "crop_size": 48}
+    expected |= {"resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert record["settings"] == expected and record["failures"] == []
     assert record["checkpoint"] == str(path)
     stale = sum(key.startswith(STALE) for key in published_keys(dataset, arch))

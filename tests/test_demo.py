@@ -54,5 +54,5 @@ def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.
 def test_demo_has_its_own_data() -> None:
     """Protects a data set of one's own: --demo with a data set of one's own is refused instead of ignored."""
     with pytest.raises(SystemExit) as stop:
-        train.parse_arguments(["--demo", "--root", "somewhere"])
+        train.parse_arguments("", train.DATASETS, ["--demo", "--root", "somewhere"])
     assert stop.value.code == 2

@@ -10,12 +10,14 @@ from pathlib import Path
 from utils.errors import UserError
 
 
-def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
+def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = False) -> Path:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
 
     Args:
         path: the file to make; its folder is created, an older file of that name is replaced as a whole.
         write: receives the temporary path (same suffix as `path`) and writes the content there.
+        durable: whether the content is on the disk, not only on its way there, before it takes the place of an older
+            file, and the renaming before this returns: then a power cut leaves one or the other.
 
     Returns:
         `path`.
@@ -28,7 +30,11 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write(temporary)
+        if durable:
+            _flush_to_disk(temporary)
         os.replace(temporary, path)
+        if durable:
+            _flush_to_disk(path.parent)
     except (OSError, RuntimeError) as error:
         # torch.save reports a full disk as a RuntimeError.
         raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from error
@@ -38,6 +44,16 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     return path
 
 
-def write_text(path: str | Path, text: str) -> Path:
+def _flush_to_disk(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():  # Windows neither opens folders nor needs it
+        return
+    descriptor = os.open(path, os.O_RDONLY if os.name != "nt" else os.O_RDWR)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     """Writes UTF-8 text by write-then-rename; see :func:`write_atomically`."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable)

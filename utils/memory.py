@@ -1,8 +1,18 @@
-"""How the process gets its memory from the system."""
+"""How the process gets its memory from the system, and how much it took."""
 
 from __future__ import annotations
 
 import ctypes
+import sys
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
@@ -21,3 +31,26 @@ def reuse_freed_memory() -> None:
         return
     mallopt(_MMAP_MAX, 0)
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def peak_memory_mib(device: torch.device) -> float | None:
+    """The most memory that was in use at once, in MiB: tensors on a CUDA device, else the whole process.
+
+    Args:
+        device: this process's.
+
+    Returns:
+        The peak since the process started (on CUDA since `torch.cuda.reset_peak_memory_stats`); None on Windows'
+        processors.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "linux":
+        # Its getrusage counts what the process was forked from as well.
+        with suppress(OSError, StopIteration):
+            lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+            return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) / 2**10
+    if resource is None:
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes on macOS, KiB elsewhere

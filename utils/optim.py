@@ -9,7 +9,9 @@ from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
 
-def build_optimizer(model: nn.Module, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4) -> SGD:
+def build_optimizer(
+    model: nn.Module, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4, fused: bool | None = None
+) -> SGD:
     """SGD with Nesterov momentum in four groups: weights, biases at twice the rate, and both heads at ten times these.
 
     Weight decay holds for every parameter, batch normalisation included.
@@ -19,6 +21,7 @@ def build_optimizer(model: nn.Module, lr: float, momentum: float = 0.9, weight_d
         lr: base rate.
         momentum: Nesterov momentum; 0 gives plain SGD.
         weight_decay: L2 factor.
+        fused: whether to take PyTorch's fused kernel; PyTorch's own choice where None.
 
     Returns:
         The optimiser; groups in the order trunk weights, trunk biases, head weights, head biases.
@@ -37,6 +40,7 @@ def build_optimizer(model: nn.Module, lr: float, momentum: float = 0.9, weight_d
         momentum=momentum,
         weight_decay=weight_decay,
         nesterov=momentum > 0,
+        fused=fused,
     )
 
 

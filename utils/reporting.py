@@ -1,15 +1,11 @@
-"""Figures as people read them: tables, the list of failures, the line of an epoch, the log of a run."""
+"""Figures as people read them: tables and the list of failures."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from utils.errors import UserError
-from utils.files import write_text
 from utils.metrics import METRICS
 from utils.models.recipe import Published
 
@@ -135,37 +131,3 @@ def failure_report(failures: Sequence[str], masks: int = 0, most: int = 10) -> s
     if len(failures) > most:
         lines.append(f"  and {len(failures) - most} more")
     return "\n".join(lines)
-
-
-def epoch_line(epoch: int, epochs: int, figures: Mapping[str, float]) -> str:
-    """The one line of an epoch that stays on the screen."""
-    losses = "  ".join(f"{name} {figures[name]:.4f}" for name in ("cls", "frg", "bas", "area") if name in figures)
-    rate = f"lr {figures['lr']:g}  {figures['images_per_second']:.1f} img/s"
-    return f"epoch {epoch + 1:3d}/{epochs}  {losses}  accuracy {figures['accuracy']:.2f}  {rate}"
-
-
-class RunLog:
-    """`log.jsonl`: one JSON object an epoch; resuming cuts off what came after the epoch it starts from."""
-
-    def __init__(self, path: Path, finished_epochs: int) -> None:
-        self.path = path
-        self.entries: list[dict[str, Any]] = []
-        if finished_epochs and path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-                self.entries = [entry for line in lines if (entry := json.loads(line))["epoch"] <= finished_epochs]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path} is no log of a run ({error}); move it away to resume without it") from error
-
-    def add(self, entry: Mapping[str, Any]) -> None:
-        """Appends an epoch's figures; the file is replaced as a whole, so it never ends in half a line."""
-        self.entries.append(dict(entry))
-        self._write()
-
-    def amend(self, **more: Any) -> None:
-        """Adds to the last epoch's figures."""
-        self.entries[-1].update(more)
-        self._write()
-
-    def _write(self) -> None:
-        write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))

@@ -19,29 +19,31 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 CENTRE_CROP = 4
 
 
-def training_transform(resize_size: int, crop_size: int) -> Callable[[Image.Image], Tensor]:
-    """Builds the training augmentation: resize (aspect ignored, bilinear), random crop, random mirror, normalise.
+class TrainingTransform:
+    """The training augmentation: resize (aspect ignored, bilinear), random crop, random mirror, normalise.
+
+    Called with an RGB PIL image and the generator to draw from, it gives (3, S, S) float32, normalised with ImageNet's
+    mean and standard deviation.
 
     Args:
         resize_size: side of the resized picture, in pixels (256 in the paper's recipe).
         crop_size: side S of the crop (224).
 
-    Returns:
-        A function: RGB PIL image -> (3, S, S) float32, normalised with ImageNet's mean and standard deviation.
-
     Raises:
         UsageError: a size is not positive, or the crop is larger than the resized picture.
     """
-    check_sizes(resize_size, crop_size)
-    return transforms.Compose(
-        [
-            transforms.Resize((resize_size, resize_size)),
-            transforms.RandomCrop(crop_size),
-            transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(),
-            transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD),
-        ]
-    )
+
+    def __init__(self, resize_size: int, crop_size: int) -> None:
+        check_sizes(resize_size, crop_size)
+        self._resize = transforms.Resize((resize_size, resize_size))
+        self._crop_size = crop_size
+        self._places = resize_size - crop_size + 1
+        self._to_tensor = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+
+    def __call__(self, picture: Image.Image, generator: np.random.Generator) -> Tensor:
+        top, left = generator.integers(self._places, size=2).tolist()
+        crop = TF.crop(self._resize(picture), top, left, self._crop_size, self._crop_size)
+        return self._to_tensor(TF.hflip(crop) if generator.random() < 0.5 else crop)
 
 
 def evaluation_transform(resize_size: int) -> Callable[[Image.Image], Tensor]:

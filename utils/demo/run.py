@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,14 @@ import torch
 
 from utils.data.split import Split
 from utils.demo.compose import compose
+from utils.distributed import is_main, wait_for_all
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import build_question
-from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.run import Evaluation, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.files import write_text
 from utils.gallery import save_gallery, spread
-from utils.inference.settings import save_settings
+from utils.inference.settings import change_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
@@ -74,7 +75,10 @@ def prepare(args: argparse.Namespace, root: Path) -> None:
     folder = (args.save_path or root / DEFAULT_FOLDER).resolve()
     print(f"demo: composing pictures of animals in places; everything it makes lies in {folder}")
     args.arch = args.arch or DEFAULT_ARCH
-    args.root = compose(folder / "data")
+    args.root = folder / "data"
+    if is_main():
+        compose(args.root)
+    wait_for_all()
     args.save_path = folder
 
 
@@ -86,43 +90,52 @@ def finish(
     device: torch.device,
     args: argparse.Namespace,
     weights: Path,
-) -> None:
+) -> Evaluation:
     """Compares BAS with the CAM of the same network and a centred box, and shows pictures and what to do next.
 
     All three go through the same evaluator; each one's threshold (of the centred Gaussian it fixes the box's size) is
-    the one that finds most boxes of the training pictures. A threshold that the user gave for BAS stays.
+    the one that finds most boxes of the training pictures. A threshold that the user gave for BAS stays. So it is with
+    the BAS maps of other k, where `--top_ks` asks for them; `results.json` then lists them as `top_k`.
+
+    Returns:
+        The records of the test pictures; the first process alone prints and writes.
     """
     print("choosing thresholds on the training pictures and their boxes ...", flush=True)
     model = fold_batch_norm(model.eval())
     question = build_question(recipe, kinds=KINDS, ten_crops=False)
+    compared = tuple(question.thresholds)
+    fused = {MapKind("bas", min(k, recipe.num_classes)): recipe.threshold for k in args.top_ks or ()}
+    question = replace(question, thresholds={**question.thresholds, **fused})
     chosen = choose_thresholds(model, train_split, question, device, EVALUATION_BATCH, args.num_workers)
     if args.threshold is not None:
         chosen[question.main] = args.threshold
     question = with_thresholds(question, chosen)
     loader = build_loader(test_split, question, EVALUATION_BATCH, args.num_workers, device)
     evaluation = evaluate(model, loader, test_split, question, device, "test")
+    if not is_main():
+        return evaluation
 
     folder = args.save_path
     recipe = override(recipe, {"threshold": chosen[question.main]})
-    save_settings(
-        weights,
-        recipe,
-        layout=train_split.layout,
-        class_names=train_split.class_names,
-        threshold_chosen_on="training pictures and their boxes",
-    )
+    change_settings(weights, recipe=asdict(recipe), threshold_chosen_on="training pictures and their boxes")
     summaries = {kind: evaluation.scores(kind).summary() for kind in question.thresholds}
     record = {
-        "thresholds": {kind.kind: threshold for kind, threshold in question.thresholds.items()},
-        "scores": {kind.kind: summary for kind, summary in summaries.items()},
+        "thresholds": {kind.kind: question.thresholds[kind] for kind in compared},
+        "scores": {kind.kind: summaries[kind] for kind in compared},
         "failures": evaluation.failures,
     }
+    if fused:
+        kinds = sorted({question.main, *fused}, key=lambda kind: kind.top_k)
+        record["top_k"] = [
+            {"k": kind.top_k, "threshold": question.thresholds[kind], "scores": summaries[kind]} for kind in kinds
+        ]
     results = write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
-    shown = replace(question, thresholds={kind: chosen[kind] for kind in question.thresholds if kind.kind != "center"})
+    shown = replace(question, thresholds={kind: chosen[kind] for kind in compared if kind.kind != "center"})
     indices = spread(~evaluation.failed, GALLERY_PICTURES)
     picture = save_gallery(folder / "results.png", model, test_split, indices, shown, device)
     print(_report(summaries, question.thresholds, len(test_split)))
     print(_next_steps(folder, args, results, picture))
+    return evaluation
 
 
 def _report(summaries: Mapping[MapKind, Mapping[str, Any]], thresholds: Mapping[MapKind, float], images: int) -> str:

@@ -1,0 +1,192 @@
+"""The command line of `train.py`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterable
+from pathlib import Path
+
+from utils.arguments import (
+    DEFAULT_WORKERS,
+    add_common_options,
+    natural,
+    positive_float,
+    positive_int,
+)
+from utils.data.datasets import DEFAULT_PREFETCH
+from utils.distributed import DEFAULT_TIMEOUT, is_launched, restart_count
+from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
+from utils.training.interruption import EXIT_CODE
+from utils.training.recipe_arguments import add_recipe_options
+from utils.training.settings import PRECISIONS, Engine
+
+DEFAULT_SAVE_EVERY = 1000
+EXAMPLES = f"""examples:
+  python train.py --demo                                  see it work in minutes, no data set needed
+  python train.py --arch vgg --root /data --download      fetch CUB-200-2011 and train VGG16 on it
+  python train.py --dataset ILSVRC --arch resnet --root /data/ILSVRC2012 --batch_size 64
+  python train.py --arch vgg --root /data --resume        go on where the run stopped, whatever stopped it
+  torchrun --nproc_per_node=4 train.py --dataset ILSVRC --arch resnet --root /data/ILSVRC2012 --amp bf16
+  python train.py --arch vgg --recipe ijcv                the authors' second paper
+
+exit codes: 0 done, 1 failure, 2 wrong usage, {EXIT_CODE} stopped by Ctrl-C or SIGTERM with everything saved,
+130 ended by a second Ctrl-C"""
+
+
+def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] | None = None) -> argparse.Namespace:
+    """Reads the command line; `--help` explains every option.
+
+    Args:
+        description: what the command is for.
+        datasets: names for `--dataset`.
+        argv: the arguments; `sys.argv` if None.
+    """
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
+    )
+    parser.add_argument("--dataset", choices=datasets, default="CUB", help="default: %(default)s")
+    add_common_options(parser, batch_size_default="the recipe's, CUB 32, ILSVRC 128; of all processes together")
+    parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
+    parser.add_argument(
+        "--top_ks",
+        type=positive_int,
+        nargs="+",
+        metavar="K",
+        help="with --demo: compare the maps of these k as well",
+    )
+    parser.add_argument(
+        "--dataset-dir",
+        "--dataset_dir",
+        type=Path,
+        metavar="FOLDER",
+        help="a data set of your own, under --dataset's recipe: wsolevaluation's metadata, or train/ and test/ with a "
+        "folder per class",
+    )
+    parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
+    parser.add_argument(
+        "--pretrained",
+        default="auto",
+        metavar="auto|none|FILE",
+        help="ImageNet weights: torchvision's (MobileNetV1: the shipped ones), none, or a local file (default: auto)",
+    )
+    parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
+    parser.add_argument(
+        "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last only)"
+    )
+    parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
+    parser.add_argument(
+        "--save_path",
+        type=Path,
+        help="runs go to <save_path>/<arch>/ (default: logs in the data set's folder, <dataset> or --dataset-dir)",
+    )
+    add_recipe_options(parser)
+    _add_survival_options(parser)
+    _add_engine_options(parser)
+    args = parser.parse_args(argv)
+    _check(parser, args)
+    if args.gpu is not None:
+        args.device = f"cuda:{args.gpu}"
+    if args.num_workers is None:
+        args.num_workers = DEFAULT_WORKERS
+    if restart_count() and args.resume is None:  # torchrun starts a run whose process was lost anew
+        args.resume = "auto"
+    args.engine = Engine(args.amp, args.grad_accum, args.channels_last, args.compile, args.skip_bad_images)
+    return args
+
+
+def _add_survival_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "interruptions", f"A run saves its state after every epoch in <run>/{FOLDER}/, with length and checksum."
+    )
+    group.add_argument(
+        "--resume",
+        nargs="?",
+        const="last",
+        metavar="auto|FILE",
+        help="go on from the run's newest intact state, or from FILE; auto: begin if there is none yet",
+    )
+    group.add_argument(
+        "--save_every_steps",
+        type=natural,
+        default=DEFAULT_SAVE_EVERY,
+        metavar="N",
+        help="save within epochs, too, every N steps; 0: at their ends only (default: %(default)s)",
+    )
+    group.add_argument(
+        "--keep",
+        type=positive_int,
+        default=DEFAULT_KEEP,
+        metavar="N",
+        help="how many of the newest states to keep, besides the one of the best GT-known Loc (default: %(default)s)",
+    )
+    group.add_argument(
+        "--skip_bad_images",
+        action="store_true",
+        help="put the next picture in the place of one that cannot be read, and say so (default: stop)",
+    )
+
+
+def _add_engine_options(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "speed and scale", "torchrun --nproc_per_node=N train.py ... trains on N devices; --batch_size is shared out."
+    )
+    group.add_argument(
+        "--grad_accum",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="pass each process's batch through the network in N parts; less memory, and batch statistics of the parts",
+    )
+    group.add_argument(
+        "--amp",
+        nargs="?",
+        const="bf16",
+        default="none",
+        choices=PRECISIONS,
+        help="convolutions in half precision; losses, pooling and sigmoid stay in float32 (default: none; bare: bf16)",
+    )
+    group.add_argument("--compile", action="store_true", help="translate the training step with torch.compile")
+    group.add_argument(
+        "--channels_last",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="memory layout of the trunk (default: channels last)",
+    )
+    group.add_argument(
+        "--tf32",
+        action=argparse.BooleanOptionalAction,
+        help="TensorFloat-32 on NVIDIA GPUs (default: PyTorch's own, convolutions yes, matrix products no)",
+    )
+    group.add_argument(
+        "--prefetch",
+        type=positive_int,
+        default=DEFAULT_PREFETCH,
+        metavar="N",
+        help="batches that each reading process keeps ready (default: %(default)s)",
+    )
+    group.add_argument(
+        "--timeout",
+        type=positive_float,
+        default=DEFAULT_TIMEOUT,
+        metavar="SECONDS",
+        help="how long a process waits for the others before it gives up (default: %(default)g)",
+    )
+
+
+def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the command where options contradict each other."""
+    if args.gpu is not None and args.device is not None:
+        parser.error("give --gpu or --device, not both")
+    if args.gpu is not None and is_launched():
+        parser.error("--gpu puts all processes onto one GPU; leave it out, and each takes its own")
+    if args.demo and (args.dataset != "CUB" or args.root or args.dataset_dir or args.download or args.eval_every):
+        left_out = "--dataset, --root, --dataset-dir, --download and --eval_every"
+        parser.error(f"--demo composes its own data set; leave out {left_out}")
+    if args.top_ks and not args.demo:
+        parser.error("--top_ks belongs to --demo; BAS_inference.py --sweep compares them on a data set")
+    if args.dataset_dir and (args.root or args.download):
+        parser.error("--dataset-dir names the data set; leave out --root and --download")
+    if args.resume not in (None, "auto") and args.pretrained != "auto":
+        parser.error("--resume takes the weights of the run; leave out --pretrained")
+    if args.download and args.dataset != "CUB":
+        parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")

@@ -1,0 +1,282 @@
+"""Trains one epoch; evaluation is in `utils.evaluation.run`."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.sgd import SGD
+from torch.utils.data import DataLoader
+
+from utils.data.datasets import TrainingBatch
+from utils.distributed import gather_everywhere, host_group, process_count
+from utils.errors import UsageError, UserError
+from utils.models.bas import BAS
+from utils.models.recipe import Recipe
+from utils.optim import build_optimizer, build_scheduler
+from utils.progress import progress_bar
+from utils.training.objective import Objective, prepare
+from utils.training.settings import Engine
+from utils.training.state import Progress
+
+
+@dataclass
+class Trainer:
+    """What a run trains with, and how far it has come.
+
+    Attributes:
+        model: on `device`.
+        loader: of this process's share of the training pictures.
+        paths: of all training pictures, for messages.
+        optimizer, scheduler, scaler: the scaler does nothing but under fp16.
+        recipe, engine, device: settings.
+        progress: how far.
+        replacements: sentences about pictures of this epoch that could not be read, of this process.
+    """
+
+    model: BAS
+    loader: DataLoader
+    paths: Sequence[object]
+    optimizer: SGD
+    scheduler: LRScheduler
+    scaler: torch.amp.GradScaler
+    recipe: Recipe
+    engine: Engine
+    device: torch.device
+    progress: Progress = field(default_factory=Progress)
+    replacements: list[str] = field(default_factory=list)
+    _step: nn.Module | None = None
+
+    @property
+    def steps(self) -> int:
+        """Of an epoch."""
+        return self.loader.batch_sampler.steps
+
+    def objective(self) -> nn.Module:
+        """The module to call in the epoch that follows; made anew only where the warm-up ends."""
+        warmup = self.progress.epoch < self.recipe.warmup_epochs
+        inner = self._step.module if isinstance(self._step, DistributedDataParallel) else self._step
+        if inner is None or inner.warmup != warmup:
+            self._step = None  # lets go of the old one's hooks first
+            self._step = prepare(Objective(self.model, self.recipe, warmup, self.engine.amp), self.engine)
+        return self._step
+
+
+def build_trainer(
+    model: BAS, loader: DataLoader, paths: Sequence[object], recipe: Recipe, engine: Engine, device: torch.device
+) -> Trainer:
+    """Builds optimiser, schedule and scaler for a network on its device; arguments as for :class:`Trainer`.
+
+    Raises:
+        UsageError: batch normalisation cannot be synchronised there.
+    """
+    # Started alone, a process sees the whole batch anyway.
+    if recipe.sync_bn and process_count() > 1:
+        if device.type != "cuda":
+            raise UsageError(f"--sync_bn needs CUDA and the device is {device}; leave it out")
+        nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    fp16 = engine.amp == "fp16"
+    # Only the fused kernel passes over a step of infinite gradients without asking the device first.
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused=fp16 or None)
+    scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
+    scaler = torch.amp.GradScaler(device.type, enabled=fp16)
+    return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)
+
+
+def to_device(images: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
+    """Moves pictures to the device, in the trunk's memory layout, without waiting for the copy."""
+    memory_format = torch.channels_last if channels_last else torch.contiguous_format
+    return images.to(device, non_blocking=True, memory_format=memory_format)
+
+
+def train_one_epoch(
+    trainer: Trainer, show_step: int = 20, after_step: Callable[[Callable[[], None]], None] | None = None
+) -> dict[str, float]:
+    """One pass over the training pictures, or the rest of one.
+
+    The figures of each step stay on the device and are read every `show_step` steps only, so that the host never waits
+    for the device in between.
+
+    Args:
+        trainer: at `progress.step` of epoch `progress.epoch`; both are moved on, the epoch when this returns.
+        show_step: steps between two readings of the figures.
+        after_step: called after every step but the last with a function that reads what is not yet read; may save the
+            trainer then, and may raise to stop.
+
+    Returns:
+        Means over the epoch's pictures, of all processes: the losses by name as far as they are computed, and
+        `accuracy` in percent; `lr`, `seconds`, `images_per_second`, `data_wait` (the share of the time that was spent
+        waiting for pictures), `steps`, `replaced_pictures`.
+
+    Raises:
+        UserError: a loss is NaN or infinite; names the step, the losses and the pictures.
+    """
+    trainer.model.train()
+    progress, objective, lr = trainer.progress, trainer.objective(), trainer.optimizer.param_groups[0]["lr"]
+    readings = _Readings(trainer)
+    trainer.loader.batch_sampler.start_at(progress.epoch, progress.step)
+    trainer.replacements.clear()
+    title = f"epoch {progress.epoch + 1}/{trainer.recipe.epochs}"
+    clock = _Clock(progress)
+    bar = progress_bar(clock.watch(trainer.loader), title)
+    bar.total, bar.n = trainer.steps, progress.step
+    for batch in bar:
+        progress.step += 1
+        trainer.replacements += batch.replaced
+        for row in _step(trainer, objective, batch):
+            readings.add(row)
+        is_last = progress.step == trainer.steps
+        if progress.step % show_step == 0 or is_last:
+            readings.read()
+            bar.set_postfix({name: f"{value:.3f}" for name, value in progress.means().items() if name != "total"})
+        if after_step is not None and not is_last:
+            after_step(lambda: (readings.read(), clock.note()))
+    clock.note()
+    figures = progress.means()
+    figures["accuracy"] *= 100
+    figures |= {
+        "lr": lr,
+        "seconds": progress.seconds,
+        "images_per_second": progress.seen / progress.seconds,
+        "data_wait": progress.waited / progress.seconds,
+        "steps": progress.step,
+        "replaced_pictures": progress.replaced,
+    }
+    trainer.scheduler.step()
+    trainer.progress = Progress(epoch=progress.epoch + 1)
+    return figures
+
+
+class _Row(NamedTuple):
+    """What is remembered of a part until it is read."""
+
+    step: int  # counted from 1
+    count: int  # pictures
+    replaced: int
+    indices: Tensor
+    shown: dict[str, Tensor]
+
+
+def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[_Row]:
+    """One step of the optimiser; the figures of the batch's parts."""
+    parts = min(trainer.engine.grad_accum, len(batch.labels))
+    split = (torch.tensor_split(values, parts) for values in (batch.images, batch.labels, batch.indices))
+    rows = []
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for number, (images, labels, indices) in enumerate(zip(*split, strict=True)):
+        images = to_device(images, trainer.device, trainer.engine.channels_last)
+        labels = labels.to(trainer.device, non_blocking=True)
+        with ExitStack() as stack:
+            if number < parts - 1 and isinstance(objective, DistributedDataParallel):
+                stack.enter_context(objective.no_sync())  # the last part's pass averages what all of them gave
+            total, shown = objective(images, labels)
+            if parts > 1:
+                total = total * (len(labels) / len(batch.labels))
+            trainer.scaler.scale(total).backward()
+        replaced = len(batch.replaced) if number == 0 else 0
+        rows.append(_Row(trainer.progress.step, len(labels), replaced, indices, shown))
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+    return rows
+
+
+class _Readings:
+    """The figures that the host has not yet asked the device for; reading adds them to the trainer's progress."""
+
+    def __init__(self, trainer: Trainer) -> None:
+        self._trainer = trainer
+        self._names: tuple[str, ...] = ()
+        self._pending: list[_Row] = []
+
+    def add(self, row: _Row) -> None:
+        """Remembers a part."""
+        self._names = tuple(row.shown)
+        self._pending.append(row)
+
+    def read(self) -> None:
+        """Waits for the device and adds up, over all processes; ends the run at a figure that is not finite."""
+        if not self._pending:
+            return
+        shown = torch.stack([value.float() for row in self._pending for value in row.shown.values()])
+        figures = shown.cpu().double().view(len(self._pending), len(self._names))
+        counts = torch.tensor([(row.count, row.replaced) for row in self._pending], dtype=torch.float64)
+        rows = _gather_rows(torch.cat([counts, figures], dim=1))
+        if not rows.isfinite().all():
+            self._refuse(figures, rows)
+        progress = self._trainer.progress
+        sums = [progress.sums.get(name, 0.0) for name in self._names]
+        # One after the other: then the sums do not depend on how often they are read.
+        for count, replaced, *values in rows.flatten(0, 1).tolist():
+            sums = [total + count * value for total, value in zip(sums, values, strict=True)]
+            progress.seen += int(count)
+            progress.replaced += int(replaced)
+        progress.sums = dict(zip(self._names, sums, strict=True))
+        self._pending.clear()
+
+    def _refuse(self, figures: Tensor, rows: Tensor) -> None:
+        # The first bad step, in whichever process; each of them that is bad there tells its pictures.
+        bad = int((~rows.isfinite()).any(dim=2).any(dim=1).nonzero()[0])
+        mine = [] if figures[bad].isfinite().all() else self._pending[bad].indices.tolist()
+        everyones = gather_everywhere((mine, figures[bad].tolist()))
+        indices, values = next(one for one in everyones if one[0])
+        losses = {name: value for name, value in zip(self._names, values, strict=True) if name != "accuracy"}
+        names = [str(self._trainer.paths[index]) for indices, _ in everyones for index in indices]
+        raise NotFiniteError(self._trainer.progress.epoch + 1, self._pending[bad].step, losses, names)
+
+
+class NotFiniteError(UserError):
+    """A loss is NaN or infinite.
+
+    Attributes:
+        record: epoch, step, losses by name, and the files of the batch's pictures.
+    """
+
+    def __init__(self, epoch: int, step: int, losses: dict[str, float], files: list[str]) -> None:
+        listed = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+        more = f" and {len(files) - 2} more" if len(files) > 2 else ""
+        super().__init__(
+            f"the loss is not finite at epoch {epoch}, step {step} ({listed}) on {', '.join(files[:2])}{more}; try a "
+            "lower --lr, and --resume from the last state"
+        )
+        written = {name: value if math.isfinite(value) else str(value) for name, value in losses.items()}
+        self.record = {"epoch": epoch, "step": step, "losses": written, "files": files}
+
+
+def _gather_rows(rows: Tensor) -> Tensor:
+    """(n, m) of every process -> (n, processes, m)."""
+    if process_count() == 1:
+        return rows.unsqueeze(1)
+    everyones = [torch.empty_like(rows) for _ in range(process_count())]
+    dist.all_gather(everyones, rows, group=host_group())
+    return torch.stack(everyones, dim=1)
+
+
+class _Clock:
+    """Adds an epoch's duration, and the time it waits for pictures, to its progress."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._noted = time.perf_counter()
+
+    def watch(self, batches: Iterable[TrainingBatch]) -> Iterator[TrainingBatch]:
+        """Passes batches on."""
+        begin = time.perf_counter()
+        for batch in batches:
+            self._progress.waited += time.perf_counter() - begin
+            yield batch
+            begin = time.perf_counter()
+
+    def note(self) -> None:
+        """Adds what has passed since the last time."""
+        now = time.perf_counter()
+        self._progress.seconds += now - self._noted
+        self._noted = now

@@ -1,0 +1,100 @@
+"""What one pass of training computes: network and losses as one module, for several processes and for the compiler."""
+
+from __future__ import annotations
+
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+
+from utils.distributed import process_count
+from utils.losses import bas_losses, training_pass
+from utils.models.bas import BAS
+from utils.models.recipe import Recipe
+from utils.training.settings import PRECISIONS, Engine
+
+
+class Objective(nn.Module):
+    """From pictures and labels to what is minimised and what is shown.
+
+    Args:
+        model: the network.
+        recipe: the losses' weights and rules.
+        warmup: minimise L_cls alone; the generator then has no part in it.
+        amp: see :class:`utils.training.settings.Engine`.
+    """
+
+    def __init__(self, model: BAS, recipe: Recipe, warmup: bool = False, amp: str = "none") -> None:
+        super().__init__()
+        self.model = model
+        self.recipe = recipe
+        self.warmup = warmup
+        self.dtype = PRECISIONS[amp]
+        model.classifier_loc.requires_grad_(not warmup)
+
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """One pass.
+
+        Args:
+            images: (B, 3, S, S) normalised.
+            labels: (B,) int64.
+
+        Returns:
+            The scalar to minimise, and scalars to show, without gradient: the losses by name as far as they are
+            computed, `total` (not in a warm-up) and `accuracy`, the share of right answers.
+        """
+        with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not torch.float32):
+            if self.warmup:
+                logits = self.model.classify(images)
+                total = F.cross_entropy(logits, labels)
+                losses = {"cls": total}
+            else:
+                output = training_pass(self.model, images, labels, self.recipe)
+                logits = output.logits
+                losses = bas_losses(output, labels, self.recipe)._asdict()
+                total = losses["total"]
+        shown = {name: loss.detach() for name, loss in losses.items() if loss is not None}
+        shown["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
+        return total, shown
+
+
+# The older name warns in new PyTorch, and the newer one is unknown to old.
+_SYNC_BUFFERS = (
+    "forward_sync_buffers"
+    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+    else "broadcast_buffers"
+)
+
+
+def prepare(objective: Objective, engine: Engine) -> nn.Module:
+    """The objective for this run: averaging gradients over its processes, compiled if wanted.
+
+    Args:
+        objective: its network is on its device.
+        engine: whether to compile.
+
+    Returns:
+        A module with the objective's call.
+    """
+    module: nn.Module = objective
+    if process_count() > 1:
+        module = DistributedDataParallel(
+            objective,
+            # Running statistics are each process's own, the first one's are kept: what the authors' DataParallel did.
+            **{_SYNC_BUFFERS: False},
+            gradient_as_bucket_view=True,
+            find_unused_parameters=_leaves_parameters_out(objective),
+        )
+    if engine.compile:
+        module.compile()
+    return module
+
+
+def _leaves_parameters_out(objective: Objective) -> bool:
+    """Whether some parameters get no gradient, which DistributedDataParallel must be told; no paper recipe does so."""
+    recipe = objective.recipe
+    no_generator = not (recipe.frg_weight or recipe.bas_weight or recipe.area_weight)
+    no_classifier = not (recipe.cls_weight or recipe.frg_weight)
+    return not objective.warmup and (no_generator or no_classifier)

@@ -1,0 +1,121 @@
+"""What a run leaves for its reader: settings.json, the log, the lines on the screen."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from utils.data.split import Split
+from utils.distributed import gather_everywhere, is_main, process_count
+from utils.evaluation.run import Evaluation
+from utils.files import write_text
+from utils.inference.settings import SETTINGS_FILE, save_settings
+from utils.memory import peak_memory_mib
+from utils.models.recipe import explain
+from utils.training.checkpoints import StateFolder
+from utils.training.engine import NotFiniteError, Trainer
+from utils.training.log import LOG_FILE, RunLog, epoch_line
+from utils.training.provenance import describe_run
+
+NOT_FINITE_FILE = "not_finite.json"
+SHOWN_REPLACEMENTS = 5
+
+
+class RunRecord:
+    """Writes and prints; every process calls it, the first one does it.
+
+    Args:
+        folder: the run's.
+        trainer: what is trained.
+        states: whose best one the evaluations tell.
+        command: the options in force that are no part of recipe and engine.
+    """
+
+    def __init__(self, folder: Path, trainer: Trainer, states: StateFolder) -> None:
+        self._folder, self._trainer, self._states = folder, trainer, states
+        self._log = RunLog(folder / LOG_FILE, trainer.progress.epoch) if is_main() else None
+
+    def begin(
+        self,
+        root: Path,
+        weights: Path,
+        train_split: Split,
+        data: Mapping[str, Any],
+        test_split: Split | None,
+        workers: int,
+    ) -> None:
+        """Writes settings.json, all that is needed to repeat the run, and says what is in force.
+
+        Args:
+            root: the repository.
+            weights: the file that the run will write.
+            train_split, test_split: the data.
+            data: of :func:`utils.training.state.fingerprint`.
+            workers: processes that read pictures.
+        """
+        trainer = self._trainer
+        engine = asdict(trainer.engine)
+        computing = ", ".join(f"{name} {value}" for name, value in engine.items())
+        where = f"{trainer.device}, {process_count()} processes, {workers} workers each"
+        print(f"settings: {explain(trainer.recipe)}\ncomputing: {computing}; {where}")
+        if is_main():
+            test = {"pictures": len(test_split), "layout": test_split.layout} if test_split else None
+            save_settings(
+                weights,
+                trainer.recipe,
+                engine=engine,
+                layout=train_split.layout,
+                data={"train": dict(data), "test": test},
+                class_names=train_split.class_names,
+                starts=[
+                    *self._earlier_starts(),
+                    {"after_epoch": trainer.progress.epoch, "workers": workers, **describe_run(root)},
+                ],
+            )
+
+    def _earlier_starts(self) -> list[Any]:
+        progress = self._trainer.progress
+        if progress.epoch == progress.step == 0:
+            return []
+        try:
+            starts = json.loads((self._folder / SETTINGS_FILE).read_text(encoding="utf-8"))["starts"]
+            return starts if isinstance(starts, list) else []
+        except (OSError, ValueError, KeyError, TypeError):
+            return []  # moved away: the run goes on all the same
+
+    def add_epoch(self, figures: Mapping[str, Any]) -> None:
+        """Prints and logs an epoch; figures of :func:`utils.training.engine.train_one_epoch`."""
+        trainer = self._trainer
+        replacements = gather_everywhere(trainer.replacements) if figures["replaced_pictures"] else []
+        if self._log is None:
+            return
+        finished = trainer.progress.epoch
+        figures = {**figures, "memory_mib": peak_memory_mib(trainer.device)}
+        print(epoch_line(finished - 1, trainer.recipe.epochs, figures), flush=True)
+        sentences = sorted({sentence for one in replacements for sentence in one})
+        print(*sentences[:SHOWN_REPLACEMENTS], sep="\n", end="\n" if sentences else "")
+        self._log.add({"epoch": finished, **figures})
+
+    @contextmanager
+    def of_failure(self) -> Iterator[None]:
+        """A block in which a loss that is not finite leaves `not_finite.json`: step, losses, the batch's files."""
+        try:
+            yield
+        except NotFiniteError as error:
+            if is_main():
+                write_text(self._folder / NOT_FINITE_FILE, json.dumps(error.record, indent=2) + "\n")
+            raise
+
+    def add_scores(self, evaluation: Evaluation) -> None:
+        """Adds a test set's figures to the last epoch, and lets the best state be kept."""
+        if self._log is None:
+            return
+        summary = evaluation.scores().summary()
+        self._log.amend(test=summary)
+        self._states.note_score(
+            self._trainer.progress.epoch, summary["gt_known_loc"][evaluation.question.protocol.mean]
+        )

@@ -1,0 +1,215 @@
+"""Everything that training needs to go on as if it had never stopped, between two epochs or within one."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+from utils.checkpoint import load_file
+from utils.data.split import Split
+from utils.distributed import process_count, rank
+from utils.errors import UsageError, UserError
+from utils.models.bas import BAS
+from utils.models.recipe import Recipe
+from utils.training.checkpoints import StateFolder
+from utils.training.settings import Engine
+
+# A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
+MAY_CHANGE = {"epochs", "threshold", "top_k", "align_maps"}
+# Of the engine's settings, those that change the numbers by more than rounding or the batches of batch normalisation.
+MUST_STAY = {"amp"}
+PARTS = {"model", "optimizer", "scheduler", "scaler", "progress", "random", "settings", "engine", "data"}
+
+
+@dataclass
+class Progress:
+    """How far a run has come, and what its unfinished epoch gave so far.
+
+    Attributes:
+        epoch: finished epochs.
+        step: finished steps of the next one.
+        sums: of its figures, by name, over `seen` pictures.
+        seen: pictures.
+        seconds, waited: its duration so far, and the part of it spent waiting for pictures.
+        replaced: pictures that could not be read.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    sums: dict[str, float] = field(default_factory=dict)
+    seen: int = 0
+    seconds: float = 0.0
+    waited: float = 0.0
+    replaced: int = 0
+
+    def means(self) -> dict[str, float]:
+        """Of the unfinished epoch's figures so far, by name."""
+        return {name: total / self.seen for name, total in self.sums.items()}
+
+    def __str__(self) -> str:
+        return f"{self.epoch} epochs" + (f" and {self.step} steps" if self.step else "")
+
+
+def seed_everything(seed: int) -> None:
+    """Seeds Python, NumPy and torch on every device."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+def fingerprint(split: Split) -> dict[str, Any]:
+    """What tells one set of training pictures from another: their number, their classes, a digest of ids and labels."""
+    digest = hashlib.sha256("\n".join(split.ids).encode("utf-8", "surrogateescape"))
+    digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
+    return {"pictures": len(split), "classes": len(split.class_names), "digest": digest.hexdigest()[:16]}
+
+
+def random_state() -> dict[str, Any]:
+    """This process's random states: Python, NumPy, torch, and torch's of its CUDA devices."""
+    kind, keys, position, has_gauss, gauss = np.random.get_state()
+    return {
+        "python": random.getstate(),
+        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "torch": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+    }
+
+
+def set_random_state(state: Mapping[str, Any]) -> None:
+    """Restores what :func:`random_state` gave."""
+    version, keys, gauss = state["python"]
+    random.setstate((version, tuple(keys), gauss))
+    kind, keys, position, has_gauss, gauss = state["numpy"]
+    np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
+    torch.set_rng_state(state["torch"])
+    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def require_finite(model: BAS) -> None:
+    """UserError if a weight or a running statistic is NaN or infinite, so that no state ever holds one."""
+    values = [value for value in model.state_dict().values() if value.is_floating_point()]
+    if not torch.stack([value.isfinite().all() for value in values]).all():
+        raise UserError("the weights are not finite any more; try a lower --lr, and --resume from the last state")
+
+
+def training_state(
+    model: BAS,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    random_states: list[dict[str, Any]],
+    recipe: Recipe,
+    engine: Engine,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What is saved.
+
+    Args:
+        random_states: of :func:`random_state` in each process.
+        data: of :func:`fingerprint`.
+        model, optimizer, scheduler, scaler, progress, recipe, engine: the run's.
+    """
+    return {
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": asdict(progress),
+        "random": random_states,
+        "settings": asdict(recipe),
+        "engine": asdict(engine),
+        "data": dict(data),
+    }
+
+
+def find_training_state(choice: str | None, states: StateFolder) -> tuple[dict[str, Any], Path] | tuple[None, None]:
+    """The state to go on from, and its file; (None, None) to start anew.
+
+    Args:
+        choice: of `--resume`: None, `last` (the newest intact state, which must be there), `auto` (the same if there is
+            one) or a file.
+        states: the run's.
+
+    Raises:
+        UserError: there is no such state, or it is damaged or no training state.
+    """
+    if choice is None:
+        return None, None
+    if choice in ("last", "auto"):
+        path = states.newest_intact()
+        if path is None and choice == "auto":
+            return None, None
+        if path is None:
+            raise UserError(f"--resume: there is no intact state in {states.path}; leave out --resume to start the run")
+    else:
+        path = Path(choice)
+        own = StateFolder(path.parent.parent)
+        damage = [own.damage(entry) for entry in own.entries() if own.path / entry.file == path]
+        if any(damage):
+            raise UserError(f"--resume: {path} is damaged ({damage[0]}); give another state, or none for the newest")
+    return read_training_state(path), path
+
+
+def read_training_state(path: Path) -> dict[str, Any]:
+    """Reads what :func:`training_state` gave.
+
+    Raises:
+        UserError: the file is missing, damaged, or no training state.
+    """
+    content = load_file(path, mend="leave out --resume to start the run, or give one of its states")
+    if not isinstance(content, dict) or not content.keys() >= PARTS:
+        raise UserError(f"--resume: {path} is no training state; give a file of the run's states/, not its weights")
+    return content
+
+
+def restore_training_state(
+    content: Mapping[str, Any],
+    model: BAS,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler,
+) -> Progress:
+    """Restores what :func:`read_training_state` gave; the random states only where there are as many processes."""
+    model.load_state_dict(content["model"])
+    optimizer.load_state_dict(content["optimizer"])
+    scheduler.load_state_dict(content["scheduler"])
+    if content["scaler"]:
+        scaler.load_state_dict(content["scaler"])
+    if len(content["random"]) == process_count():
+        set_random_state(content["random"][rank()])
+    return Progress(**content["progress"])
+
+
+def require_same_run(content: Mapping[str, Any], recipe: Recipe, engine: Engine, data: Mapping[str, Any]) -> None:
+    """UsageError if going on with these settings or pictures would falsify the run; shows the differences."""
+    changed = _differences(content["settings"], asdict(recipe), lambda name: name not in MAY_CHANGE)
+    changed += _differences(content["engine"], asdict(engine), MUST_STAY.__contains__)
+    if changed:
+        raise UsageError(
+            f"--resume: the run was started with other settings ({'; '.join(changed)}); give the same ones"
+        )
+    other_data = _differences(content["data"], data, lambda name: True)
+    if other_data:
+        raise UsageError(f"--resume: the run had other training pictures ({'; '.join(other_data)}); give the same data")
+    finished = content["progress"]["epoch"] + (content["progress"]["step"] > 0)
+    if finished > recipe.epochs:
+        raise UsageError(f"--resume: the run has begun epoch {finished}; give at least as many --epochs")
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], counts: Any) -> list[str]:
+    return [
+        f"{name} was {before.get(name)}, is {value}"
+        for name, value in now.items()
+        if counts(name) and before.get(name) != value
+    ]
