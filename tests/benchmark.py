@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import CUB.Model
 import ILSVRC.Model
 from utils.arguments import positive_int
 from utils.data.transforms import CENTRE_CROP
-from utils.losses import bas_losses
-from utils.memory import reuse_freed_memory
+from utils.losses import BASLosses, bas_losses, training_pass
+from utils.memory import peak_memory_mib, reuse_freed_memory
+from utils.models.bas import BAS
+from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
 from utils.optim import build_optimizer
 
@@ -54,7 +56,7 @@ def measure(dataset: str, arch: str, mode: str, batch_size: int, size: int, repe
     return {
         "gflop": count_gflop(dataset, arch, mode, batch_size, size),
         "seconds": seconds / batch_size,
-        "mebibytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "mebibytes": peak_memory_mib(torch.device("cpu")),
     }
 
 
@@ -70,19 +72,30 @@ def count_gflop(dataset: str, arch: str, mode: str, batch_size: int = 2, size: i
 def _build(dataset: str, arch: str, mode: str, batch_size: int, size: int) -> Callable[[], object]:
     models = DATASETS[dataset]
     model = models.build(arch).place(torch.empty(0).device)
-    return (_training_step if mode == "train" else _inference)(model, models.recipe(arch), batch_size, size)
+    if mode == "inference":
+        return _inference(model, models.recipe(arch), batch_size, size)
+    images, labels = torch.randn(batch_size, 3, size, size), torch.randint(0, model.num_classes, (batch_size,))
+    return training_step(model.train(), models.recipe(arch), images, labels)
 
 
-def _training_step(model, recipe, batch_size: int, size: int) -> Callable[[], None]:
-    images = torch.randn(batch_size, 3, size, size).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, model.num_classes, (batch_size,))
-    optimizer = build_optimizer(model.train(), recipe.lr, recipe.momentum, recipe.weight_decay)
+def training_step(model: BAS, recipe: Recipe, images: Tensor, labels: Tensor) -> Callable[[], BASLosses]:
+    """A function that takes one training step as `train.py` does, always on the same batch, and gives its losses.
 
-    def step() -> None:
-        losses = bas_losses(model(images, labels), labels, recipe)
+    Args:
+        model: placed and in training mode.
+        recipe: the losses' weights and the optimiser's settings.
+        images: (B, 3, S, S).
+        labels: (B,).
+    """
+    images = images.contiguous(memory_format=torch.channels_last)
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+
+    def step() -> BASLosses:
         optimizer.zero_grad(set_to_none=True)
+        losses = bas_losses(training_pass(model, images, labels, recipe), labels, recipe)
         losses.total.backward()
         optimizer.step()
+        return losses
 
     return step
 
