@@ -11,7 +11,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -69,6 +69,41 @@ def count_gflop(dataset: str, arch: str, mode: str, batch_size: int = 2, size: i
     return counter.get_total_flops() / batch_size / 1e9
 
 
+def count_memory(dataset: str, arch: str, size: int = 224, amp: bool = False) -> dict[str, float]:
+    """What a training step must hold at once, counted tensor by tensor.
+
+    Args:
+        dataset, arch, size: as for :func:`measure`.
+        amp: under bf16 autocast.
+
+    Returns:
+        `fixed`, MiB of weights, gradients and momenta; `picture`, MiB that the forward pass of one picture keeps for
+        the backward pass. A library's workspace and its cache come on top.
+    """
+    models = DATASETS[dataset]
+    recipe, model = models.recipe(arch), models.build(arch).place(torch.device("cpu")).train()
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    own = {value.untyped_storage().data_ptr() for value in (*model.parameters(), *model.buffers())}
+    kept: dict[int, Tensor] = {}  # by address; holding the tensors keeps addresses from being used again
+
+    def keep(tensor: Tensor) -> Tensor:
+        kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    def count(pictures: int) -> int:
+        kept.clear()
+        images = torch.randn(pictures, 3, size, size).contiguous(memory_format=torch.channels_last)
+        labels = torch.arange(pictures)
+        noting = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
+        with noting, torch.autocast("cpu", torch.bfloat16, enabled=amp):
+            losses = bas_losses(training_pass(model, images, labels, recipe), labels, recipe)
+        bytes_kept = sum(tensor.untyped_storage().nbytes() for at, tensor in kept.items() if at not in own)
+        del losses
+        return bytes_kept
+
+    return {"fixed": 3 * weights / 2**20, "picture": (count(2) - count(1)) / 2**20}
+
+
 def _build(dataset: str, arch: str, mode: str, batch_size: int, size: int) -> Callable[[], object]:
     models = DATASETS[dataset]
     model = models.build(arch).place(torch.empty(0).device)
@@ -118,8 +153,12 @@ def main() -> None:
     parser.add_argument(
         "--fresh_memory", action="store_true", help="return freed memory to the system, to see what reusing it saves"
     )
+    parser.add_argument("--counts", action="store_true", help="only what is counted, not timed: FLOPs and memory")
     parser.add_argument("--one", metavar="MODE", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.counts:
+        print_counts(args.dataset, args.arch, args.size)
+        return
     if args.one:
         if not args.fresh_memory:
             reuse_freed_memory()
@@ -136,6 +175,17 @@ def main() -> None:
                 for figures, width in ((train, 12), (inference, 18))
             )
             print(f"{dataset + ' ' + arch:18}{row}", flush=True)
+
+
+def print_counts(datasets: Sequence[str], archs: Sequence[str], size: int) -> None:
+    """Prints what a training step needs, as a Markdown table."""
+    print("| | | GFLOP a picture | fixed MiB | MiB a picture | MiB a picture, `--amp` |\n|---|---|---|---|---|---|")
+    for dataset in datasets:
+        for arch in archs:
+            gflop = count_gflop(dataset, arch, "train", size=size)
+            memory, half = (count_memory(dataset, arch, size, amp) for amp in (False, True))
+            figures = (gflop, memory["fixed"], memory["picture"], half["picture"])
+            print(f"| {dataset} | {arch} | " + " | ".join(f"{figure:.1f}" for figure in figures) + " |", flush=True)
 
 
 def _in_own_process(dataset: str, arch: str, mode: str, args: argparse.Namespace) -> dict[str, float]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import CUB.Model
-from tests.benchmark import count_gflop
+from tests.benchmark import count_gflop, count_memory
 from tests.reference_weights import PAIRS
 from utils.models.bas import BAS
 
@@ -58,3 +58,17 @@ def test_inference_leaves_the_training_branches_out(monkeypatch: pytest.MonkeyPa
     model = CUB.Model.build("mobilenet", num_classes=3).eval()
     logits, foreground_map = model.localize(torch.zeros(1, 3, 64, 64), top_k=2)
     assert logits.shape == (1, 3) and foreground_map.shape == (1, 1, 8, 8)
+
+
+def test_memory_is_counted_tensor_by_tensor() -> None:
+    """Protects the README's table: weights, gradients and momenta by hand; activations as the picture's area grows.
+
+    Under bf16 most activations are halved; what stays in float32 is small.
+    """
+    small, large, half = (count_memory("CUB", "mobilenet", *more) for more in ((64,), (128,), (128, True)))
+    weights = sum(parameter.numel() for parameter in CUB.Model.build("mobilenet").parameters())
+    assert small["fixed"] == large["fixed"] == pytest.approx(3 * 4 * weights / 2**20)
+    assert large["picture"] == pytest.approx(4 * small["picture"], rel=0.1)
+    assert 0.5 * large["picture"] < half["picture"] < 0.6 * large["picture"]
+    # The stem's output, 32 x 64 x 64 floats, is kept by the convolution or the norm that made it and by the next one.
+    assert large["picture"] > 2 * 32 * 64 * 64 * 4 / 2**20

@@ -16,12 +16,14 @@ class UserError(Exception):
     """Something failed that the user can mend; the message names the file or option and the mend (exit code 1)."""
 
     exit_code = 1
+    is_shared = False  # whether all processes of a run meet it alike: then the first one tells it
 
 
 class UsageError(UserError):
     """The command was called with options that cannot work (exit code 2, as argparse's own errors)."""
 
     exit_code = 2
+    is_shared = True
 
 
 def run_command(main: Callable[[], None]) -> int:
@@ -43,7 +45,7 @@ def run_command(main: Callable[[], None]) -> int:
         number = os.environ.get("RANK", "0")
         if number == "0":
             print(f"error: {error}", file=sys.stderr)
-        elif not isinstance(error, UsageError):  # which all processes of a run meet alike, and the first one tells
+        elif not error.is_shared:
             print(f"error in process {number}: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:

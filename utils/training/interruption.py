@@ -13,7 +13,7 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 
-from utils.distributed import host_group, is_launched, process_count
+from utils.distributed import host_group, is_launched, is_main, process_count
 from utils.errors import UserError
 
 EXIT_CODE = 75  # sysexits.h's "temporary failure, try again"
@@ -25,6 +25,7 @@ class Interrupted(UserError):  # noqa: N818 - what happened is no error
     """The run was asked to stop and has saved everything; `--resume` goes on."""
 
     exit_code = EXIT_CODE
+    is_shared = True
 
 
 class Interruption:
@@ -64,7 +65,8 @@ class Interruption:
             self.requested, self._since = signal.Signals(number).name, time.monotonic()
             if self._nothing_to_save:
                 raise Interrupted(f"stopped by {self.requested}; {self._nothing_to_save}")
-            _say(f"\n{self.requested}: finishing the step, then saving; Ctrl-C again ends at once without saving\n")
+            if is_main():
+                _say(f"\n{self.requested}: finishing the step, then saving; Ctrl-C again ends at once without saving\n")
         elif number == signal.SIGINT and not (is_launched() and time.monotonic() - self._since < ECHO_SECONDS):
             os._exit(130)
 
