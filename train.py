@@ -45,6 +45,7 @@ from utils.training.arguments import parse_arguments
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
 from utils.training.interruption import Interruption
+from utils.training.provenance import set_tf32
 from utils.training.record import RunRecord
 from utils.training.saver import Saver
 from utils.training.state import (
@@ -62,6 +63,8 @@ ROOT = Path(__file__).resolve().parent
 def main(argv: list[str] | None = None) -> None:
     """Arguments, device, processes."""
     args = parse_arguments(__doc__, DATASETS, argv)
+    if args.tf32 is not None:
+        set_tf32(args.tf32)
     device = choose_device(args.device)
     with process_group(device, args.timeout, mend="go on with --resume"):
         train(args, device)
@@ -77,10 +80,11 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     state, state_path = find_training_state(args.resume, states)
     recipe = settle_recipe(args, state)
     weights = folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)
-    if state is None and not args.demo:
-        refuse_to_overwrite(states, weights)
-    elif state is None and is_main():
-        states.clear()
+    if state is None and is_main():
+        if args.demo:
+            states.clear()
+        else:
+            refuse_to_overwrite(states, weights)
     seed_everything(recipe.seed)
 
     train_split, test_split = load_splits(args)
@@ -109,6 +113,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     if state is not None:
         trainer.progress = restore_training_state(state, model, trainer.optimizer, trainer.scheduler, trainer.scaler)
         print(f"resumed from {state_path} after {trainer.progress}")
+        del state  # as large as the network and its momenta
     record = RunRecord(folder, trainer, states)
     record.begin(ROOT, weights, train_split, data, test_split, args.num_workers)
 

@@ -66,7 +66,7 @@ class Saver:
         # The first process's running statistics are the model's. With them everywhere, all see what is not finite.
         broadcast_buffers(trainer.model)
         require_finite(trainer.model)
-        random_states = gather_everywhere(random_state())
+        random_states = gather_everywhere(random_state(trainer.device))
         if is_main():
             content = training_state(
                 trainer.model,

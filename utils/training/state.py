@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import load_file
 from utils.data.split import Split
-from utils.distributed import process_count, rank
+from utils.distributed import broadcast_value, is_main, process_count, rank
 from utils.errors import UsageError, UserError
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
@@ -73,26 +73,26 @@ def fingerprint(split: Split) -> dict[str, Any]:
     return {"pictures": len(split), "classes": len(split.class_names), "digest": digest.hexdigest()[:16]}
 
 
-def random_state() -> dict[str, Any]:
-    """This process's random states: Python, NumPy, torch, and torch's of its CUDA devices."""
+def random_state(device: torch.device) -> dict[str, Any]:
+    """This process's random states: Python, NumPy, torch, and torch's of its CUDA device."""
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
         "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
 
 
-def set_random_state(state: Mapping[str, Any]) -> None:
-    """Restores what :func:`random_state` gave."""
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Restores what :func:`random_state` gave; CUDA's if both then and now there is one."""
     version, keys, gauss = state["python"]
     random.setstate((version, tuple(keys), gauss))
     kind, keys, position, has_gauss, gauss = state["numpy"]
     np.random.set_state((kind, keys.numpy().astype(np.uint32), position, has_gauss, gauss))
     torch.set_rng_state(state["torch"])
-    if torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
-        torch.cuda.set_rng_state_all(state["cuda"])
+    if device.type == "cuda" and state["cuda"] is not None:
+        torch.cuda.set_rng_state(state["cuda"], device)
 
 
 def require_finite(model: BAS) -> None:
@@ -136,6 +136,8 @@ def training_state(
 def find_training_state(choice: str | None, states: StateFolder) -> tuple[dict[str, Any], Path] | tuple[None, None]:
     """The state to go on from, and its file; (None, None) to start anew.
 
+    The first process finds and reads it for all, since the others' machines may not see the folder.
+
     Args:
         choice: of `--resume`: None, `last` (the newest intact state, which must be there), `auto` (the same if there is
             one) or a file.
@@ -146,19 +148,22 @@ def find_training_state(choice: str | None, states: StateFolder) -> tuple[dict[s
     """
     if choice is None:
         return None, None
+    path = _choose_state(choice, states) if is_main() else None
+    return broadcast_value((None, None) if path is None else (read_training_state(path), path))
+
+
+def _choose_state(choice: str, states: StateFolder) -> Path | None:
     if choice in ("last", "auto"):
         path = states.newest_intact()
-        if path is None and choice == "auto":
-            return None, None
-        if path is None:
+        if path is None and choice == "last":
             raise UserError(f"--resume: there is no intact state in {states.path}; leave out --resume to start the run")
-    else:
-        path = Path(choice)
-        own = StateFolder(path.parent.parent)
-        damage = [own.damage(entry) for entry in own.entries() if own.path / entry.file == path]
-        if any(damage):
-            raise UserError(f"--resume: {path} is damaged ({damage[0]}); give another state, or none for the newest")
-    return read_training_state(path), path
+        return path
+    path = Path(choice)
+    own = StateFolder(path.parent.parent)
+    damage = [own.damage(entry) for entry in own.entries() if own.path / entry.file == path]
+    if any(damage):
+        raise UserError(f"--resume: {path} is damaged ({damage[0]}); give another state, or none for the newest")
+    return path
 
 
 def read_training_state(path: Path) -> dict[str, Any]:
@@ -180,14 +185,14 @@ def restore_training_state(
     scheduler: LRScheduler,
     scaler: torch.amp.GradScaler,
 ) -> Progress:
-    """Restores what :func:`read_training_state` gave; the random states only where there are as many processes."""
+    """Restores what :func:`find_training_state` gave; the random states only where there are as many processes."""
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
     scheduler.load_state_dict(content["scheduler"])
     if content["scaler"]:
         scaler.load_state_dict(content["scaler"])
     if len(content["random"]) == process_count():
-        set_random_state(content["random"][rank()])
+        set_random_state(content["random"][rank()], next(model.parameters()).device)
     return Progress(**content["progress"])
 
 
