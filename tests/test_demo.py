@@ -32,7 +32,7 @@ def test_demo_ends_with_table_picture_and_next_commands(
     assert str(tmp_path / "demo") in printed
     assert {"data", "mobilenet", "results.json", "results.png"} == {file.name for file in (tmp_path / "demo").iterdir()}
     assert set(results["scores"]) == set(results["thresholds"]) == {"bas", "cam", "center"}
-    for kind, title in (("bas", "BAS, k = 1"), ("cam", "CAM"), ("center", "centred Gaussian")):
+    for kind, title in (("bas", "BAS, k = 8"), ("cam", "CAM"), ("center", "centred Gaussian")):
         (line,) = [line for line in printed.splitlines() if line.startswith(f"{title} (threshold ")]
         shown = [float(value) for value in line.split(")")[1].split()]
         assert shown == [round(results["scores"][kind][metric]["image_mean"], 2) for metric in METRICS[:3]]
