@@ -13,13 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_command_lines import (
+from tests.commands import (
+    RUN_FILES,
     SIZES,
     TRAINING,
     assert_one_sentence,
     printed_scores,
     read_json,
     rounded,
+    run_files,
     run_inference,
     run_training,
     save_noise,
@@ -93,10 +95,11 @@ def test_training_on_a_data_set_of_ones_own(runs, layout):
     """Protects train.py --dataset-dir: classes, names and the place of the run follow from the data set."""
     data, output = runs[layout]
     run = data / "logs" / "mobilenet"
-    kept = {"mobilenet0.pth.tar", "last.pth.tar", "settings.json", "log.jsonl", "evaluation.json"}
-    assert {file.name for file in run.iterdir()} == kept
+    assert run_files(run) == RUN_FILES | {"mobilenet0.pth.tar", "states/epoch_0001.pth.tar"}
     settings = read_json(run / "settings.json")
     assert (settings["recipe"]["num_classes"], settings["class_names"]) == (3, list(CLASSES))
+    data_settings = settings["data"]
+    assert (data_settings["train"]["pictures"], data_settings["test"]["pictures"]) == (6, 7)
     assert f"{data} train: 6 pictures, 3 classes" in output and f"{data} test: 7 pictures" in output
     assert "boxes for 5 of 7 images" in output
     scores = read_json(run / "evaluation.json")["scores"]

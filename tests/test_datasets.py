@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DistributedSampler
 from torch.utils.data._utils.pin_memory import pin_memory
 from torchvision import transforms
 
@@ -18,9 +22,12 @@ from tests.test_images import save_picture, save_rotated
 from tests.test_masks import save_mask
 from utils.data import datasets
 from utils.data.datasets import (
+    Draw,
+    EpochBatches,
     EvaluationBatch,
     EvaluationImages,
     LooseImages,
+    TrainingBatch,
     TrainingImages,
     build_evaluation_loader,
     build_loose_loader,
@@ -33,15 +40,16 @@ from utils.data.transforms import (
     CENTRE_CROP,
     IMAGENET_MEAN,
     IMAGENET_STD,
+    TrainingTransform,
     centre_crop,
     denormalize,
     evaluation_transform,
     ten_crop,
-    training_transform,
 )
 from utils.errors import UsageError, UserError
 
 CPU = torch.device("cpu")
+ROOT = Path(__file__).parents[1]
 
 
 def make_split(folder, count=5, **changes):
@@ -67,7 +75,8 @@ def make_split(folder, count=5, **changes):
 
 def spoil(split, index):
     """Cuts a picture of the split short."""
-    split.paths[index].write_bytes(split.paths[index].read_bytes()[:200])
+    content = split.paths[index].read_bytes()
+    split.paths[index].write_bytes(content[: len(content) // 2])
     return str(split.paths[index])
 
 
@@ -98,28 +107,29 @@ def test_training_transform_crops_at_random_from_the_resized_picture(tmp_path):
     """Each result is one of the possible crops of the picture resized without regard to its aspect, or its mirror."""
     picture = Image.open(make_split(tmp_path, 1).paths[0])
     whole = evaluation_transform(10)(picture)
-    transform = training_transform(10, 8)
+    transform = TrainingTransform(10, 8)
     candidates = {}
     for flip in (False, True):
         for y in range(3):
             for x in range(3):
                 crop = whole[:, y : y + 8, x : x + 8]
                 candidates[(flip, y, x)] = crop.flip(-1) if flip else crop
-    torch.manual_seed(0)
-    seen = set()
-    for _ in range(200):
-        result = transform(picture)
+    generator = np.random.default_rng(0)
+    seen = dict.fromkeys(candidates, 0)
+    for _ in range(900):
+        result = transform(picture, generator)
         matches = [key for key, crop in candidates.items() if torch.allclose(result, crop, atol=1e-6)]
         assert len(matches) == 1
-        seen.update(matches)
-    assert seen == set(candidates)
+        seen[matches[0]] += 1
+    # 50 of each are expected; the standard deviation is 7.
+    assert all(20 <= count <= 80 for count in seen.values()), seen
 
 
 @pytest.mark.parametrize(
     "call",
     [
-        lambda: training_transform(224, 256),
-        lambda: training_transform(10, 0),
+        lambda: TrainingTransform(224, 256),
+        lambda: TrainingTransform(10, 0),
         lambda: evaluation_transform(0),
         lambda: ten_crop(torch.zeros(1, 3, 8, 8), 9),
         lambda: centre_crop(torch.zeros(1, 3, 8, 8), 9),
@@ -143,37 +153,102 @@ def test_denormalize_restores_the_pixels(tmp_path):
 
 
 def test_training_images_pair_pictures_with_their_labels(tmp_path):
-    """Each picture comes with its own label, found by its pixels."""
+    """Each picture comes with its own label and its place in the split, found by its pixels."""
     split = make_split(tmp_path)
-    images = TrainingImages(split, evaluation_transform(16))
+    images = TrainingImages(split, lambda picture, _: evaluation_transform(16)(picture), seed=0)
     assert len(images) == 5
-    for index, (image, label) in enumerate(images[index] for index in range(5)):
-        assert torch.equal(image, evaluation_transform(16)(Image.open(split.paths[index])))
-        assert label == split.labels[index]
+    for index in range(5):
+        item = images[Draw(index, epoch=3)]
+        assert torch.equal(item.image, evaluation_transform(16)(Image.open(split.paths[index])))
+        assert (item.label, item.index, item.replaced) == (split.labels[index], index, "")
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_training_epoch_repeats_from_the_generators_state(tmp_path, workers):
-    """Resuming: a new loader given the saved state goes on with the same order and the same crops."""
-    split = make_split(tmp_path, 8)
+def make_places(folder, count, side):
+    """Pictures whose pixels tell their place and picture: red is the column, green the row, blue the number."""
+    y, x = np.mgrid[:side, :side]
+    split = make_split(folder, count)
+    for number, path in enumerate(split.paths):
+        pixels = np.stack([x, y, np.full_like(x, number)], axis=2).astype(np.uint8)
+        Image.fromarray(pixels).save(path)
+    return split
 
-    def epoch(loader):
-        torch.manual_seed(0)
-        return [torch.cat(parts) for parts in zip(*loader, strict=True)]
 
-    def build(seed):
-        return build_training_loader(split, 16, 12, 3, workers, seed, CPU)
+def read_places(images):
+    """Of each crop of :func:`make_places` the tuple (picture, left, top, whether mirrored)."""
+    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    pixels = ((images * std + mean) * 255).round().long()
+    red, green, blue = pixels.unbind(1)
+    mirrored = red[:, 0, 0] > red[:, 0, -1]
+    columns = (blue[:, 0, 0], red.amin((1, 2)), green[:, 0, 0], mirrored)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
 
-    loader = build(6)
-    first = epoch(loader)
-    state = loader.generator.get_state()
-    second = epoch(loader)
-    resumed = build(7)
-    resumed.generator.set_state(state)
-    for ours, theirs in ((first, epoch(build(6))), (second, epoch(resumed))):
-        assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert not torch.equal(first[0], second[0])
-    assert first[0].shape == (8, 3, 12, 12) and sorted(first[1].tolist()) == sorted(split.labels.tolist())
+
+def epoch_of(loader, epoch, step=0):
+    loader.batch_sampler.start_at(epoch, step)
+    return list(loader)
+
+
+def same(ours, theirs):
+    pairs = zip(ours, theirs, strict=True)
+    return all(torch.equal(a.images, b.images) and torch.equal(a.indices, b.indices) for a, b in pairs)
+
+
+def test_crops_follow_from_seed_epoch_and_picture(tmp_path):
+    """Protects resuming: order is DistributedSampler's, place and mirror are drawn anew for each epoch and picture."""
+    split, seed = make_places(tmp_path, 7, 32), 5
+    loader = build_training_loader(split, 32, 24, 3, 0, seed, CPU)
+    assert [len(batch.labels) for batch in loader] == [3, 3] == [3] * len(loader)
+    for epoch in (0, 1, 9):
+        order = DistributedSampler(range(7), 1, 0, seed=seed)
+        order.set_epoch(epoch)
+        expected = []
+        for index in list(order)[:6]:
+            generator = np.random.default_rng((seed, epoch, index))
+            top, left = (int(value) for value in generator.integers(9, size=2))
+            expected.append((index, left, top, bool(generator.random() < 0.5)))
+        batches = epoch_of(loader, epoch)
+        assert {type(batch) for batch in batches} == {TrainingBatch}
+        assert [place for batch in batches for place in read_places(batch.images)] == expected
+        indices = torch.cat([batch.indices for batch in batches])
+        assert indices.tolist() == [index for index, *_ in expected]
+        assert torch.equal(torch.cat([batch.labels for batch in batches]), torch.from_numpy(split.labels)[indices])
+        assert all(batch.replaced == () and batch.images.shape == (3, 3, 24, 24) for batch in batches)
+
+
+def test_epochs_and_seeds_differ_and_workers_do_not(tmp_path):
+    """Protects what a run is: the same for 0, 1 and 2 workers, whatever was read before; other epochs, other crops."""
+    split = make_places(tmp_path, 8, 32)
+
+    def build(workers, seed=6):
+        return build_training_loader(split, 32, 24, 3, workers, seed, CPU)
+
+    def places(batches):
+        return {place for batch in batches for place in read_places(batch.images)}
+
+    alone = build(0)
+    expected = {epoch: epoch_of(alone, epoch) for epoch in (0, 1, 2)}
+    assert [len(batch.labels) for batch in expected[0]] == [3, 3, 2]
+    for workers in (1, 2):
+        loader = build(workers)
+        torch.manual_seed(workers)  # nothing depends on it
+        for epoch in (2, 0, 1):
+            assert same(epoch_of(loader, epoch), expected[epoch])
+        assert same(epoch_of(loader, 1, step=2), expected[1][2:])
+    for epoch in (0, 1):
+        assert not places(expected[epoch]) & places(expected[epoch + 1])
+        indices = [torch.cat([batch.indices for batch in expected[number]]).tolist() for number in (epoch, epoch + 1)]
+        assert indices[0] != indices[1] and sorted(indices[0]) == sorted(indices[1]) == list(range(8))
+    assert not same(epoch_of(build(0, seed=7), 0), expected[0])
+
+
+@pytest.mark.parametrize("step", range(4))
+def test_an_epoch_can_be_entered_at_any_step(tmp_path, step):
+    """Protects states within an epoch: the rest is exactly what it would have been, and its length is told."""
+    loader = build_training_loader(make_split(tmp_path, 8), 16, 12, 3, 0, 6, CPU)
+    whole = epoch_of(loader, 4)
+    loader.batch_sampler.start_at(4, step)
+    assert len(loader) == 3 - step and loader.batch_sampler.steps == 3
+    assert same(list(loader), whole[step:])
 
 
 @pytest.mark.parametrize(
@@ -183,8 +258,73 @@ def test_training_epoch_repeats_from_the_generators_state(tmp_path, workers):
 def test_only_a_last_batch_of_one_is_left_out(tmp_path, count, batch_size, sizes):
     """Batch normalisation never takes its statistics from a single left-over image; nothing else is dropped."""
     loader = build_training_loader(make_split(tmp_path, count), 8, 8, batch_size, 0, 0, CPU)
-    assert [len(labels) for _, labels in loader] == sizes
-    assert len(loader) == len(sizes)
+    assert [len(batch.labels) for batch in loader] == sizes
+    assert len(loader) == loader.batch_sampler.steps == len(sizes)
+
+
+# Of 14 pictures, the last of 7 in each of two processes would be a batch of one; 13 are filled up to 14.
+@pytest.mark.parametrize(("count", "alone_steps", "shared_steps"), [(12, 2, 2), (10, 2, 2), (14, 3, 2), (13, 2, 2)])
+def test_processes_share_out_each_batch(monkeypatch, count, alone_steps, shared_steps):
+    """Protects the meaning of --batch_size: all processes' n-th batches are the n-th of one, and equally many."""
+
+    def order(number, processes):
+        monkeypatch.setattr(datasets, "process_count", lambda: processes)
+        monkeypatch.setattr(datasets, "rank", lambda: number)
+        batches = EpochBatches(count, 6 // processes, seed=3)
+        batches.start_at(2)
+        return [[draw.index for draw in batch] for batch in batches]
+
+    alone, shares = order(0, 1), [order(number, 2) for number in range(2)]
+    assert [len(alone), *map(len, shares)] == [alone_steps, shared_steps, shared_steps]
+    for step in range(count // 6):
+        assert sorted(shares[0][step] + shares[1][step]) == sorted(alone[step])
+
+
+def test_workers_stay_from_epoch_to_epoch(tmp_path):
+    """Protects against starting processes anew each epoch, which for large data sets takes longer than to read them."""
+    loader = build_training_loader(make_split(tmp_path, 8), 16, 12, 4, 1, 0, CPU)
+    pids = []
+    for epoch in range(2):
+        epoch_of(loader, epoch)
+        pids.append([worker.pid for worker in loader._iterator._workers])
+    assert pids[0] == pids[1] and len(pids[0]) == 1 and pids[0][0] != os.getpid()
+
+
+def test_workers_end_with_their_loader(tmp_path):
+    """Protects exits: also of a loader that goes as part of a cycle, as an error's traceback makes one."""
+    loader = build_training_loader(make_split(tmp_path, 8), 16, 12, 4, 1, 0, CPU)
+    next(iter(loader))
+    (worker,) = loader._iterator._workers
+    loader.itself = loader
+    assert worker.is_alive()
+    del loader
+    gc.collect()
+    worker.join(timeout=10)
+    assert not worker.is_alive()
+
+
+def test_workers_end_with_their_process(tmp_path):
+    """Protects exits: workers ignore SIGTERM, and a process that leaves in the middle of an epoch must not wait."""
+    make_split(tmp_path, 24)
+    code = f"""
+import torch
+from pathlib import Path
+from tests.test_datasets import CPU, make_split
+from utils.data.datasets import build_training_loader
+loader = build_training_loader(make_split(Path({str(tmp_path)!r}), 24), 16, 12, 2, 1, 0, CPU)
+batches = iter(loader)
+for _ in range(3):
+    next(batches)
+print(*(worker.pid for worker in loader._iterator._workers), flush=True)
+"""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    # Without an end of the workers this would hang, and the time run out.
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=90
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(result.stdout), 0)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -199,8 +339,40 @@ def test_unreadable_picture_ends_training_in_one_sentence(tmp_path, workers):
     assert "\n" not in message and "Traceback" not in message
 
 
+@pytest.mark.parametrize("workers", [0, 1])
+def test_next_readable_picture_takes_the_place_of_a_bad_one(tmp_path, workers):
+    """Protects --skip_bad_images: order and all other crops stay; the picture that stepped in keeps its own label."""
+    split = make_places(tmp_path, 7, 32)
+
+    def epochs(**options):
+        loader = build_training_loader(split, 32, 24, 7, workers, 6, CPU, **options)
+        return [epoch_of(loader, epoch)[0] for epoch in range(2)]
+
+    intact = epochs()
+    bad = [spoil(split, 3), spoil(split, 4), spoil(split, 6)]
+    takes_place = {3: 5, 4: 5, 6: 0}  # after the last comes the first
+    for before, after in zip(intact, epochs(skip_bad=True), strict=True):
+        expected = [takes_place.get(index, index) for index in before.indices.tolist()]
+        assert after.indices.tolist() == expected and after.labels.tolist() == split.labels[expected].tolist()
+        for was, now, index in zip(read_places(before.images), read_places(after.images), expected, strict=True):
+            assert now == (index, *was[1:])
+        assert len(after.replaced) == 3 and all("\n" not in sentence for sentence in after.replaced)
+        for path, other in zip(bad, (5, 5, 0), strict=True):
+            (sentence,) = [sentence for sentence in after.replaced if f"cannot read the picture {path}" in sentence]
+            assert sentence.endswith(f"(until then {split.paths[other]} takes its place)")
+
+
+def test_no_picture_can_be_read(tmp_path):
+    """Protects --skip_bad_images against a folder of nothing but damage: one sentence, no endless search."""
+    split = make_split(tmp_path, 3)
+    paths = [spoil(split, index) for index in range(3)]
+    with pytest.raises(ImageError, match="no picture of the split can be read; the first: ") as caught:
+        list(build_training_loader(split, 8, 8, 3, 0, 0, CPU, skip_bad=True))
+    assert any(path in str(caught.value) for path in paths) and "\n" not in str(caught.value)
+
+
 class _Crash:
-    def __call__(self, picture):
+    def __call__(self, picture, generator):
         os.kill(os.getpid(), signal.SIGKILL)
 
 

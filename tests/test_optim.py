@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import nn
@@ -11,6 +13,8 @@ import ILSVRC.Model
 from tests.reference_weights import PAIRS, published_keys
 from utils.models.recipe import Recipe
 from utils.optim import build_optimizer, build_scheduler
+from utils.training.engine import Trainer, build_trainer
+from utils.training.settings import Engine
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 
@@ -69,11 +73,12 @@ def test_schedule(dataset: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", [CUB.Model.recipe("vgg"), ILSVRC.Model.recipe("vgg")], ids=["CUB", "ILSVRC"])
-def test_two_steps_by_hand(recipe: Recipe) -> None:
+@pytest.mark.parametrize("fused", [None, True])
+def test_two_steps_by_hand(recipe: Recipe, fused: bool | None) -> None:
     """Nesterov's update written out: decay joins the gradient, momentum looks ahead."""
     torch.manual_seed(0)
     model = nn.ModuleDict({"trunk": nn.Linear(3, 2), "classifier_loc": nn.Linear(3, 2)}).double()
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
     values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     velocity = {name: torch.zeros_like(value) for name, value in values.items()}
     for _ in range(2):
@@ -85,6 +90,42 @@ def test_two_steps_by_hand(recipe: Recipe) -> None:
         optimizer.step()
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter.detach(), values[name], rtol=1e-12, atol=1e-14)
+
+
+def step_by(trainer: Trainer, gradient: float, names: tuple[str, ...]) -> None:
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for name in names:
+        parameter = trainer.model.get_parameter(name)
+        parameter.grad = torch.full_like(parameter, gradient * (trainer.scaler.get_scale() or 1))
+    trainer.scaler.step(trainer.optimizer)
+    trainer.scaler.update()
+
+
+def test_parameters_may_join_later() -> None:
+    """Protects the warm-up's end: the generator's first step is Nesterov's, beside others that have momenta."""
+    recipe = replace(CUB.Model.recipe("vgg"), weight_decay=0.0)
+    model = nn.ModuleDict({"classifier_cls": nn.Linear(1, 1), "classifier_loc": nn.Linear(1, 1)})
+    trainer = build_trainer(model, None, (), recipe, Engine(), torch.device("cpu"))
+    before = model["classifier_loc"].weight.detach().clone()
+    step_by(trainer, 1.0, ("classifier_cls.weight",))
+    assert torch.equal(model["classifier_loc"].weight, before)
+    step_by(trainer, 1.0, ("classifier_cls.weight", "classifier_loc.weight"))
+    torch.testing.assert_close(model["classifier_loc"].weight.detach(), before - 0.01 * 1.9)
+
+
+def test_first_step_of_infinite_gradients() -> None:
+    """Protects --amp fp16: a step of infinite gradients is passed over, and the next is as if it had not been."""
+    recipe = replace(CUB.Model.recipe("vgg"), weight_decay=0.0)
+    model = nn.ModuleDict({"trunk": nn.Linear(3, 2)})
+    trainer = build_trainer(model, None, (), recipe, Engine(amp="fp16"), torch.device("cpu"))
+    trainer.scaler.scale(torch.ones(1))  # makes its scale
+    before = model["trunk"].weight.detach().clone()
+    step_by(trainer, float("inf"), ("trunk.weight", "trunk.bias"))
+    assert torch.equal(model["trunk"].weight, before) and trainer.scaler.get_scale() == 2.0**15
+    (momentum, *_) = (state["momentum_buffer"] for state in trainer.optimizer.state.values())
+    assert not momentum.any()
+    step_by(trainer, 1.0, ("trunk.weight", "trunk.bias"))
+    torch.testing.assert_close(model["trunk"].weight.detach(), before - 0.001 * 1.9)
 
 
 def test_plain_gradient_descent() -> None:

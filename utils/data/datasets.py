@@ -308,20 +308,16 @@ def _ignore_signals(worker: int) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
-def _close_at_exit(loader: DataLoader) -> None:
-    """Ends the workers of a loader before Python ends them by a SIGTERM, which they ignore, and waits for ever."""
-    reference = weakref.ref(loader)
-
-    def close() -> None:
-        iterator = getattr(reference(), "_iterator", None)
-        if iterator is not None:
-            iterator._shutdown_workers()
-
-    atexit.register(close)
-
-
 class _Loader(DataLoader):
     """A DataLoader whose failures, in its worker processes too, are one sentence."""
+
+    def _get_iterator(self) -> Iterator:
+        iterator = super()._get_iterator()
+        if self.persistent_workers:
+            # Told to end while the queues that tell them still work, not when all of it is garbage, and before Python
+            # ends them by a SIGTERM, which they ignore, and waits for ever.
+            atexit.register(weakref.finalize(self, iterator._shutdown_workers))
+        return iterator
 
     def __iter__(self) -> Iterator:
         batches = super().__iter__()
@@ -378,7 +374,7 @@ def build_training_loader(
         ImageError: while iterating, when a picture cannot be read.
     """
     _check_counts(batch_size, num_workers)
-    loader = _Loader(
+    return _Loader(
         TrainingImages(split, TrainingTransform(resize_size, crop_size), seed, skip_bad),
         batch_sampler=EpochBatches(len(split), batch_size, seed),
         num_workers=num_workers,
@@ -389,8 +385,6 @@ def build_training_loader(
         prefetch_factor=prefetch if num_workers else None,
         generator=torch.Generator(),  # of the workers' base seeds, which nothing here uses
     )
-    _close_at_exit(loader)
-    return loader
 
 
 def build_evaluation_loader(

@@ -88,6 +88,11 @@ def build_trainer(
     # asking the device first.
     fused = device.type in ("cpu", "cuda") or None
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
+    if recipe.momentum:
+        # The fused kernel wants the momenta of all of a group's parameters or of none, which the end of a warm-up does
+        # not give it, and leaves them unwritten in a first step of infinite gradients. From 0 a first step is the same.
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
     scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
     scaler = torch.amp.GradScaler(device.type, enabled=engine.amp == "fp16")
     return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)

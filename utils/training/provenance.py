@@ -69,6 +69,14 @@ def tf32_settings() -> dict[str, bool]:
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
 
 
+def set_tf32(enabled: bool) -> None:
+    """Lets float32 round to TF32 on CUDA devices that have it, in matrix products and convolutions alike, or not."""
+    # By torch's older names, which move the newer ones along; once a newer one was set, torch's own code that still
+    # reads the older ones (its compiler, `cudnn.flags`) would raise.
+    torch.backends.cuda.matmul.allow_tf32 = enabled
+    torch.backends.cudnn.allow_tf32 = enabled
+
+
 def describe_code(root: Path) -> dict[str, Any]:
     """The state of the code by git.
 

@@ -1,0 +1,343 @@
+"""Protects the options of training: each does what it says to a run of a tiny net, and reaches the run's records."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+import CUB.Model
+import train
+from tests.commands import (
+    RUN_FILES,
+    SMALL,
+    TRAINING,
+    WHOLE,
+    assert_one_sentence,
+    make_cub,
+    read_json,
+    read_log,
+    run_files,
+    run_inference,
+    run_training,
+)
+from tests.test_amc import TinyBAS
+from tests.test_distributed_training import NoNorm
+from utils.training import log
+from utils.training.provenance import set_tf32, tf32_settings
+
+PICTURES = [(number % 3, True, WHOLE) for number in range(8)]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Eight training pictures, two steps of four, and nothing to evaluate."""
+    return make_cub(tmp_path_factory.mktemp("options") / "data", PICTURES, 3)
+
+
+@pytest.fixture(autouse=True)
+def no_drawing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Curves take longer to draw than the tiny nets to train."""
+    monkeypatch.setattr(log, "save_curves", lambda path, entries: path.touch())
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], list[tuple]]:
+    """Puts a tiny net in the backbones' place; the list tells what was asked for."""
+
+    def use(kind: type[TinyBAS] = TinyBAS) -> list[tuple]:
+        asked = []
+
+        def build(arch: str, num_classes: int, final_relu: bool, tap: str | None) -> TinyBAS:
+            asked.append((arch, num_classes, final_relu, tap))
+            model = kind()
+            classifier = model.head[4] = nn.Conv2d(10, num_classes, 1)
+            nn.init.uniform_(classifier.bias, 0.5, 1.0)  # keeps the final ReLU alive
+            model.classifier_loc[0] = nn.Conv2d(6, num_classes, 3, padding=1)
+            model.num_classes = num_classes
+            return model
+
+        monkeypatch.setattr(CUB.Model, "build", build)
+        return asked
+
+    return use
+
+
+@pytest.fixture
+def run(data, tmp_path) -> Callable[..., Path]:
+    """Trains two epochs into a folder of the given name, and gives that of the run."""
+
+    def go(name: str, *more: object, code: int = 0, root: Path = data) -> Path:
+        folder = tmp_path / name
+        options = ["--root", root, "--save_path", folder, "--pretrained", "none", "--epochs", 2, *TRAINING, *more]
+        if "--resume" in more:
+            del options[options.index("--pretrained") : options.index("--epochs")]
+        assert run_training(*options) == code
+        return folder / "mobilenet"
+
+    return go
+
+
+def figures(run: Path, *names: str) -> list[float]:
+    names = names or ("cls", "frg", "bas", "area", "total")
+    return [entry[name] for entry in read_log(run) for name in names]
+
+
+def newest_state(run: Path) -> dict:
+    (*_, entry) = read_json(run / "states" / "index.json")
+    return torch.load(run / "states" / entry["file"], weights_only=True)
+
+
+# --- how it computes
+
+
+def test_batch_in_parts(tiny, run) -> None:
+    """Protects --grad_accum: without batch statistics, parts of a batch give its losses and weights."""
+    tiny(NoNorm)
+    whole = run("whole")
+    for parts in (2, 3):
+        ours = run(f"{parts}", "--grad_accum", parts)
+        assert figures(ours) == pytest.approx(figures(whole), rel=1e-5)
+        assert read_json(ours / "settings.json")["engine"]["grad_accum"] == parts
+        for key, expected in newest_state(whole)["model"].items():
+            torch.testing.assert_close(newest_state(ours)["model"][key], expected, rtol=1e-4, atol=1e-6, msg=key)
+
+
+def test_parts_change_batch_statistics(tiny, run) -> None:
+    """Protects the claim of --help, and the test above: where there is batch normalisation, parts are not the whole."""
+    tiny()
+    assert figures(run("parts", "--grad_accum", 2)) != pytest.approx(figures(run("whole")), rel=1e-4)
+
+
+def test_memory_layout(tiny, run) -> None:
+    """Protects --no-channels_last: the same losses up to rounding."""
+    tiny()
+    ours = run("contiguous", "--no-channels_last")
+    assert figures(ours) == pytest.approx(figures(run("last")), rel=1e-4)
+    assert read_json(ours / "settings.json")["engine"]["channels_last"] is False
+
+
+@pytest.mark.parametrize(("flags", "precision"), [(["--amp"], "bf16"), (["--amp", "fp16"], "fp16")])
+def test_half_precision(tiny, run, flags: list[str], precision: str) -> None:
+    """Protects --amp, on CPUs too: it trains, weights stay float32, the losses stay near float32's."""
+    tiny()
+    ours, expected = run(precision, *flags), run("none")
+    assert figures(ours, "cls", "frg", "area") == pytest.approx(figures(expected, "cls", "frg", "area"), rel=0.05)
+    assert figures(ours) != figures(expected)
+    assert read_json(ours / "settings.json")["engine"]["amp"] == precision
+    for key, value in newest_state(ours)["model"].items():
+        assert value.dtype == newest_state(expected)["model"][key].dtype
+    assert bool(newest_state(ours)["scaler"]) == (precision == "fp16")
+
+
+def test_gradient_scaler_goes_on(tiny, run, tmp_path) -> None:
+    """Protects fp16 over an interruption: scale and growth are the state's, and grow by the steps that follow."""
+    tiny()
+    first = run("first", "--amp", "fp16", "--epochs", 1)
+    state = newest_state(first)
+    assert (state["scaler"]["scale"], state["scaler"]["_growth_tracker"]) == (65536.0, 2)
+    state["scaler"] |= {"scale": 128.0, "_growth_tracker": 40}
+    torch.save(state, tmp_path / "edited.pth.tar")
+    scaler = newest_state(run("second", "--amp", "fp16", "--resume", tmp_path / "edited.pth.tar"))["scaler"]
+    assert (scaler["scale"], scaler["_growth_tracker"]) == (128.0, 42)
+
+
+@pytest.fixture
+def restored_tf32() -> Iterator[None]:
+    before = tf32_settings()
+    yield
+    torch.backends.cuda.matmul.allow_tf32 = before["matmul"]
+    torch.backends.cudnn.allow_tf32 = before["convolution"]
+
+
+def test_tf32(restored_tf32, tiny, run) -> None:
+    """Protects --tf32: both kinds of products, recorded; torch's own code can still ask; not given, it stays."""
+    tiny()
+    for name, flags, expected in (("on", ["--tf32"], True), ("kept", [], True), ("off", ["--no-tf32"], False)):
+        folder = run(name, *flags, "--epochs", 1)
+        (start,) = read_json(folder / "settings.json")["starts"]
+        assert start["tf32"] == tf32_settings() == {"matmul": expected, "convolution": expected}
+        assert torch.get_float32_matmul_precision() == ("high" if expected else "highest")
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=expected):
+            assert torch.backends.cudnn.allow_tf32 is expected
+    set_tf32(True)
+    assert tf32_settings() == {"matmul": True, "convolution": True}
+
+
+# --- what is kept
+
+
+def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, tmp_path) -> None:
+    """Protects --eval_every and --keep: an evaluation after each epoch; the best state stays beside the newest."""
+    tiny()
+    scores = iter([50.0, 75.0, 25.0, 50.0])
+    mean = "class_mean"
+
+    def evaluate(*_: object) -> SimpleNamespace:
+        summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
+        question = SimpleNamespace(protocol=SimpleNamespace(mean=mean))
+        return SimpleNamespace(scores=lambda: SimpleNamespace(summary=lambda: summary), failures=[], question=question)
+
+    monkeypatch.setattr(train, "evaluate_test", evaluate)
+    data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
+    options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *TRAINING]
+    assert run_training(*options, "--epochs", 4, "--eval_every", 1, "--keep", 1) == 0
+    folder = tmp_path / "mobilenet"
+    kept = {"states/epoch_0002.pth.tar", "states/epoch_0004.pth.tar", "mobilenet3.pth.tar"}
+    assert run_files(folder) == RUN_FILES | kept
+    index = read_json(folder / "states" / "index.json")
+    assert [(entry["epoch"], entry["gt_known_loc"]) for entry in index] == [(2, 75.0), (4, 50.0)]
+    assert [entry["test"]["gt_known_loc"][mean] for entry in read_log(folder)] == [50.0, 75.0, 25.0, 50.0]
+
+
+def test_every_ablation_is_recorded(tiny, run) -> None:
+    """Protects the truth of settings.json: all that was asked for, in the recipe that trained and in the network."""
+    asked = tiny()
+    values = {
+        "lr": 0.002,
+        "lr_decay": 0.3,
+        "weight_decay": 0.0,
+        "momentum": 0.5,
+        "frg_weight": 0.25,
+        "area_weight": 3.0,
+        "cls_weight": 0.5,
+        "bas_weight": 2.0,
+        "warmup_epochs": 1,
+        "seed": 5,
+        "generator_loss": "cross_entropy",
+        "ratio_beyond_one": "keep",
+        "ratio_compare": "gt",
+        "tap": "stem",
+        "threshold": 0.4,
+        "top_k": 2,
+        "batch_size": 2,
+        "epochs": 2,
+    }
+    flags = {"lr_steps": [1], "frozen_f2": False, "final_relu": False, "sync_bn": True, "align_maps": True}
+    argv = [text for name, value in values.items() for text in (f"--{name}", value)]
+    folder = run("all", *argv, "--lr_steps", 1, "--no-frozen_f2", "--no-final_relu", "--sync_bn", "--align_maps")
+    recipe = read_json(folder / "settings.json")["recipe"]
+    assert {name: recipe[name] for name in values | flags} == values | flags
+    assert asked == [("mobilenet", 3, False, "stem")]
+    first, second = read_log(folder)
+    assert (first["lr"], second["lr"]) == pytest.approx((0.002, 0.0006))
+    assert "bas" not in first and first["steps"] == 4  # the warm-up; and pictures by two
+    weighted = 0.5 * second["cls"] + 0.25 * second["frg"] + 2 * second["bas"] + 3 * second["area"]
+    assert second["total"] == pytest.approx(weighted, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (["--recipe", "ijcv"], {"name": "ijcv", "final_relu": False, "threshold": 0.1, "tap": None, "top_k": 3}),
+        (["--tap", "model.5"], {"name": "cvpr", "final_relu": True, "threshold": 0.15, "tap": "model.5", "top_k": 3}),
+    ],
+)
+def test_evaluation_needs_no_flags_for_other_runs(tmp_path, flags: list[str], expected: dict) -> None:
+    """Protects the way from training to evaluation: head, tap and threshold are the run's, and so are the figures."""
+    data = make_cub(tmp_path / "data", [*PICTURES[:4], (1, False, WHOLE), (2, False, SMALL)], 3)
+    options = ["--root", data, "--save_path", tmp_path / "runs", "--epochs", 1, *TRAINING, *flags]
+    assert run_training(*options) == 0
+    weights = tmp_path / "runs" / "mobilenet" / "mobilenet0.pth.tar"
+    arguments = ["--arch", "mobilenet", "--data", data, "--checkpoint", weights, "--num_workers", 0]
+    assert run_inference("CUB", *arguments, "--json", tmp_path / "r.json") == 0
+    record = read_json(tmp_path / "r.json")
+    assert {name: record["settings"][name] for name in expected} == expected
+    assert record["scores"] == read_json(weights.with_name("evaluation.json"))["scores"]
+    shutil.rmtree(tmp_path / "runs")
+
+
+# --- what goes wrong
+
+
+def spoil(data: Path, folder: Path) -> tuple[Path, Path]:
+    """A copy of the data set whose fourth picture cannot be read, and that picture."""
+    copy = shutil.copytree(data, folder)
+    path = copy / "images" / "001.Class" / "4.jpg"
+    path.write_bytes(b"no picture")
+    return copy, path
+
+
+def test_bad_picture_is_replaced(tiny, run, data, tmp_path, capsys) -> None:
+    """Protects --skip_bad_images: the run goes on, each epoch names the picture and its stand-in, the log counts."""
+    tiny()
+    copy, path = spoil(data, tmp_path / "copy")
+    folder = run("skipped", "--skip_bad_images", root=copy)
+    output = capsys.readouterr().out
+    assert output.count(f"cannot read the picture {path}") == 2 and output.count("1 pictures replaced") == 2
+    assert f"(until then {path.parents[1] / '002.Class' / '5.jpg'} takes its place)" in output
+    assert figures(folder, "replaced_pictures") == [1, 1]
+    assert read_json(folder / "settings.json")["engine"]["skip_bad_images"] is True
+
+
+def test_bad_picture_ends_a_run(tiny, run, data, tmp_path, capsys) -> None:
+    """Protects against a silent gap: without the option one sentence names the file, the states are as they were."""
+    tiny()
+    copy, path = spoil(data, tmp_path / "copy")
+    folder = run("ends", "--epochs", 1)
+    before = {file.name: file.read_bytes() for file in (folder / "states").iterdir()}
+    capsys.readouterr()
+    assert run("ends", "--resume", root=copy, code=1) == folder
+    assert_one_sentence(capsys.readouterr().err, f"cannot read the picture {path}", "replace it")
+    assert {file.name: file.read_bytes() for file in (folder / "states").iterdir()} == before
+    assert len(read_log(folder)) == 1 and not (folder / "mobilenet1.pth.tar").exists()
+
+
+def test_diverging_run_ends(tiny, run, capsys) -> None:
+    """Protects days of training from NaN: step, losses and pictures are told and written; the last state is good."""
+    tiny()
+    # The second epoch's rate is 1e30: after its first step the losses are NaN.
+    folder = run("diverges", "--lr_steps", 1, "--lr_decay", "1e33", "--save_every_steps", 0, code=1)
+    words = ("the loss is not finite at epoch 2, step 2 (cls ", "total nan", "and 2 more", "try a lower --lr")
+    err = capsys.readouterr().err
+    assert_one_sentence(err, *words)
+    record = read_json(folder / "not_finite.json")
+    assert (record["epoch"], record["step"], record["losses"]["total"]) == (2, 2, "nan")
+    assert record["losses"].keys() == {"cls", "frg", "bas", "area", "total"}
+    assert len(set(record["files"])) == 4 and all(Path(file).is_file() for file in record["files"])
+    assert all(file in err for file in record["files"][:2])
+    assert run_files(folder) == {"settings.json", "log.jsonl", "curves.png", "not_finite.json"} | {
+        "states/index.json",
+        "states/epoch_0001.pth.tar",
+    }
+    state = newest_state(folder)
+    assert all(value.isfinite().all() for value in state["model"].values()) and state["progress"]["epoch"] == 1
+
+
+def test_weights_that_overflow_are_not_saved(tiny, run, capsys) -> None:
+    """Protects states: where the last step leaves no finite weights, no later one reads its loss; none is saved."""
+    tiny()
+    folder = run("overflows", "--batch_size", 8, "--epochs", 1, "--lr", "1e39", code=1)
+    assert_one_sentence(capsys.readouterr().err, "the weights are not finite any more; try a lower --lr")
+    assert not list(folder.rglob("*.pth.tar"))
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (
+            ["--cls_weight", 0, "--frg_weight", 0, "--bas_weight", 0, "--area_weight", 0],
+            "all four losses have the weight 0",
+        ),
+        (["--top_ks", 1, 2], "--top_ks belongs to --demo"),
+        (["--tap", "stem"], "mobilenet has no tap 'stem'; choose one of model."),
+        (["--warmup_epochs", 2], "--warmup_epochs 2 leaves none of 2 epochs"),
+    ],
+)
+def test_options_that_cannot_work(run, capsys, flags: list, words: str) -> None:
+    """Protects users from runs that would learn nothing: exit code 2, and nothing is written."""
+    folder = run("never", *flags, code=2)
+    assert words in capsys.readouterr().err and not folder.exists()
+
+
+def test_batch_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch, run, capsys) -> None:
+    """Protects the meaning of --batch_size: shares must be equal."""
+    monkeypatch.setattr(train, "process_count", lambda: 3)
+    folder = run("never", code=2)
+    assert_one_sentence(capsys.readouterr().err, "a batch of 4 cannot be shared out among 3 processes", "--batch_size")
+    assert not folder.exists()
