@@ -41,7 +41,7 @@ from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, override
 from utils.reporting import failure_report, score_table
-from utils.training.arguments import parse_arguments
+from utils.training.arguments import parse_arguments, settle_engine
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
 from utils.training.interruption import Interruption
@@ -51,6 +51,7 @@ from utils.training.saver import Saver
 from utils.training.state import (
     find_training_state,
     fingerprint,
+    require_same_data,
     require_same_run,
     restore_training_state,
     seed_everything,
@@ -79,8 +80,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     states = StateFolder(folder, args.keep)
     state, state_path = find_training_state(args.resume, states)
     recipe = settle_recipe(args, state)
+    engine = settle_engine(args, state["engine"] if state is not None else {})
     weights = folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)
-    if state is None and is_main():
+    if is_main() and (state is None or state_path.resolve().parent != states.path.resolve()):
         if args.demo:
             states.clear()
         else:
@@ -90,8 +92,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     train_split, test_split = load_splits(args)
     recipe = override(recipe, {"num_classes": len(train_split.class_names)})
     data = fingerprint(train_split)
+    require_same_data({"train": data, "test": fingerprint(test_split) if test_split else None})
     if state is not None:
-        require_same_run(state, recipe, args.engine, data)
+        require_same_run(state, recipe, engine, data)
     loader = build_training_loader(
         train_split,
         recipe.resize_size,
@@ -100,7 +103,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         args.num_workers,
         recipe.seed,
         device,
-        args.engine.skip_bad_images,
+        engine.skip_bad_images,
         args.prefetch,
     )
 
@@ -108,8 +111,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     if state is None:
         with first_on_each_machine():
             print(load_imagenet(model, args.pretrained))
-    model.place(device, args.engine.channels_last)
-    trainer = build_trainer(model, loader, train_split.paths, recipe, args.engine, device)
+    model.place(device, engine.channels_last)
+    trainer = build_trainer(model, loader, train_split.paths, recipe, engine, device)
     if state is not None:
         trainer.progress = restore_training_state(state, model, trainer.optimizer, trainer.scheduler, trainer.scaler)
         print(f"resumed from {state_path} after {trainer.progress}")
@@ -120,15 +123,14 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     with Interruption() as interruption:
         saver = Saver(trainer, states, data, interruption, args.save_every_steps)
         while trainer.progress.epoch < recipe.epochs:
+            if test_split and record.lacks_scores(args.eval_every):
+                with interruption.at_once(saver.whereabouts):
+                    evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+                record.add_scores(evaluation)
             with record.of_failure():
                 figures = train_one_epoch(trainer, args.show_step, saver.after_step)
             record.add_epoch(figures)
             saver.after_epoch()
-            finished = trainer.progress.epoch
-            if test_split and args.eval_every and finished % args.eval_every == 0 and finished < recipe.epochs:
-                with interruption.at_once(saver.whereabouts):
-                    evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
-                record.add_scores(evaluation)
 
         # What follows can be repeated: --resume on a run with all its epochs does it again.
         with interruption.at_once(saver.whereabouts):

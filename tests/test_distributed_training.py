@@ -31,7 +31,7 @@ from utils.training.engine import NotFiniteError, Trainer, build_trainer, train_
 from utils.training.interruption import Interrupted, Interruption
 from utils.training.saver import Saver
 from utils.training.settings import Engine
-from utils.training.state import find_training_state, fingerprint, restore_training_state
+from utils.training.state import find_training_state, fingerprint, require_same_data, restore_training_state
 
 PICTURES, BATCH = 24, 12  # two steps an epoch, shared out evenly among 1, 2 and 3
 RECIPE = replace(
@@ -276,6 +276,11 @@ def ending(number: int, count: int, folder: Path) -> None:
         equal = [torch.equal(again.model.state_dict()[k], v) for k, v in trainer.model.state_dict().items()]
         found["restored"] = all(equal)
 
+        try:
+            require_same_data({"train": fingerprint(split), "test": None if number else fingerprint(split)})
+        except UserError as error:
+            found["other data"] = str(error)
+
         trainer = make_trainer(split, CASES["paper"])
         if number == 1:
             trainer.loader.dataset._transform = _poisoned(trainer.loader.dataset._transform)
@@ -335,6 +340,7 @@ def test_two_processes_stop_and_fail_together(folder) -> None:
     (step,) = steps
     assert all(one["state"] == (f"epoch_0000_step_{step:08}.pth.tar", step, step * BATCH) for one in found)
     assert all(one["restored"] for one in found)
+    assert all("process 1 sees other pictures than process 0 (test was {" in one["other data"] for one in found)
     records = [one["not finite"] for one in found]
     assert records[0] == records[1] and (records[0]["epoch"], records[0]["step"]) == (1, 1)
     assert len(records[0]["files"]) == BATCH // 2

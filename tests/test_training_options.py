@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -122,6 +124,29 @@ def test_memory_layout(tiny, run) -> None:
     assert read_json(ours / "settings.json")["engine"]["channels_last"] is False
 
 
+def test_momenta_follow_the_memory_layout(tiny, run) -> None:
+    """Protects resuming on another device or with another layout: each momentum still belongs to its own weight."""
+    tiny()
+    expected = newest_state(run("stretch"))
+    ours = run("changed", "--epochs", 1)
+    ours = newest_state(run("changed", "--resume", "--no-channels_last"))
+    for key, value in expected["model"].items():
+        torch.testing.assert_close(ours["model"][key], value, rtol=1e-3, atol=2e-5, msg=key)
+    for key, values in expected["optimizer"]["state"].items():
+        momentum = ours["optimizer"]["state"][key]["momentum_buffer"]
+        assert momentum.is_contiguous()
+        torch.testing.assert_close(momentum, values["momentum_buffer"], rtol=1e-2, atol=1e-4)
+
+
+def test_engine_is_the_runs_own(tiny, run) -> None:
+    """Protects --resume without more words: what the run was started with holds, but for what is given anew."""
+    tiny(NoNorm)
+    run("own", "--epochs", 1, "--grad_accum", 2, "--no-channels_last", "--skip_bad_images", "--amp")
+    folder = run("own", "--resume", "--grad_accum", 4)
+    engine = {"amp": "bf16", "grad_accum": 4, "channels_last": False, "compile": False, "skip_bad_images": True}
+    assert read_json(folder / "settings.json")["engine"] == engine
+
+
 @pytest.mark.parametrize(("flags", "precision"), [(["--amp"], "bf16"), (["--amp", "fp16"], "fp16")])
 def test_half_precision(tiny, run, flags: list[str], precision: str) -> None:
     """Protects --amp, on CPUs too: it trains, weights stay float32, the losses stay near float32's."""
@@ -193,6 +218,40 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
     index = read_json(folder / "states" / "index.json")
     assert [(entry["epoch"], entry["gt_known_loc"]) for entry in index] == [(2, 75.0), (4, 50.0)]
     assert [entry["test"]["gt_known_loc"][mean] for entry in read_log(folder)] == [50.0, 75.0, 25.0, 50.0]
+
+
+def test_interrupted_evaluation_is_made_up_for(monkeypatch: pytest.MonkeyPatch, tiny, tmp_path) -> None:
+    """Protects the choice of the best state: an epoch whose evaluation was stopped is evaluated after --resume."""
+    tiny()
+    data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
+    options = ["--root", data, "--save_path", tmp_path, *TRAINING, "--epochs", 3, "--eval_every", 1]
+    evaluate, calls = train.evaluate_test, []
+
+    def stop_at_first(*arguments: object) -> object:
+        calls.append(arguments)
+        if len(calls) == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments)
+
+    monkeypatch.setattr(train, "evaluate_test", stop_at_first)
+    assert run_training(*options, "--pretrained", "none") == 75
+    assert [set(entry) & {"test"} for entry in read_log(tmp_path / "mobilenet")] == [set()]
+    assert run_training(*options, "--resume") == 0
+    assert [set(entry) & {"test"} for entry in read_log(tmp_path / "mobilenet")] == [{"test"}] * 3
+    assert len(calls) == 4
+
+
+def test_another_runs_state_does_not_mix_with_this_one(tiny, run, capsys) -> None:
+    """Protects both runs: a state of one is no way to go on in the folder of another."""
+    tiny()
+    first = run("first", "--epochs", 1)
+    second = run("second", "--epochs", 1)
+    before = {path: path.stat().st_mtime_ns for path in second.rglob("*")}
+    run("second", "--resume", first / "states" / "epoch_0001.pth.tar", code=2)
+    assert_one_sentence(capsys.readouterr().err, str(second / "states" / "epoch_0001.pth.tar"), "is there already")
+    assert {path: path.stat().st_mtime_ns for path in second.rglob("*")} == before
+    branch = run("branch", "--resume", first / "states" / "epoch_0001.pth.tar")
+    assert newest_state(branch)["progress"]["epoch"] == 2
 
 
 def test_every_ablation_is_recorded(tiny, run) -> None:
@@ -293,7 +352,12 @@ def test_diverging_run_ends(tiny, run, capsys) -> None:
     tiny()
     # The second epoch's rate is 1e30: after its first step the losses are NaN.
     folder = run("diverges", "--lr_steps", 1, "--lr_decay", "1e33", "--save_every_steps", 0, code=1)
-    words = ("the loss is not finite at epoch 2, step 2 (cls ", "total nan", "and 2 more", "try a lower --lr")
+    words = (
+        "the loss is not finite at epoch 2, step 2 (cls ",
+        "total nan",
+        "and 2 more",
+        "start again with a lower --lr",
+    )
     err = capsys.readouterr().err
     assert_one_sentence(err, *words)
     record = read_json(folder / "not_finite.json")
@@ -313,7 +377,7 @@ def test_weights_that_overflow_are_not_saved(tiny, run, capsys) -> None:
     """Protects states: where the last step leaves no finite weights, no later one reads its loss; none is saved."""
     tiny()
     folder = run("overflows", "--batch_size", 8, "--epochs", 1, "--lr", "1e39", code=1)
-    assert_one_sentence(capsys.readouterr().err, "the weights are not finite any more; try a lower --lr")
+    assert_one_sentence(capsys.readouterr().err, "the weights are not finite any more; start again with a lower --lr")
     assert not list(folder.rglob("*.pth.tar"))
 
 

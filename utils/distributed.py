@@ -81,7 +81,7 @@ def process_group(
         torch.cuda.set_device(device)
     wait = timedelta(seconds=timeout)
     try:
-        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=wait)
+        dist.init_process_group("nccl" if on_cuda else "gloo", timeout=wait, **_own_store(wait))
         _host_group = dist.new_group(backend="gloo", timeout=wait) if on_cuda else None
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes did not find one another ({_first_line(error)}); {mend}") from error
@@ -89,8 +89,10 @@ def process_group(
     with open(os.devnull, "w", encoding="utf-8") as silence:
         if not is_main():
             sys.stdout = silence
+        ended_well = False
         try:
             yield
+            ended_well = True
         except RuntimeError as error:
             if not is_lost_contact(error):
                 raise
@@ -101,7 +103,26 @@ def process_group(
         finally:
             sys.stdout = spoken
             _host_group = None
-            dist.destroy_process_group()
+            # NCCL's end waits for what the others owe; after a failure the process's own end, with its message, is due.
+            if ended_well or not on_cuda:
+                dist.destroy_process_group()
+
+
+def _own_store(timeout: timedelta) -> dict[str, Any]:
+    """On a single machine, a place of their own for what restarted processes tell each other.
+
+    An agent that was started without a rendezvous backend keeps its store, and in it the addresses of the processes
+    that are gone. With several machines the backend must be c10d, which opens a new store; their agents also count
+    restarts apart.
+    """
+    environment = os.environ
+    is_kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and environment.get("GROUP_WORLD_SIZE") == "1"
+    if not (is_kept and restart_count()):
+        return {}
+    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
+    store = dist.PrefixStore(f"restart_{restart_count()}", store)
+    return {"store": store, "rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
 
 
 def is_lost_contact(error: RuntimeError) -> bool:

@@ -6,6 +6,7 @@ import io
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 
@@ -23,7 +24,6 @@ class UsageError(UserError):
     """The command was called with options that cannot work (exit code 2, as argparse's own errors)."""
 
     exit_code = 2
-    is_shared = True
 
 
 def run_command(main: Callable[[], None]) -> int:
@@ -40,22 +40,42 @@ def run_command(main: Callable[[], None]) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file name that is no Unicode must not end a run
             stream.reconfigure(errors="backslashreplace")
     try:
+        return _run(main)
+    finally:
+        _give_up_closed_streams()
+
+
+def _run(main: Callable[[], None]) -> int:
+    try:
         main()
     except UserError as error:
         number = os.environ.get("RANK", "0")
-        if number == "0":
-            print(f"error: {error}", file=sys.stderr)
-        elif not error.is_shared:
-            print(f"error in process {number}: {error}", file=sys.stderr)
+        if number == "0" or not error.is_shared:
+            _tell(f"error{'' if number == '0' else f' in process {number}'}: {error}")
         return error.exit_code
     except OSError as error:
         # Disk full, no permission, vanished files: the system's own words name the file.
-        print(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", file=sys.stderr)
+        _tell(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
     except (MemoryError, torch.OutOfMemoryError):
-        print("error: out of memory; lower --batch_size or --crop_size", file=sys.stderr)
+        _tell("error: out of memory; lower --batch_size or --crop_size")
         return 1
     except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+        _tell("interrupted")
         return 130
     return 0
+
+
+def _tell(sentence: str) -> None:
+    with suppress(OSError):  # nobody listens any more; the exit code still tells
+        print(sentence, file=sys.stderr)
+
+
+def _give_up_closed_streams() -> None:
+    """Keeps Python from ending with a code of its own, because what nobody listens to cannot be flushed."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (OSError, ValueError):
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

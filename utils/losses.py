@@ -76,6 +76,7 @@ def background_activation_ratio(
     constant = BEYOND_ONE[beyond_one]
     if constant is None:
         return ratio
+    # After the ReLU: where both are negative a comparison before it could differ, but there is no gradient either way.
     beyond = COMPARE[compare](background_activation, activation)
     return torch.where(beyond, torch.full_like(ratio, constant), ratio)
 

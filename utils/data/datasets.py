@@ -297,14 +297,10 @@ def _collate_training(items: list[TrainingItem] | ImageError) -> TrainingBatch |
     )
 
 
-def _ignore_interrupts(worker: int) -> None:
-    # Ctrl-C reaches every process of a terminal; what it means is the parent's to say.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
 def _ignore_signals(worker: int) -> None:
-    # A scheduler's SIGTERM, too, reaches all; training finishes its step before it stops, and needs its workers for it.
-    _ignore_interrupts(worker)
+    # Ctrl-C, and often a scheduler's SIGTERM, reach every process at once; training finishes its step before it stops,
+    # and needs its workers for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
@@ -313,7 +309,7 @@ class _Loader(DataLoader):
 
     def _get_iterator(self) -> Iterator:
         iterator = super()._get_iterator()
-        if self.persistent_workers:
+        if self.num_workers:
             # Told to end while the queues that tell them still work, not when all of it is garbage, and before Python
             # ends them by a SIGTERM, which they ignore, and waits for ever.
             atexit.register(weakref.finalize(self, iterator._shutdown_workers))
@@ -434,7 +430,7 @@ def _build_ordered_loader(
         num_workers=num_workers,
         collate_fn=collate_evaluation,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_ignore_interrupts,
+        worker_init_fn=_ignore_signals,
         # Its own generator: an evaluation between two epochs must not move the random numbers that training draws.
         generator=torch.Generator(),
     )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from utils.arguments import (
     DEFAULT_WORKERS,
@@ -14,7 +16,7 @@ from utils.arguments import (
     positive_int,
 )
 from utils.data.datasets import DEFAULT_PREFETCH
-from utils.distributed import DEFAULT_TIMEOUT, is_launched, restart_count
+from utils.distributed import DEFAULT_TIMEOUT, is_launched
 from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
 from utils.training.interruption import EXIT_CODE
 from utils.training.recipe_arguments import add_recipe_options
@@ -88,10 +90,14 @@ def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] |
         args.device = f"cuda:{args.gpu}"
     if args.num_workers is None:
         args.num_workers = DEFAULT_WORKERS
-    if restart_count() and args.resume is None:  # torchrun starts a run whose process was lost anew
-        args.resume = "auto"
-    args.engine = Engine(args.amp, args.grad_accum, args.channels_last, args.compile, args.skip_bad_images)
     return args
+
+
+def settle_engine(args: argparse.Namespace, stored: Mapping[str, Any]) -> Engine:
+    """The defaults, under the settings of the run to resume, under what the user gave."""
+    names = [field.name for field in fields(Engine)]
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return replace(Engine(), **{**{name: stored[name] for name in names if name in stored}, **given})
 
 
 def _add_survival_options(parser: argparse.ArgumentParser) -> None:
@@ -121,7 +127,7 @@ def _add_survival_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--skip_bad_images",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         help="put the next picture in the place of one that cannot be read, and say so (default: stop)",
     )
 
@@ -133,23 +139,23 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--grad_accum",
         type=positive_int,
-        default=1,
         metavar="N",
-        help="pass each process's batch through the network in N parts; less memory, and batch statistics of the parts",
+        help="pass each process's batch through the network in N parts; less memory, and batch statistics of the parts "
+        "(default: 1)",
     )
     group.add_argument(
         "--amp",
         nargs="?",
         const="bf16",
-        default="none",
         choices=PRECISIONS,
         help="convolutions in half precision; losses, pooling and sigmoid stay in float32 (default: none; bare: bf16)",
     )
-    group.add_argument("--compile", action="store_true", help="translate the training step with torch.compile")
+    group.add_argument(
+        "--compile", action=argparse.BooleanOptionalAction, help="translate the training step with torch.compile"
+    )
     group.add_argument(
         "--channels_last",
         action=argparse.BooleanOptionalAction,
-        default=True,
         help="memory layout of the trunk (default: channels last)",
     )
     group.add_argument(
@@ -188,5 +194,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--dataset-dir names the data set; leave out --root and --download")
     if args.resume not in (None, "auto") and args.pretrained != "auto":
         parser.error("--resume takes the weights of the run; leave out --pretrained")
+    if args.download and is_launched():
+        parser.error("--download is for one process, and the others would not wait so long; fetch the data set first")
     if args.download and args.dataset != "CUB":
         parser.error("--download fetches CUB-200-2011 alone; ILSVRC needs an account at https://www.image-net.org/")

@@ -134,8 +134,11 @@ class StateFolder:
         kept = [entry for entry in entries if entry in entries[-self._keep :] or entry is best]
         rows = [asdict(entry) for entry in kept]
         write_text(self.path / INDEX, json.dumps(rows, indent=2) + "\n", durable=True)
-        names = {INDEX, *(entry.file for entry in kept)}
-        for path in self.path.iterdir():  # half-written files of a killed process among them
+        names = {entry.file for entry in kept}
+        for path in (
+            *self.path.glob("epoch_*.pth.tar"),
+            *self.path.glob(".*.tmp*"),
+        ):  # half-written ones of killed runs
             if path.name not in names:
                 with suppress(OSError):
                     path.unlink()

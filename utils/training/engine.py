@@ -252,8 +252,8 @@ class NotFiniteError(UserError):
         listed = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
         more = f" and {len(files) - 2} more" if len(files) > 2 else ""
         super().__init__(
-            f"the loss is not finite at epoch {epoch}, step {step} ({listed}) on {', '.join(files[:2])}{more}; try a "
-            "lower --lr, and --resume from the last state"
+            f"the loss is not finite at epoch {epoch}, step {step} ({listed}) on {', '.join(files[:2])}{more}; look "
+            "at them, or start again with a lower --lr and another --save_path"
         )
         written = {name: value if math.isfinite(value) else str(value) for name, value in losses.items()}
         self.record = {"epoch": epoch, "step": step, "losses": written, "files": files}

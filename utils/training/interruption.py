@@ -7,7 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
 
 import torch
@@ -43,7 +43,7 @@ class Interruption:
         self._before: dict[int, object] = {}
         self._vote: dist.Work | None = None
         self._ballot = torch.zeros(1, dtype=torch.int64)
-        self._nothing_to_save = ""
+        self._whereabouts = ""
 
     @property
     def reason(self) -> str:
@@ -63,8 +63,8 @@ class Interruption:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self._since = signal.Signals(number).name, time.monotonic()
-            if self._nothing_to_save:
-                raise Interrupted(f"stopped by {self.requested}; {self._nothing_to_save}")
+            if self._whereabouts:
+                raise Interrupted(f"stopped by {self.requested}; {self._whereabouts}")
             if is_main():
                 _say(f"\n{self.requested}: finishing the step, then saving; Ctrl-C again ends at once without saving\n")
         elif number == signal.SIGINT and not (is_launched() and time.monotonic() - self._since < ECHO_SECONDS):
@@ -79,11 +79,11 @@ class Interruption:
         """
         if self.requested:
             raise Interrupted(f"stopped by {self.requested}; {whereabouts}")
-        self._nothing_to_save = whereabouts
+        self._whereabouts = whereabouts
         try:
             yield
         finally:
-            self._nothing_to_save = ""
+            self._whereabouts = ""
 
     def agreed(self) -> bool:
         """Whether to stop now; to be asked by every process after every step, and all get the same answer.
@@ -104,4 +104,5 @@ class Interruption:
 
 def _say(text: str) -> None:
     # Not print(): the signal may have come in the middle of one.
-    os.write(sys.__stderr__.fileno(), text.encode())
+    with suppress(OSError):  # nobody listens any more, as after `| tee`
+        os.write(sys.__stderr__.fileno(), text.encode())

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.split import Split
-from utils.distributed import gather_everywhere, is_main, process_count
+from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count
 from utils.evaluation.run import Evaluation
 from utils.files import write_text
 from utils.inference.settings import SETTINGS_FILE, save_settings
@@ -32,7 +32,6 @@ class RunRecord:
         folder: the run's.
         trainer: what is trained.
         states: whose best one the evaluations tell.
-        command: the options in force that are no part of recipe and engine.
     """
 
     def __init__(self, folder: Path, trainer: Trainer, states: StateFolder) -> None:
@@ -99,6 +98,14 @@ class RunRecord:
         sentences = sorted({sentence for one in replacements for sentence in one})
         print(*sentences[:SHOWN_REPLACEMENTS], sep="\n", end="\n" if sentences else "")
         self._log.add({"epoch": finished, **figures})
+
+    def lacks_scores(self, every: int) -> bool:
+        """Whether the last finished epoch, of an unfinished run, is one of those to be evaluated and was not yet."""
+        progress = self._trainer.progress
+        if not every or progress.step or not progress.epoch or progress.epoch % every:
+            return False
+        entries = self._log.entries if self._log is not None else []
+        return broadcast_value(not (entries and entries[-1]["epoch"] == progress.epoch and "test" in entries[-1]))
 
     @contextmanager
     def of_failure(self) -> Iterator[None]:

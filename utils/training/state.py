@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from utils.checkpoint import load_file
 from utils.data.split import Split
-from utils.distributed import broadcast_value, is_main, process_count, rank
+from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
 from utils.errors import UsageError, UserError
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
@@ -99,7 +99,7 @@ def require_finite(model: BAS) -> None:
     """UserError if a weight or a running statistic is NaN or infinite, so that no state ever holds one."""
     values = [value for value in model.state_dict().values() if value.is_floating_point()]
     if not torch.stack([value.isfinite().all() for value in values]).all():
-        raise UserError("the weights are not finite any more; try a lower --lr, and --resume from the last state")
+        raise UserError("the weights are not finite any more; start again with a lower --lr and another --save_path")
 
 
 def training_state(
@@ -136,7 +136,8 @@ def training_state(
 def find_training_state(choice: str | None, states: StateFolder) -> tuple[dict[str, Any], Path] | tuple[None, None]:
     """The state to go on from, and its file; (None, None) to start anew.
 
-    The first process finds and reads it for all, since the others' machines may not see the folder.
+    The first process finds and reads it for all, since the others' machines may not see the folder. A run that torchrun
+    has started anew goes on from its newest state, whatever its command says.
 
     Args:
         choice: of `--resume`: None, `last` (the newest intact state, which must be there), `auto` (the same if there is
@@ -146,17 +147,22 @@ def find_training_state(choice: str | None, states: StateFolder) -> tuple[dict[s
     Raises:
         UserError: there is no such state, or it is damaged or no training state.
     """
-    if choice is None:
-        return None, None
-    path = _choose_state(choice, states) if is_main() else None
+    restarted = any(gather_everywhere(restart_count()))  # an agent whose own processes lived does not count
+    path = _choose_state(choice, states, restarted) if is_main() else None
     return broadcast_value((None, None) if path is None else (read_training_state(path), path))
 
 
-def _choose_state(choice: str, states: StateFolder) -> Path | None:
+def _choose_state(choice: str | None, states: StateFolder, restarted: bool) -> Path | None:
+    there = states.entries() if choice or restarted else []
+    if restarted and (there or choice is None):
+        choice = "auto"
+    if choice is None or (choice == "auto" and not there):
+        return None
     if choice in ("last", "auto"):
         path = states.newest_intact()
-        if path is None and choice == "last":
-            raise UserError(f"--resume: there is no intact state in {states.path}; leave out --resume to start the run")
+        if path is None:
+            mend = "move the folder away to begin anew" if there else "leave out --resume to start the run"
+            raise UserError(f"--resume: there is no intact state in {states.path}; {mend}")
         return path
     path = Path(choice)
     own = StateFolder(path.parent.parent)
@@ -188,12 +194,32 @@ def restore_training_state(
     """Restores what :func:`find_training_state` gave; the random states only where there are as many processes."""
     model.load_state_dict(content["model"])
     optimizer.load_state_dict(content["optimizer"])
+    for parameter, values in optimizer.state.items():  # in the memory layout of this device and of --channels_last
+        for name, value in values.items():
+            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
     scheduler.load_state_dict(content["scheduler"])
     if content["scaler"]:
         scaler.load_state_dict(content["scaler"])
     if len(content["random"]) == process_count():
         set_random_state(content["random"][rank()], next(model.parameters()).device)
     return Progress(**content["progress"])
+
+
+def require_same_data(data: Mapping[str, Any]) -> None:
+    """UserError in all processes if one of them sees other pictures than the first.
+
+    Args:
+        data: of :func:`fingerprint`, of every split.
+    """
+    everyones = gather_everywhere(data)
+    for number, other in enumerate(everyones):
+        changed = _differences(everyones[0], other, lambda name: True)
+        if changed:
+            raise UserError(
+                f"process {number} sees other pictures than process 0 ({'; '.join(changed)}); give all machines the "
+                "same data set"
+            )
 
 
 def require_same_run(content: Mapping[str, Any], recipe: Recipe, engine: Engine, data: Mapping[str, Any]) -> None:
