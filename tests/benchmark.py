@@ -123,7 +123,8 @@ def training_step(model: BAS, recipe: Recipe, images: Tensor, labels: Tensor) ->
         labels: (B,).
     """
     images = images.contiguous(memory_format=torch.channels_last)
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    fused = images.device.type == "cpu" or None  # as utils.training.engine takes it; counts on shapes know no kernels
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
 
     def step() -> BASLosses:
         optimizer.zero_grad(set_to_none=True)
