@@ -190,8 +190,7 @@ def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
     name = args.dataset_dir or args.dataset
     root = data_folder(args)
     if args.download:
-        with first_on_each_machine():
-            CUB.DataLoader.download(root)
+        CUB.DataLoader.download(root)
     train_split = reader.load_split(root, "train")
     counts = f"{len(train_split)} pictures, {len(train_split.class_names)} classes"
     print(f"{name} train: {counts}; {train_split.layout}")
