@@ -118,7 +118,8 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         print(f"resumed from {state_path} after {trainer.progress}")
         del state  # as large as the network and its momenta
     record = RunRecord(folder, trainer, states)
-    record.begin(ROOT, weights, train_split, data, test_split, args.num_workers)
+    source = {"root": str(data_folder(args).resolve()), "is_own": args.dataset_dir is not None}
+    record.begin(ROOT, weights, train_split, data, test_split, args.num_workers, source)
 
     with Interruption() as interruption:
         saver = Saver(trainer, states, data, interruption, args.save_every_steps)

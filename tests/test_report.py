@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, Panel, draw_boxes, draw_sheet, overlay_map
 from utils.errors import UsageError, UserError
-from utils.figures import PREDICTED_COLOUR, TRUE_COLOUR, Panel, draw_boxes, draw_sheet, overlay_map
 from utils.report import ImageRecord, Report, read_records
 from utils.report.records import COLUMNS
 from utils.report.report import picture_path

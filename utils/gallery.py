@@ -13,10 +13,10 @@ from numpy.typing import ArrayLike
 from utils.data.datasets import EvaluationImages, collate_evaluation
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
+from utils.drawing import Panel, draw_sheet, save_picture
 from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops, true_boxes
-from utils.figures import Panel, draw_sheet, save_picture
 from utils.metrics import best_iou
 from utils.models.bas import BAS
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from utils.figures import draw_boxes, overlay_map
+from utils.drawing import draw_boxes, overlay_map
 from utils.report.records import ImageRecord
 
 LONGEST_SIDE = 240

@@ -46,6 +46,7 @@ class RunRecord:
         data: Mapping[str, Any],
         test_split: Split | None,
         workers: int,
+        source: Mapping[str, Any],
     ) -> None:
         """Writes settings.json, all that is needed to repeat the run, and says what is in force.
 
@@ -55,6 +56,7 @@ class RunRecord:
             train_split, test_split: the data.
             data: of :func:`utils.training.state.fingerprint`.
             workers: processes that read pictures.
+            source: where the data lie: `root`, and `is_own` if it is a data set of the user's own.
         """
         trainer = self._trainer
         engine = asdict(trainer.engine)
@@ -68,6 +70,7 @@ class RunRecord:
                 trainer.recipe,
                 engine=engine,
                 layout=train_split.layout,
+                **source,
                 data={"train": dict(data), "test": test},
                 class_names=train_split.class_names,
                 starts=[

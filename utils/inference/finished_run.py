@@ -1,0 +1,96 @@
+"""A run's folder, opened again: the network that it trained and the data that it was trained on."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from utils.data import any_folder
+from utils.data.split import Split
+from utils.errors import UserError
+from utils.inference.arguments import parse_options
+from utils.inference.loading import DatasetFolder, Loaded, load
+from utils.inference.settings import SETTINGS_FILE
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """What `train.py` left behind.
+
+    Attributes:
+        folder: with the settings, the log and the weights.
+        weights: the file of the last epoch.
+        dataset: `CUB` or `ILSVRC`, whose recipe it had.
+        arch: the backbone.
+        root: the data set's folder, None if the settings do not tell.
+        is_own: whether that is a data set of the user's own (`--dataset-dir`).
+    """
+
+    folder: Path
+    weights: Path
+    dataset: str
+    arch: str
+    root: Path | None
+    is_own: bool
+
+    def load(self, dataset: DatasetFolder, device: str | None = None) -> Loaded:
+        """The trained network with its settings, ready for inference.
+
+        Args:
+            dataset: the one that `dataset` names.
+            device: as in `--device`.
+
+        Raises:
+            UserError: the weights are missing or damaged.
+        """
+        return load(
+            dataset, parse_options(self.dataset, {"arch": self.arch, "checkpoint": self.weights, "device": device})
+        )
+
+    def load_split(self, dataset: DatasetFolder, name: str, root: Path | None = None) -> Split:
+        """A split of the data that it was trained on.
+
+        Args:
+            dataset: the one that `dataset` names.
+            name: `train`, `val` or `test`.
+            root: the data set's folder, if it lies elsewhere by now.
+
+        Raises:
+            UserError: it is not there, or something in it is missing or malformed.
+        """
+        root = root or self.root
+        if root is None:
+            raise UserError(f"{self.folder / SETTINGS_FILE} does not tell where the data set lies; name it with --data")
+        if not root.is_dir():
+            raise UserError(f"the data set of {self.folder} is no longer in {root}; name its folder with --data")
+        return any_folder.load_split(root, name) if self.is_own else dataset.loader.load_split(root, name)
+
+
+def find_run(path: Path) -> FinishedRun:
+    """Opens a run's folder, or the one that lies in `path` (`demo_run`, `CUB/logs` with a single backbone).
+
+    Raises:
+        UserError: there is none, more than one, or its settings are damaged.
+    """
+    if not path.is_dir():
+        raise UserError(f"there is no folder {path}; give that of a run, such as demo_run or CUB/logs/vgg")
+    found = (
+        [path]
+        if (path / SETTINGS_FILE).is_file()
+        else [file.parent for file in sorted(path.glob(f"*/{SETTINGS_FILE}"))]
+    )
+    if len(found) != 1:
+        several = f"{len(found)} runs ({', '.join(folder.name for folder in found)}); name one of them"
+        raise UserError(f"{path} holds " + (several if found else f"no run: no {SETTINGS_FILE} in it; train one first"))
+    (folder,) = found
+    try:
+        settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+        weights, recipe = folder / str(settings["weights"]), settings["recipe"]
+        dataset, arch = str(recipe["dataset"]), str(recipe["arch"])
+        root = settings.get("root")
+        return FinishedRun(
+            folder, weights, dataset, arch, None if root is None else Path(root), bool(settings.get("is_own"))
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{folder / SETTINGS_FILE} is no settings file of a run ({error}); name another run") from error
