@@ -22,8 +22,8 @@ import ILSVRC.Model
 from utils.arguments import choose_device
 from utils.checkpoint import checkpoint_name, save_weights
 from utils.data import any_folder
-from utils.data.datasets import build_training_loader
 from utils.data.split import Split
+from utils.data.training import build_training_loader
 from utils.demo import run as demo
 from utils.distributed import (
     first_on_each_machine,
@@ -33,7 +33,8 @@ from utils.distributed import (
 )
 from utils.errors import UsageError, UserError, run_command
 from utils.evaluation.question import build_question
-from utils.evaluation.run import Evaluation, build_loader, evaluate
+from utils.evaluation.records import Evaluation
+from utils.evaluation.run import build_loader, evaluate
 from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
 from utils.models.bas import BAS

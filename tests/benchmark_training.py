@@ -44,8 +44,8 @@ from torch.nn import functional as F
 
 from tests.benchmark import DATASETS, training_step
 from utils.arguments import natural, positive_int, side
-from utils.data.datasets import build_training_loader
 from utils.data.split import Split
+from utils.data.training import build_training_loader
 from utils.demo.compose import pictures_folder
 from utils.losses import BASLosses
 from utils.memory import peak_memory_mib, reuse_freed_memory

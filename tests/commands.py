@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
 import CUB.DataLoader
@@ -17,6 +18,8 @@ import CUB.Model
 import ILSVRC.DataLoader
 import ILSVRC.Model
 import train
+from tests.reference_weights import draw, published_keys
+from tests.test_checkpoints import STALE
 from tests.test_cub_data import write_lines
 from utils.errors import run_command
 from utils.inference import command
@@ -30,6 +33,10 @@ TRAINING = ["--arch", "mobilenet", "--batch_size", "4", *SIZES]
 # class, is_train, box x0 y0 x1 y1 of the 64 x 64 pictures
 WHOLE, SMALL = (0, 0, 63, 63), (20, 20, 30, 30)
 PICTURES = [(label, True, WHOLE) for label in (0, 1, 2, 0, 1, 2, 0, 1)] + [(0, False, WHOLE), (1, False, SMALL)] * 2
+# Five classes, 5 pictures for training and 7 for testing, with boxes of many sizes.
+BOXES = [(6 + i, 8 + i // 2, 58 - i, 60 - 2 * i) if i % 2 else (10 + 2 * i, 30 - i, 44 + i, 60) for i in range(12)]
+NOISE = [(i % 5, i < 5, box) for i, box in enumerate(BOXES)]
+BEST = (30, 10, 40, 50, 90)  # classes of CUB, the most probable one first
 # What every run leaves besides its states and weights.
 RUN_FILES = {"settings.json", "log.jsonl", "curves.png", "evaluation.json", "states/index.json"}
 METRICS = {
@@ -137,3 +144,33 @@ def assert_one_sentence(err: str, *words: str) -> None:
     assert err.startswith("error: ") and err.count("\n") == 1 and "Traceback" not in err, err
     for word in words:
         assert word in err
+
+
+def constant_state(dataset: str, arch: str, scores: dict[int, float], others: float) -> dict[str, torch.Tensor]:
+    """A released file's keys and shapes for a net that sees nothing: each class has its score, each map is flat.
+
+    All is zero but the last bias of the classifier head. The stale copies are NaN: whoever reads them finds out.
+    """
+    state = {}
+    for key, shape in published_keys(dataset, arch).items():
+        value = torch.zeros((), dtype=torch.int64 if key.endswith("num_batches_tracked") else torch.float32)
+        if key.startswith(STALE) and value.is_floating_point():
+            value.fill_(float("nan"))
+        state[key] = value.expand(shape)
+        if key.removeprefix("module.") in ("classifier_cls.4.bias", "classifier.4.bias"):
+            state[key] = torch.full(shape, others)
+            for label, score in scores.items():
+                state[key][label] = score
+    return state
+
+
+def write_random_net(path: Path, num_classes: int, arch: str = "mobilenet") -> Path:
+    """A checkpoint of reference weights, whose maps have hills and valleys."""
+    with torch.device("meta"):
+        model = CUB.Model.build(arch, num_classes, final_relu=False)
+    torch.save({key: draw(key, tuple(value.shape)) for key, value in model.state_dict().items()}, path)
+    settings = {"final_relu": False, "threshold": 0.6, "top_k": 2, "resize_size": 64, "crop_size": 48}
+    names = [f"bird {number}" for number in range(num_classes)]
+    content = {"weights": path.name, "recipe": settings, "class_names": names}
+    path.with_name("settings.json").write_text(json.dumps(content))
+    return path

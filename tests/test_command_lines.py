@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 
 from tests.commands import (
     AS_IN_THE_PAPER,
+    BEST,
     DATASETS,
     MAKE,
     ROOT,
@@ -25,6 +25,7 @@ from tests.commands import (
     SMALL,
     WHOLE,
     assert_one_sentence,
+    constant_state,
     make_cub,
     printed_scores,
     read_json,
@@ -51,26 +52,7 @@ def folder(tmp_path_factory):
 # --- the released files
 
 
-def constant_state(dataset: str, arch: str, scores: dict[int, float], others: float) -> dict[str, torch.Tensor]:
-    """A released file's keys and shapes for a net that sees nothing: each class has its score, each map is flat.
-
-    All is zero but the last bias of the classifier head. The stale copies are NaN: whoever reads them finds out.
-    """
-    state = {}
-    for key, shape in published_keys(dataset, arch).items():
-        value = torch.zeros((), dtype=torch.int64 if key.endswith("num_batches_tracked") else torch.float32)
-        if key.startswith(STALE) and value.is_floating_point():
-            value.fill_(float("nan"))
-        state[key] = value.expand(shape)
-        if key.removeprefix("module.") in ("classifier_cls.4.bias", "classifier.4.bias"):
-            state[key] = torch.full(shape, others)
-            for label, score in scores.items():
-                state[key][label] = score
-    return state
-
-
 # The net's five best classes, and four pictures: right; right class, small box; fifth class; none of the five.
-BEST = (30, 10, 40, 50, 90)
 KNOWN = [(30, False, WHOLE), (30, False, SMALL), (90, False, WHOLE), (7, False, WHOLE)]
 # By hand: a flat map's box is the whole crop. Mean over the classes 30, 90 and 7, and mean over the pictures.
 KNOWN_SCORES = {

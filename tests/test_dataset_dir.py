@@ -25,9 +25,9 @@ from tests.commands import (
     run_inference,
     run_training,
     save_noise,
+    write_random_net,
 )
 from tests.test_cub_data import write_lines
-from tests.test_inference_options import write_random_net
 from utils.report.records import read_records
 
 CLASSES = ("crow", "jay", "wren")

@@ -21,8 +21,8 @@ import CUB.Model
 from tests.processes import run_processes
 from tests.test_amc import TinyBAS
 from tests.test_evaluation import CPU, save_picture
-from utils.data.datasets import TrainingBatch, build_training_loader
 from utils.data.split import Split
+from utils.data.training import TrainingBatch, build_training_loader
 from utils.distributed import process_count, process_group, rank
 from utils.errors import UserError
 from utils.models.bas import BAS

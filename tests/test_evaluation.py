@@ -24,7 +24,8 @@ from utils.errors import UserError
 from utils.evaluation.maps import KINDS, MapKind, centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, build_question, threshold_grid
-from utils.evaluation.run import Evaluation, MapResult, _Output, build_loader, evaluate
+from utils.evaluation.records import Evaluation, MapResult
+from utils.evaluation.run import _Output, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import curves, summarize_map, sweep
 from utils.localization import map_to_box

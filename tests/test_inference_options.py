@@ -12,10 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-import CUB.Model
-from tests.reference_weights import draw
-from tests.test_command_lines import (
+from tests.commands import (
     BEST,
+    NOISE,
     SIZES,
     SMALL,
     WHOLE,
@@ -26,6 +25,7 @@ from tests.test_command_lines import (
     read_json,
     rounded,
     run_inference,
+    write_random_net,
 )
 from utils.evaluation.maps import centred_gaussian
 from utils.report.records import read_records
@@ -34,21 +34,6 @@ from utils.report.records import read_records
 # of which (0, 0, 48, 23.5) is exactly half; in whole pixels from 0 to 47, (0, 0, 47, 23) is exactly half of 48 x 48.
 HALF = (8, 8, 56, 31.5)
 FLAT = [(30, False, HALF), (30, False, WHOLE), (30, False, WHOLE), (90, False, WHOLE), (7, False, SMALL)]
-# Five classes, 5 pictures for training and 7 for testing, with boxes of many sizes.
-BOXES = [(6 + i, 8 + i // 2, 58 - i, 60 - 2 * i) if i % 2 else (10 + 2 * i, 30 - i, 44 + i, 60) for i in range(12)]
-NOISE = [(i % 5, i < 5, box) for i, box in enumerate(BOXES)]
-
-
-def write_random_net(path: Path, num_classes: int, arch: str = "mobilenet") -> Path:
-    """A checkpoint of reference weights, whose maps have hills and valleys."""
-    with torch.device("meta"):
-        model = CUB.Model.build(arch, num_classes, final_relu=False)
-    torch.save({key: draw(key, tuple(value.shape)) for key, value in model.state_dict().items()}, path)
-    settings = {"final_relu": False, "threshold": 0.6, "top_k": 2, "resize_size": 64, "crop_size": 48}
-    names = [f"bird {number}" for number in range(num_classes)]
-    content = {"weights": path.name, "recipe": settings, "class_names": names}
-    path.with_name("settings.json").write_text(json.dumps(content))
-    return path
 
 
 def fill_home(home: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.test_command_lines import BEST, assert_one_sentence, read_json, run_inference
+from tests.commands import BEST, assert_one_sentence, read_json, run_inference
 from tests.test_inference_options import FLAT, figures, fill_home, options
 from utils.boxes import crop_boxes_to_image
 from utils.inference import dataset as command

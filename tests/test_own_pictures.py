@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 
 from CUB.BAS_inference import load_localizer
-from tests.test_command_lines import assert_one_sentence, constant_state, read_json, run_inference
-from tests.test_inference_options import write_random_net
+from tests.commands import assert_one_sentence, constant_state, read_json, run_inference, write_random_net
 from utils.errors import UsageError, UserError
 from utils.inference import pictures
 from utils.report.records import read_records

@@ -11,9 +11,8 @@ import torch
 
 import CUB.Model
 import ILSVRC.Model
+from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
 from tests.reference_weights import PAIRS
-from tests.test_command_lines import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference
-from tests.test_inference_options import write_random_net
 from utils.errors import UsageError
 from utils.models.recipe import Recipe, override
 from utils.training.recipe_arguments import add_recipe_options

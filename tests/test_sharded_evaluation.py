@@ -18,12 +18,10 @@ import pytest
 import torch
 from PIL import Image
 
+from tests.commands import NOISE, ROOT, assert_one_sentence, make_cub, read_json, run_inference, shell, write_random_net
 from tests.processes import free_port, run_processes
 from tests.test_amc import TinyBAS
-from tests.test_command_lines import ROOT, assert_one_sentence, make_cub, read_json, run_inference, shell
 from tests.test_evaluation import CPU, ask, save_picture
-from tests.test_inference_options import NOISE, write_random_net
-from utils.data import datasets
 from utils.data.masks import MaskFiles
 from utils.data.split import Split, take
 from utils.distributed import process_count, process_group, rank
@@ -143,7 +141,7 @@ def answer(case: Case, split: Split, observes: bool) -> Answer:
         return observation._replace(seconds=0.0), main.boxes[observation.index].copy(), main.errors[observation.index]
 
     with (
-        noting(read, datasets, "read_image"),
+        noting(read, sys.modules["utils.data.loader"], "read_image"),
         noting(gathered, sys.modules["utils.evaluation.run"], "gather_everywhere"),
         noting(gathered, sys.modules["utils.evaluation.sharding"], "gather_everywhere"),
     ):

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.commands import ROOT, WHOLE, assert_one_sentence, make_cub
 from tests.processes import free_port
-from tests.test_command_lines import ROOT, WHOLE, assert_one_sentence, make_cub
 from utils.training.checkpoints import INDEX
 
 EPOCHS, STEPS = 2, 6

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import CUB.Model
 import ILSVRC.Model
+from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference
 from tests.reference_weights import draw
-from tests.test_command_lines import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference
 from utils.errors import UsageError
 from utils.losses import bas_losses, training_pass
 from utils.models.bas import BAS

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from utils.data.datasets import EvaluationImages, collate_evaluation
+from utils.data.evaluation import EvaluationImages, collate_evaluation
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
 from utils.drawing import Panel, draw_sheet, save_picture

@@ -20,7 +20,8 @@ from utils.demo.compose import compose
 from utils.distributed import is_main, wait_for_all
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import build_question
-from utils.evaluation.run import Evaluation, build_loader, evaluate
+from utils.evaluation.records import Evaluation
+from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.files import write_text
 from utils.gallery import save_gallery, spread

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from utils.evaluation.maps import MapKind
-from utils.evaluation.run import Evaluation
+from utils.evaluation.records import Evaluation
 from utils.metrics import METRICS, IouHistogram
 
 LOC_METRICS = METRICS[:3]

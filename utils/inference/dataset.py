@@ -21,7 +21,8 @@ from utils.distributed import is_main
 from utils.errors import UsageError, UserError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import Question, build_question, threshold_grid
-from utils.evaluation.run import Evaluation, Observation, build_loader, evaluate
+from utils.evaluation.records import Evaluation, Observation
+from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import curves, summarize_map, sweep
 from utils.files import write_text

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from utils.boxes import crop_boxes_to_image
-from utils.data.datasets import build_loose_loader
+from utils.data.evaluation import build_loose_loader
 from utils.data.images import ImageError, to_upright_rgb
 from utils.data.transforms import evaluation_transform
 from utils.errors import UserError

@@ -15,7 +15,7 @@ from utils.arguments import (
     positive_float,
     positive_int,
 )
-from utils.data.datasets import DEFAULT_PREFETCH
+from utils.data.training import DEFAULT_PREFETCH
 from utils.distributed import DEFAULT_TIMEOUT, is_launched
 from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
 from utils.training.interruption import EXIT_CODE

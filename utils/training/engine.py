@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import SGD
 from torch.utils.data import DataLoader
 
-from utils.data.datasets import TrainingBatch
+from utils.data.training import TrainingBatch
 from utils.distributed import gather_everywhere, host_group, process_count
 from utils.errors import UsageError, UserError
 from utils.models.bas import BAS

@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.data.split import Split
 from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count
-from utils.evaluation.run import Evaluation
+from utils.evaluation.records import Evaluation
 from utils.files import write_text
 from utils.inference.settings import SETTINGS_FILE, save_settings
 from utils.memory import peak_memory_mib

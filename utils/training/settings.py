@@ -18,7 +18,7 @@ class Engine:
         grad_accum: parts that each process's batch goes through the network in, one after the other.
         channels_last: memory layout of the trunk.
         compile: whether torch.compile translates the step.
-        skip_bad_images: see :class:`utils.data.datasets.TrainingImages`.
+        skip_bad_images: see :class:`utils.data.training.TrainingImages`.
     """
 
     amp: str = "none"

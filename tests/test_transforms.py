@@ -1,0 +1,88 @@
+"""Protects the crops: those of the authors, in their order, from pictures resized as theirs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+
+from tests.splits import make_split
+from utils.data.transforms import (
+    CENTRE_CROP,
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    TrainingTransform,
+    centre_crop,
+    denormalize,
+    evaluation_transform,
+    ten_crop,
+)
+from utils.errors import UsageError
+
+
+def test_evaluation_crops_equal_the_crops_of_pictures(tmp_path):
+    """Cropping the normalised tensor is the same as cropping the PIL picture first, for all ten crops in order."""
+    pictures = [Image.open(path) for path in make_split(tmp_path, 2).paths]
+    images = torch.stack([evaluation_transform(32)(picture) for picture in pictures])
+    assert images.shape == (2, 3, 32, 32)
+    finish = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])
+    expected = []
+    for picture in pictures:
+        resized = picture.resize((32, 32), Image.Resampling.BILINEAR)
+        corners = [(0, 0), (8, 0), (0, 8), (8, 8), (4, 4)]
+        crops = [resized.crop((x, y, x + 24, y + 24)) for x, y in corners]
+        mirrored = resized.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        crops += [mirrored.crop((x, y, x + 24, y + 24)) for x, y in corners]
+        expected.append(torch.stack([finish(crop) for crop in crops]))
+    crops = ten_crop(images, 24)
+    assert crops.shape == (2, 10, 3, 24, 24)
+    assert torch.equal(crops, torch.stack(expected))
+    assert torch.equal(crops[:, CENTRE_CROP], centre_crop(images, 24))
+
+
+def test_training_transform_crops_at_random_from_the_resized_picture(tmp_path):
+    """Each result is one of the possible crops of the picture resized without regard to its aspect, or its mirror."""
+    picture = Image.open(make_split(tmp_path, 1).paths[0])
+    whole = evaluation_transform(10)(picture)
+    transform = TrainingTransform(10, 8)
+    candidates = {}
+    for flip in (False, True):
+        for y in range(3):
+            for x in range(3):
+                crop = whole[:, y : y + 8, x : x + 8]
+                candidates[(flip, y, x)] = crop.flip(-1) if flip else crop
+    generator = np.random.default_rng(0)
+    seen = dict.fromkeys(candidates, 0)
+    for _ in range(900):
+        result = transform(picture, generator)
+        matches = [key for key, crop in candidates.items() if torch.allclose(result, crop, atol=1e-6)]
+        assert len(matches) == 1
+        seen[matches[0]] += 1
+    # 50 of each are expected; the standard deviation is 7.
+    assert all(20 <= count <= 80 for count in seen.values()), seen
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: TrainingTransform(224, 256),
+        lambda: TrainingTransform(10, 0),
+        lambda: evaluation_transform(0),
+        lambda: ten_crop(torch.zeros(1, 3, 8, 8), 9),
+        lambda: centre_crop(torch.zeros(1, 3, 8, 8), 9),
+    ],
+)
+def test_impossible_sizes_name_the_options(call):
+    """A crop larger than the picture is refused, where torchvision would pad or fail with a traceback."""
+    with pytest.raises(UsageError, match="--crop_size and --resize_size"):
+        call()
+
+
+def test_denormalize_restores_the_pixels(tmp_path):
+    """Figures show the picture itself, single or in a batch."""
+    picture = Image.open(make_split(tmp_path, 1).paths[0]).resize((20, 20), Image.Resampling.BILINEAR)
+    image = evaluation_transform(20)(picture)
+    assert (denormalize(image) == np.asarray(picture)).all()
+    assert denormalize(image[None]).shape == (1, 20, 20, 3) and denormalize(image).dtype == np.uint8

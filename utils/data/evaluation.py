@@ -1,0 +1,189 @@
+"""The pictures of an evaluation: whole and resized, in order, with their masks; unreadable ones are passed over."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+
+from utils.data.images import ImageError
+from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
+from utils.data.masks import IGNORE, MaskError, read_mask
+from utils.data.split import Split
+from utils.data.transforms import check_sizes, evaluation_transform
+
+
+class EvaluationBatch(NamedTuple):
+    """A batch of B pictures; one that cannot be read is all zeros, and an evaluation goes on without it.
+
+    Attributes:
+        images: (B, 3, R, R) float32, resized and normalised.
+        labels: (B,) int64; -1 for pictures of unknown class.
+        indices: (B,) int64, positions in the split.
+        sizes: (B, 2) int64, (width, height) of the original picture; (0, 0) where unreadable.
+        readable: (B,) bool.
+        errors: B sentences, "" where readable.
+        masks: (B, S, S) uint8, see :func:`utils.data.masks.read_mask`; all IGNORE for a picture without a usable mask.
+            None where masks were not asked for or the split has none.
+        mask_errors: B sentences about unusable masks, "" where all is well or there is no mask.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    sizes: Tensor
+    readable: Tensor
+    errors: tuple[str, ...]
+    masks: Tensor | None
+    mask_errors: tuple[str, ...]
+
+
+class EvaluationItem(NamedTuple):
+    """One picture of an :class:`EvaluationBatch`, with the same fields."""
+
+    image: Tensor
+    label: int
+    index: int
+    size: tuple[int, int]
+    error: str
+    mask: Tensor | None
+    mask_error: str
+
+
+class _ResizedPictures(Pictures):
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray, resize_size: int, exif: bool = False) -> None:
+        super().__init__(paths, labels, exif)
+        self._resize_size = resize_size
+        self._transform = evaluation_transform(resize_size)
+
+    def __getitem__(self, index: int) -> EvaluationItem:
+        label = int(self._labels[index])
+        try:
+            picture = self._read(index)
+        except ImageError as error:
+            image, size, message = torch.zeros(3, self._resize_size, self._resize_size), (0, 0), str(error)
+        else:
+            image, size, message = self._transform(picture), picture.size, ""
+        return EvaluationItem(image, label, index, size, message, *self._read_mask(index, size))
+
+    def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
+        return None, ""
+
+
+class EvaluationImages(_ResizedPictures):
+    """The resized and normalised pictures of a split, to be collated into :class:`EvaluationBatch`.
+
+    Args:
+        split: the images.
+        resize_size: side R of the resized picture, in pixels.
+        crop_size: side S of the masks' centre crop; R if None.
+        with_masks: whether to read the masks, too, if the split has any.
+
+    Raises:
+        UsageError: a size is not positive, or the crop is larger than the resized picture.
+    """
+
+    def __init__(self, split: Split, resize_size: int, crop_size: int | None = None, with_masks: bool = False) -> None:
+        super().__init__(split.paths, split.labels, resize_size)
+        self._crop_size = resize_size if crop_size is None else crop_size
+        check_sizes(resize_size, self._crop_size)
+        self._masks = [split.masks.get(image_id) for image_id in split.ids] if with_masks and split.masks else None
+
+    def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
+        if self._masks is None:
+            return None, ""
+        files, error = self._masks[index], ""
+        if files is not None and size != (0, 0):
+            try:
+                return torch.from_numpy(read_mask(files, size, self._resize_size, self._crop_size)), ""
+            except MaskError as failure:
+                error = str(failure)
+        return torch.full((self._crop_size, self._crop_size), IGNORE, dtype=torch.uint8), error
+
+
+class LooseImages(_ResizedPictures):
+    """Pictures of no data set, turned as their EXIF tags say, as items of the same kind with the label -1.
+
+    Args:
+        paths: the pictures; an item's index is its position.
+        resize_size: side R of the resized picture, in pixels.
+
+    Raises:
+        UsageError: the size is not positive.
+    """
+
+    def __init__(self, paths: Sequence[Path], resize_size: int) -> None:
+        super().__init__(paths, np.full(len(paths), -1), resize_size, exif=True)
+
+
+def collate_evaluation(items: Sequence[EvaluationItem]) -> EvaluationBatch:
+    """Stacks the items of :class:`EvaluationImages` or :class:`LooseImages` into one batch."""
+    images, labels, indices, sizes, errors, masks, mask_errors = zip(*items, strict=True)
+    return EvaluationBatch(
+        images=default_collate(list(images)),
+        labels=torch.tensor(labels),
+        indices=torch.tensor(indices),
+        sizes=torch.tensor(sizes),
+        readable=torch.tensor([not error for error in errors]),
+        errors=errors,
+        masks=None if masks[0] is None else default_collate(list(masks)),
+        mask_errors=mask_errors,
+    )
+
+
+def build_evaluation_loader(
+    split: Split,
+    resize_size: int,
+    batch_size: int,
+    num_workers: int,
+    device: torch.device,
+    crop_size: int | None = None,
+    with_masks: bool = False,
+) -> DataLoader:
+    """Builds the loader that goes once through a split in order.
+
+    Args:
+        split: the images.
+        resize_size: side R of the resized picture, in pixels.
+        batch_size: B; the last batch may be smaller.
+        num_workers: processes that read pictures; 0 reads them in this one.
+        device: where the evaluation runs; batches are pinned for CUDA.
+        crop_size: side S of the masks' centre crop; R if None.
+        with_masks: whether to read the masks, too, if the split has any.
+
+    Returns:
+        A loader of :class:`EvaluationBatch`.
+
+    Raises:
+        UsageError: a size or count that cannot work.
+    """
+    images = EvaluationImages(split, resize_size, crop_size, with_masks)
+    return _build_ordered_loader(images, batch_size, num_workers, device)
+
+
+def build_loose_loader(
+    paths: Sequence[Path], resize_size: int, batch_size: int, num_workers: int, device: torch.device
+) -> DataLoader:
+    """Builds the loader that goes once through :class:`LooseImages`; see :func:`build_evaluation_loader`."""
+    return _build_ordered_loader(LooseImages(paths, resize_size), batch_size, num_workers, device)
+
+
+def _build_ordered_loader(
+    images: _ResizedPictures, batch_size: int, num_workers: int, device: torch.device
+) -> DataLoader:
+    check_counts(batch_size, num_workers)
+    return PictureLoader(
+        images,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        collate_fn=collate_evaluation,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+        # Its own generator: an evaluation between two epochs must not move the random numbers that training draws.
+        generator=torch.Generator(),
+    )

@@ -1,0 +1,89 @@
+"""What training's and evaluation's loaders have in common: pictures by their paths, and failures in one sentence."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import signal
+import weakref
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from utils.data.images import ImageError, read_image
+from utils.errors import UsageError, UserError
+
+
+class Pictures(Dataset):
+    """Pictures by their paths, with their classes; what an item is, a subclass says.
+
+    Args:
+        paths: N files.
+        labels: (N,) int64.
+        exif: turn the pictures as their EXIF tags say.
+    """
+
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray, exif: bool = False) -> None:
+        # One array instead of a million Python objects: touching an object's reference count copies its memory page
+        # into every worker process.
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self._labels = labels
+        self._exif = exif
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def _path(self, index: int) -> str:
+        return os.fsdecode(self._paths[index])
+
+    def _read(self, index: int) -> Image.Image:
+        return read_image(self._path(index), self._exif)
+
+
+def ignore_signals(worker: int) -> None:
+    """Lets a worker process end with its loader alone (`worker_init_fn`)."""
+    # Ctrl-C, and often a scheduler's SIGTERM, reach every process at once; training finishes its step before it stops,
+    # and needs its workers for it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+class PictureLoader(DataLoader):
+    """A DataLoader whose failures, in its worker processes too, are one sentence."""
+
+    def _get_iterator(self) -> Iterator:
+        iterator = super()._get_iterator()
+        if self.num_workers:
+            # Told to end while the queues that tell them still work, not when all of it is garbage, and before Python
+            # ends them by a SIGTERM, which they ignore, and waits for ever.
+            atexit.register(weakref.finalize(self, iterator._shutdown_workers))
+        return iterator
+
+    def __iter__(self) -> Iterator:
+        batches = super().__iter__()
+        while True:
+            try:
+                batch = next(batches)
+            except StopIteration:
+                return
+            except RuntimeError as error:
+                if "DataLoader worker" not in str(error):
+                    raise
+                raise UserError(
+                    "a process that loads pictures died, often for want of memory or shared memory; lower --num_workers"
+                    " or --batch_size"
+                ) from error
+            if isinstance(batch, ImageError):
+                raise batch
+            yield batch
+
+
+def check_counts(batch_size: int, num_workers: int) -> None:
+    """Raises UsageError if a loader cannot work with these counts."""
+    if batch_size < 1:
+        raise UsageError(f"--batch_size is {batch_size}; choose 1 or more")
+    if num_workers < 0:
+        raise UsageError(f"--num_workers is {num_workers}; choose 0 or more")

@@ -1,0 +1,204 @@
+"""The training pictures: augmented crops in an order and a look that follow from seed, epoch and picture alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate
+
+from utils.data.images import ImageError
+from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
+from utils.data.split import Split
+from utils.data.transforms import TrainingTransform
+from utils.distributed import process_count, rank
+
+DEFAULT_PREFETCH = 2  # batches a worker, PyTorch's own
+
+
+class Draw(NamedTuple):
+    """One picture of one epoch: what a training loader's sampler asks for."""
+
+    index: int  # in the split
+    epoch: int  # counted from 0
+
+
+class TrainingBatch(NamedTuple):
+    """A batch of B augmented crops.
+
+    Attributes:
+        images: (B, 3, S, S) float32, normalised.
+        labels: (B,) int64.
+        indices: (B,) int64, positions in the split.
+        replaced: a sentence for each picture that could not be read and whose place another one took.
+    """
+
+    images: Tensor
+    labels: Tensor
+    indices: Tensor
+    replaced: tuple[str, ...]
+
+
+class TrainingItem(NamedTuple):
+    """One picture of a :class:`TrainingBatch`, with the same fields; `replaced` is "" where nothing was."""
+
+    image: Tensor
+    label: int
+    index: int
+    replaced: str
+
+
+class TrainingImages(Pictures):
+    """The augmented pictures of a split; what a picture looks like follows from seed, epoch and picture alone.
+
+    So it does not matter which process reads it, or after what: an epoch can be entered anywhere.
+
+    Args:
+        split: the images.
+        transform: RGB PIL image and random generator -> tensor, see :class:`utils.data.transforms.TrainingTransform`.
+        seed: of all epochs' augmentation.
+        skip_bad: put the next readable picture of the split in the place of one that cannot be read.
+
+    Raises:
+        ImageError: on access to a picture that cannot be read, or to any where none can be.
+    """
+
+    def __init__(
+        self,
+        split: Split,
+        transform: Callable[[Image.Image, np.random.Generator], Tensor],
+        seed: int,
+        skip_bad: bool = False,
+    ) -> None:
+        super().__init__(split.paths, split.labels)
+        self._transform = transform
+        self._seed = seed
+        self._skip_bad = skip_bad
+
+    def __getitem__(self, draw: Draw) -> TrainingItem:
+        index, picture, replaced = self._read_or_replace(draw.index)
+        generator = np.random.default_rng((self._seed, draw.epoch, draw.index))
+        return TrainingItem(self._transform(picture, generator), int(self._labels[index]), index, replaced)
+
+    def _read_or_replace(self, index: int) -> tuple[int, Image.Image, str]:
+        try:
+            return index, self._read(index), ""
+        except ImageError as error:
+            if not self._skip_bad:
+                raise
+            reason = str(error)
+        for other in (*range(index + 1, len(self)), *range(index)):
+            with suppress(ImageError):
+                return other, self._read(other), f"{reason} (until then {self._path(other)} takes its place)"
+        raise ImageError(f"no picture of the split can be read; the first: {reason}")
+
+    def __getitems__(self, draws: Sequence[Draw]) -> list[TrainingItem] | ImageError:
+        # What a DataLoader fetches. A failure travels as a value: torch would re-raise it from a worker process with
+        # a whole traceback as its message.
+        try:
+            return [self[draw] for draw in draws]
+        except ImageError as error:
+            return error
+
+
+class EpochBatches(Sampler):
+    """The batches of one epoch for one of the run's processes, each a list of :class:`Draw`.
+
+    The order is DistributedSampler's for this seed and epoch: shuffled anew each epoch, and dealt out to the processes
+    so that the n-th batches of all of them together are the n-th batch of a single process with a batch as large. The
+    last one is filled up with pictures from the epoch's start, so that all processes get equally many.
+
+    A last batch of a single image is left out, since batch normalisation would take its statistics from that image
+    alone.
+
+    Args:
+        count: pictures in the split.
+        batch_size: of this process.
+        seed: of all epochs' orders.
+    """
+
+    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+        self._order = DistributedSampler(range(count), process_count(), rank(), seed=seed)
+        self._batch_size = batch_size
+        self._epoch, self._first = 0, 0
+        steps, rest = divmod(len(self._order), batch_size)
+        self.steps = steps + (rest > 1 or (rest == 1 and steps == 0))  # of a whole epoch
+
+    def start_at(self, epoch: int, step: int = 0) -> None:
+        """Sets which epoch the next iteration gives, and how many of its batches it passes over."""
+        self._epoch, self._first = epoch, step
+
+    def __iter__(self) -> Iterator[list[Draw]]:
+        self._order.set_epoch(self._epoch)
+        indices, epoch, size = list(self._order), self._epoch, self._batch_size
+        for step in range(self._first, self.steps):
+            yield [Draw(index, epoch) for index in indices[step * size : (step + 1) * size]]
+
+    def __len__(self) -> int:
+        return self.steps - self._first
+
+
+def _collate_training(items: list[TrainingItem] | ImageError) -> TrainingBatch | ImageError:
+    if isinstance(items, ImageError):
+        return items
+    images, labels, indices, replaced = zip(*items, strict=True)
+    return TrainingBatch(
+        images=default_collate(list(images)),
+        labels=torch.tensor(labels),
+        indices=torch.tensor(indices),
+        replaced=tuple(filter(None, replaced)),
+    )
+
+
+def build_training_loader(
+    split: Split,
+    resize_size: int,
+    crop_size: int,
+    batch_size: int,
+    num_workers: int,
+    seed: int,
+    device: torch.device,
+    skip_bad: bool = False,
+    prefetch: int = DEFAULT_PREFETCH,
+) -> DataLoader:
+    """Builds the shuffling loader of augmented crops, of this process's share where the run has several.
+
+    Order and augmentation follow from seed and epoch alone: not from the number of workers, nor from what was read
+    before. Its `batch_sampler` is an :class:`EpochBatches`, whose `start_at` chooses the epoch and the batch to begin
+    with.
+
+    Args:
+        split: the images.
+        resize_size: side of the resized picture, in pixels.
+        crop_size: side S of the random crop.
+        batch_size: B of this process; the last batch of an epoch may be smaller.
+        num_workers: processes that read pictures, kept from epoch to epoch; 0 reads them in this one.
+        seed: of order and augmentation.
+        device: where the training runs; batches are pinned for CUDA.
+        skip_bad: see :class:`TrainingImages`.
+        prefetch: batches that each worker reads ahead.
+
+    Returns:
+        A loader of :class:`TrainingBatch`.
+
+    Raises:
+        UsageError: a size or count that cannot work.
+        ImageError: while iterating, when a picture cannot be read.
+    """
+    check_counts(batch_size, num_workers)
+    return PictureLoader(
+        TrainingImages(split, TrainingTransform(resize_size, crop_size), seed, skip_bad),
+        batch_sampler=EpochBatches(len(split), batch_size, seed),
+        num_workers=num_workers,
+        collate_fn=_collate_training,
+        pin_memory=device.type == "cuda",
+        worker_init_fn=ignore_signals,
+        persistent_workers=num_workers > 0,
+        prefetch_factor=prefetch if num_workers else None,
+        generator=torch.Generator(),  # of the workers' base seeds, which nothing here uses
+    )

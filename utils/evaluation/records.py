@@ -1,0 +1,243 @@
+"""What an evaluation finds: a result for each kind of map, the scores made of them, parts to be merged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from utils.data.split import Split
+from utils.evaluation.maps import MapKind
+from utils.evaluation.protocols import Protocol
+from utils.evaluation.question import Question
+from utils.metrics import MISSED, ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
+from utils.sweep import best_contour_ious, contour_boxes
+
+
+class Picture(NamedTuple):
+    """What is known of one picture when its maps are scored."""
+
+    true_boxes: np.ndarray | None  # (n, 4) xyxy in crop pixels
+    mask: np.ndarray | None  # (S, S) uint8: 1 object, 0 background, 255 ignored
+    is_right_class: bool
+
+
+class MapPart(NamedTuple):
+    """What a :class:`MapResult` holds of the n pictures that one process scored."""
+
+    ious: np.ndarray  # (n, T)
+    boxes: np.ndarray  # (n, 4)
+    missed: np.ndarray  # (n,)
+    errors: list[str]
+    max_box_acc: MaxBoxAcc | None
+    pixels: PixelScores | None
+
+
+class MapResult:
+    """What one kind of map gave on a split of N pictures.
+
+    Attributes:
+        threshold: in force.
+        thresholds: all T that were scored, ascending; `threshold` is one of them.
+        in_force: the column of `threshold`.
+        ious: (N, T) the best IoU with a true box; 0 where there is no prediction or no true box.
+        boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
+        missed: (N,) whether a picture gave no such map: unreadable, or an output that is not finite.
+        errors: N error types at the threshold in force, "" for pictures without true boxes.
+        max_box_acc: counts, or None where it was not asked for.
+        pixels: counts, or None where there are no masks.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        threshold: float,
+        protocol: Protocol,
+        grid: Sequence[float],
+        contour_grid: Sequence[float],
+        has_masks: bool,
+    ) -> None:
+        self.threshold = threshold
+        self.thresholds = tuple(sorted({threshold, *grid}))
+        self.in_force = self.thresholds.index(threshold)
+        self.ious = np.zeros((count, len(self.thresholds)))
+        self.boxes = np.zeros((count, 4), dtype=np.int64)
+        self.missed = np.zeros(count, dtype=bool)
+        self.errors = [""] * count
+        self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
+        self.pixels = PixelScores() if has_masks else None
+        self._protocol = protocol
+        # Contours serve MaxBoxAcc and, in one protocol, the boxes as well: found once for both.
+        of_boxes = self.thresholds if protocol.draws_contours else ()
+        self._contour_thresholds = sorted({*of_boxes, *contour_grid})
+        self._columns_of_boxes = np.searchsorted(self._contour_thresholds, of_boxes)
+        self._columns_of_accuracy = np.searchsorted(self._contour_thresholds, contour_grid)
+
+    def add(self, index: int, score_map: np.ndarray, picture: Picture) -> None:
+        """Scores one map, of :meth:`Question.score_map`."""
+        contours = contour_boxes(score_map, self._contour_thresholds) if self._contour_thresholds else None
+        if self._protocol.draws_contours:
+            boxes = contours.largest[self._columns_of_boxes]
+        else:
+            boxes = self._protocol.boxes(score_map, self.thresholds)
+        self.boxes[index] = boxes[self.in_force]
+        if picture.true_boxes is not None:
+            self.ious[index] = best_ious(boxes, picture.true_boxes)
+            self.errors[index] = error_type(picture.is_right_class, boxes[self.in_force], picture.true_boxes)
+            if self.max_box_acc is not None:
+                largest, best = best_contour_ious(contours, picture.true_boxes)
+                columns = self._columns_of_accuracy
+                self.max_box_acc.update(largest[None, columns], best[None, columns])
+        if self.pixels is not None and picture.mask is not None:
+            self.pixels.update(score_map, picture.mask)
+
+    def miss(self, index: int, has_boxes: bool) -> None:
+        """Counts a picture without such a map."""
+        self.missed[index] = True
+        if has_boxes:
+            self.errors[index] = MISSED
+            if self.max_box_acc is not None:
+                self.max_box_acc.update_missed(1)
+
+    def part(self, indices: np.ndarray) -> MapPart:
+        """The rows of these pictures, the only ones that were counted."""
+        errors = [self.errors[index] for index in indices]
+        rows = self.ious[indices], self.boxes[indices], self.missed[indices]
+        return MapPart(*rows, errors, self.max_box_acc, self.pixels)
+
+    def merge(self, indices: np.ndarray, part: MapPart) -> None:
+        """Adds the rows and counts of other pictures of the split."""
+        self.ious[indices], self.boxes[indices], self.missed[indices] = part.ious, part.boxes, part.missed
+        for index, error in zip(indices, part.errors, strict=True):
+            self.errors[index] = error
+        if self.max_box_acc is not None:
+            self.max_box_acc.merge(part.max_box_acc)
+        if self.pixels is not None:
+            self.pixels.merge(part.pixels)
+
+
+class EvaluationPart(NamedTuple):
+    """What an :class:`Evaluation` holds of the n pictures that one process scored."""
+
+    indices: np.ndarray  # (n,) positions in the split
+    top5: np.ndarray  # (n, min(5, K))
+    probabilities: np.ndarray  # (n, min(5, K))
+    sizes: np.ndarray  # (n, 2)
+    failed: np.ndarray  # (n,)
+    failure_of: dict[int, str]
+    maps: list[MapPart]  # in the order of the evaluation's
+
+
+class Observation(NamedTuple):
+    """What an observer of :func:`evaluate` is given of each picture, as it comes."""
+
+    index: int  # in the split
+    picture: Tensor | None  # (3, R, R) normalised, None where unreadable
+    main_map: np.ndarray | None  # (S, S) in [0, 1], None where missed
+    failure: str  # a sentence, "" where fine
+    seconds: float  # the picture's share of its batch's time
+
+
+@dataclass
+class Evaluation:
+    """The records of one pass, picture by picture; figures follow from them without the model.
+
+    N pictures, K classes. A picture that could not be read, or whose class scores are not finite, is a miss for every
+    kind of map; one of whose maps one kind is not finite is a miss for that kind.
+
+    Attributes:
+        question: what was asked.
+        num_classes: K.
+        labels: (N,) ground truth.
+        top5: (N, min(5, K)) predicted classes, best first.
+        probabilities: of `top5`.
+        sizes: (N, 2) (width, height) of the original pictures, 0 where unreadable.
+        boxed: (N,) whether a picture has true boxes; those without count in the classification figures alone.
+        failed: (N,) whether a picture is a miss for every kind of map.
+        failure_of: position in the split -> sentence about a miss, or about a mask that could not be used.
+        maps: kind -> result.
+    """
+
+    question: Question
+    num_classes: int
+    labels: np.ndarray
+    top5: np.ndarray
+    probabilities: np.ndarray
+    sizes: np.ndarray
+    boxed: np.ndarray
+    failed: np.ndarray
+    failure_of: dict[int, str] = field(default_factory=dict)
+    maps: dict[MapKind, MapResult] = field(default_factory=dict)
+
+    @property
+    def failures(self) -> list[str]:
+        """The sentences of `failure_of` in the split's order."""
+        return [self.failure_of[index] for index in sorted(self.failure_of)]
+
+    def scores(self, kind: MapKind | None = None, threshold: float | None = None) -> LocalizationScores:
+        """Counts hits and misses of one kind of map (the main one) at one of its thresholds (the one in force)."""
+        result = self.maps[kind or self.question.main]
+        column = result.in_force if threshold is None else result.thresholds.index(threshold)
+        scores = LocalizationScores(self.num_classes, strict=self.question.protocol.strict)
+        found = ~result.missed & self.boxed
+        scores.update(self.labels[found], self.top5[found], result.ious[found, column])
+        unboxed = ~result.missed & ~self.boxed
+        scores.update_unboxed(self.labels[unboxed], self.top5[unboxed])
+        scores.update_missed(self.labels[result.missed & self.boxed])
+        scores.update_missed(self.labels[result.missed & ~self.boxed], boxed=False)
+        return scores
+
+    def best_threshold(self, kind: MapKind) -> float:
+        """The threshold with the highest GT-known Loc in the protocol's mean (the lowest of several)."""
+        result = self.maps[kind]
+        seen = self.boxed & ~result.missed
+        right = np.zeros((self.num_classes, len(result.thresholds)))
+        np.add.at(right, self.labels[seen], self.question.protocol.is_right(result.ious[seen]))
+        if self.question.protocol.mean == "class_mean":
+            right /= np.bincount(self.labels[self.boxed], minlength=self.num_classes).clip(min=1)[:, None]
+        return result.thresholds[int(right.sum(axis=0).argmax())]
+
+    def breakdown(self, kind: MapKind) -> ErrorBreakdown:
+        """Counts the error types at the threshold in force."""
+        breakdown = ErrorBreakdown()
+        breakdown.update([error for error in self.maps[kind].errors if error])
+        return breakdown
+
+    def part(self, indices: np.ndarray) -> EvaluationPart:
+        """The records of these pictures, the only ones that were scored so far."""
+        rows = self.top5[indices], self.probabilities[indices], self.sizes[indices], self.failed[indices]
+        return EvaluationPart(indices, *rows, self.failure_of, [result.part(indices) for result in self.maps.values()])
+
+    def merge(self, part: EvaluationPart) -> None:
+        """Adds the records of other pictures of the split, scored by another process for the same question."""
+        rows = part.indices
+        self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
+        self.sizes[rows], self.failed[rows] = part.sizes, part.failed
+        self.failure_of |= part.failure_of
+        for result, map_part in zip(self.maps.values(), part.maps, strict=True):
+            result.merge(rows, map_part)
+
+
+def blank_evaluation(split: Split, question: Question, num_classes: int) -> Evaluation:
+    count, columns = len(split), min(5, num_classes)
+    has_masks = question.with_masks and bool(split.masks)
+    maps = {}
+    for kind, threshold in question.thresholds.items():
+        grids = question.grid, question.contour_grid
+        maps[kind] = MapResult(count, threshold, question.protocol, *grids, has_masks)
+    for kind, threshold in question.swept.items():
+        maps[kind] = MapResult(count, threshold, question.protocol, question.swept_grid, (), False)
+    return Evaluation(
+        question=question,
+        num_classes=num_classes,
+        labels=split.labels,
+        top5=np.zeros((count, columns), dtype=np.int64),
+        probabilities=np.zeros((count, columns)),
+        sizes=np.zeros((count, 2), dtype=np.int64),
+        boxed=np.array([len(split.boxes.get(image_id, ())) > 0 for image_id in split.ids]),
+        failed=np.zeros(count, dtype=bool),
+        maps=maps,
+    )
