@@ -49,6 +49,7 @@ from utils.training.interruption import Interruption
 from utils.training.provenance import set_tf32
 from utils.training.record import RunRecord
 from utils.training.saver import Saver
+from utils.training.snapshots import Snapshots
 from utils.training.state import (
     find_training_state,
     fingerprint,
@@ -121,10 +122,13 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     record = RunRecord(folder, trainer, states)
     source = {"root": str(data_folder(args).resolve()), "is_own": args.dataset_dir is not None}
     record.begin(ROOT, weights, train_split, data, test_split, args.num_workers, source)
+    default = demo.SNAPSHOT_PICTURES if args.demo else 0
+    snapshots = Snapshots(folder, trainer, test_split or train_split, args.snapshot, default)
 
     with Interruption() as interruption:
         saver = Saver(trainer, states, data, interruption, args.save_every_steps)
         while trainer.progress.epoch < recipe.epochs:
+            snapshots.take()
             if test_split and record.lacks_scores(args.eval_every):
                 with interruption.at_once(saver.whereabouts):
                     evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
@@ -136,6 +140,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
         # What follows can be repeated: --resume on a run with all its epochs does it again.
         with interruption.at_once(saver.whereabouts):
+            snapshots.take()
             if is_main():
                 print(f"model saved: {save_weights(model, weights)}")
             if args.demo:

@@ -61,12 +61,25 @@ def overlay_map(image: np.ndarray, spatial_map: np.ndarray, share: float = 1.0) 
     height, width = image.shape[:2]
     top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
     region = np.s_[top : height - top, left : width - left]
-    grey = cv2.cvtColor(cv2.cvtColor(image[region], cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2BGR)
-    strength = upsample_map(normalize_map(spatial_map), grey.shape[:2])
-    colours = cv2.applyColorMap(cv2.convertScaleAbs(strength, alpha=255), cv2.COLORMAP_INFERNO)
+    grey = cv2.cvtColor(image[region], cv2.COLOR_RGB2GRAY)
     shown = image.copy()
-    shown[region] = cv2.addWeighted(grey, 1 - MAP_OPACITY, colours, MAP_OPACITY, 0)[..., ::-1]
+    shown[region] = lay_over(grey, upsample_map(normalize_map(spatial_map), grey.shape))
     return shown
+
+
+def lay_over(grey: np.ndarray, strength: np.ndarray) -> np.ndarray:
+    """Colours a grey picture by a map of its size: dark where the map is 0, yellow where it is 1.
+
+    Args:
+        grey: (H, W) uint8.
+        strength: (H, W) in [0, 1].
+
+    Returns:
+        (H, W, 3) uint8 RGB, contiguous.
+    """
+    colours = cv2.applyColorMap(cv2.convertScaleAbs(strength, alpha=255), cv2.COLORMAP_INFERNO)
+    blend = cv2.addWeighted(cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR), 1 - MAP_OPACITY, colours, MAP_OPACITY, 0)
+    return np.ascontiguousarray(blend[..., ::-1])
 
 
 def draw_boxes(image: np.ndarray, true_boxes: Sequence[Sequence[float]], predicted_box: Sequence[float] | None) -> None:

@@ -14,6 +14,7 @@ from utils.data.evaluation import EvaluationImages, collate_evaluation
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
 from utils.drawing import Panel, draw_sheet, save_picture
+from utils.errors import UserError
 from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops, true_boxes
@@ -45,24 +46,43 @@ def save_gallery(
 
     Returns:
         `path`.
+
+    Raises:
+        UserError: as :func:`make_panels`.
+    """
+    groups = make_panels(model, split, indices, question, device)
+    per_row = max(1, PANELS_PER_ROW // (1 + len(question.thresholds)))
+    rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
+    return save_picture(path, draw_sheet(rows))
+
+
+def make_panels(
+    model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+) -> list[list[Panel]]:
+    """Localises a few pictures; arguments as for :func:`save_gallery`.
+
+    Returns:
+        For each picture the panel with its true boxes, then one for each kind of map.
+
+    Raises:
+        UserError: a picture cannot be read.
     """
     question = replace(question, ten_crops=False, grid=())
     groups = []
     for start in range(0, len(indices), BATCH):
         groups += _localize(model, split, indices[start : start + BATCH], question, device)
-    per_row = max(1, PANELS_PER_ROW // (1 + len(question.thresholds)))
-    rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
-    return save_picture(path, draw_sheet(rows))
+    return groups
 
 
 @torch.no_grad()
 def _localize(
     model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
 ) -> list[list[Panel]]:
-    """The panels of each picture."""
     model.eval()
     pictures = EvaluationImages(split, question.resize_size)
     batch = collate_evaluation([pictures[index] for index in indices])
+    if not batch.readable.all():
+        raise UserError(next(error for error in batch.errors if error))
     with torch.autocast(device.type, enabled=question.amp):
         encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
         maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))

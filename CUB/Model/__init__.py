@@ -37,3 +37,8 @@ def recipe(arch: str, name: str = "cvpr") -> Recipe:
 def published(arch: str) -> Published:
     """The paper's result of `arch` on CUB-200-2011; UsageError if there is no such backbone."""
     return find_backbone(BACKBONES, arch).PUBLISHED
+
+
+def published_cam(arch: str) -> Published:
+    """The result of CAM with `arch` on CUB-200-2011 in the paper's table; UsageError if there is no such backbone."""
+    return find_backbone(BACKBONES, arch).PUBLISHED_CAM

@@ -1,4 +1,4 @@
-"""InceptionV3 on CUB-200-2011: recipes, published result, and the stages from picture to maps."""
+"""InceptionV3 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
 from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
 from utils.models.inception import InceptionV3
@@ -7,6 +7,7 @@ from utils.models.recipe import Published
 RECIPE = cub_recipe(arch="inception", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.0, top_k=200)
 PUBLISHED = Published(top1_loc=73.29, top5_loc=86.31, gt_known_loc=92.24)
+PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
 HEAD_NAME = "classifier"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.

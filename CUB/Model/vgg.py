@@ -1,4 +1,4 @@
-"""VGG16 on CUB-200-2011: recipes, published result, and the stages from picture to maps."""
+"""VGG16 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
 from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
@@ -7,6 +7,7 @@ from utils.models.vgg import VGG16
 RECIPE = cub_recipe(arch="vgg", frg_weight=0.0, area_weight=0.7, threshold=0.15, top_k=80)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=0.9, ratio_beyond_one="zero", top_k=80)
 PUBLISHED = Published(top1_loc=71.33, top5_loc=85.33, gt_known_loc=91.07)
+PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.

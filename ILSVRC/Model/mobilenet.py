@@ -1,4 +1,4 @@
-"""MobileNetV1 on ILSVRC: recipes, published result, and the stages from picture to maps."""
+"""MobileNetV1 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
 from utils.models.mobilenet import MobileNetV1
@@ -7,6 +7,7 @@ from utils.models.recipe import Published, ijcv_recipe
 RECIPE = ilsvrc_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold=0.5, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.5)
 PUBLISHED = Published(top1_loc=52.97, top5_loc=66.59, gt_known_loc=72.0)
+PUBLISHED_CAM = Published(top1_loc=43.35, top5_loc=54.44, gt_known_loc=58.97)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.

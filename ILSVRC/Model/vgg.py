@@ -1,4 +1,4 @@
-"""VGG16 on ILSVRC: recipes, published result, and the stages from picture to maps."""
+"""VGG16 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
 from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
 from utils.models.recipe import Published, ijcv_recipe
@@ -7,6 +7,7 @@ from utils.models.vgg import VGG16
 RECIPE = ilsvrc_recipe(arch="vgg", frg_weight=0.05, area_weight=1.0, threshold=0.5, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, ratio_beyond_one="zero", batch_size=256, threshold=0.45)
 PUBLISHED = Published(top1_loc=52.96, top5_loc=65.41, gt_known_loc=69.64)
+PUBLISHED_CAM = Published(top1_loc=42.8, top5_loc=54.86, gt_known_loc=59.0)
 HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.

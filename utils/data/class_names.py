@@ -1,4 +1,4 @@
-"""Names of classes for people, read from a list."""
+"""Names of classes for people: read from a list, and as captions show them."""
 
 from __future__ import annotations
 
@@ -34,3 +34,8 @@ def read_class_names(
         if int(match[1]) != due:
             raise line.error(f"the class number is {match[1]} where {due} is due")
     return tuple(match[2] for match in numbered)
+
+
+def short_name(class_name: str) -> str:
+    """A class's name as a caption shows it: without the number that CUB puts before it, blanks for underscores."""
+    return class_name.rpartition(".")[2].replace("_", " ")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -35,6 +36,7 @@ DEFAULT_FOLDER = "demo_run"
 DEFAULT_ARCH = "mobilenet"
 EVALUATION_BATCH = 32
 GALLERY_PICTURES = 12
+SNAPSHOT_PICTURES = 6
 KINDS = ("bas", "cam", "center")
 
 
@@ -153,7 +155,9 @@ def _report(summaries: Mapping[MapKind, Mapping[str, Any]], thresholds: Mapping[
 def _next_steps(folder: Path, args: argparse.Namespace, results: Path, picture: Path) -> str:
     return (
         f"\nlook at   {picture}\nfigures   {results}\nlog       {folder / args.arch / 'log.jsonl'}\n"
-        f"\nnext, the same commands on CUB-200-2011:\n"
+        f"\nnext, figures of the method and of this run, and how its maps grew:\n"
+        f"  {shlex.join(['python', '-m', 'utils.figures', '--run', str(folder), '--save', str(folder / 'figures')])}\n"
+        f"then the same commands on CUB-200-2011:\n"
         f"  python train.py --arch vgg --root CUB/data --download\n"
         f"  cd CUB && python BAS_inference.py --arch vgg\n"
     )

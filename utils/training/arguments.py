@@ -21,6 +21,7 @@ from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
 from utils.training.interruption import EXIT_CODE
 from utils.training.recipe_arguments import add_recipe_options
 from utils.training.settings import PRECISIONS, Engine
+from utils.training.snapshots import FOLDER as SNAPSHOTS
 
 DEFAULT_SAVE_EVERY = 1000
 EXAMPLES = f"""examples:
@@ -74,6 +75,13 @@ def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] |
     parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
     parser.add_argument(
         "--eval_every", type=natural, default=0, help="evaluate every N epochs (default: after the last only)"
+    )
+    parser.add_argument(
+        "--snapshot",
+        type=natural,
+        metavar="N",
+        help=f"save the foreground maps of N test pictures after every epoch in <run>/{SNAPSHOTS}/, for python -m "
+        "utils.figures (default: 0, --demo 6)",
     )
     parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     parser.add_argument(

@@ -1,0 +1,239 @@
+"""What the network makes of a picture through each mask: activation, entropy, background activation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
+from utils.data.masks import OBJECT
+from utils.data.split import Split
+from utils.data.transforms import centre_crop
+from utils.errors import UserError
+from utils.exploratory.masks import cell_weights, choose_masks, mask_family
+from utils.models.bas import BAS, global_average
+from utils.models.recipe import Recipe
+from utils.progress import progress_bar
+
+# `--at`: what the masks are laid on.
+PLACES = {"features": "F, at the network's tap", "class_maps": "A, the class maps that GAP pools"}
+DEFAULT_MASKS = 24
+DEFAULT_BATCH_SIZE = 8
+MASKED_PER_PICTURE = 4  # masked maps that pass f2 together, for each picture of a batch
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One picture seen through m masks of growing area.
+
+    Attributes:
+        image_id: of the split.
+        class_name: the true class's.
+        is_correct: whether the network gives the whole picture (the full mask) its true class.
+        areas: (m,) the masks' shares of the whole picture, from 0 to 1, strictly growing.
+        ious: (m,) IoU of each mask with the object's own; 1 at the own mask alone.
+        entropy: (m,) cross-entropy of the true class, of the foreground.
+        activation: (m,) the true class's logit, of the foreground.
+        background_activation: (m,) the true class's logit, of the background.
+    """
+
+    image_id: str
+    class_name: str
+    is_correct: bool
+    areas: np.ndarray
+    ious: np.ndarray
+    entropy: np.ndarray
+    activation: np.ndarray
+    background_activation: np.ndarray
+
+    @property
+    def own_area(self) -> float:
+        """The object's share of the picture."""
+        return float(self.areas[self.ious.argmax()])
+
+    @property
+    def relative_areas(self) -> np.ndarray:
+        """(m,) the masks' areas as shares of the object's own."""
+        return self.areas / self.own_area
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What :func:`run_experiment` measured, and what it passed over.
+
+    Attributes:
+        curves: one for each picture, in the split's order; at least one.
+        without_mask: pictures without a mask.
+        without_object: pictures whose object lies outside the crop.
+        failures: a sentence for each picture that could not be measured.
+    """
+
+    curves: tuple[Curve, ...]
+    without_mask: int
+    without_object: int
+    failures: tuple[str, ...]
+
+
+def run_experiment(
+    model: BAS,
+    split: Split,
+    recipe: Recipe,
+    device: torch.device,
+    at: str = "features",
+    masks: int = DEFAULT_MASKS,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    num_workers: int = 0,
+) -> Experiment:
+    """The paper's exploratory experiment on every picture of a split.
+
+    Each mask of the object's family is resized to the size of F (or A) by the mean of the pixels that a cell stands for
+    (:func:`utils.exploratory.masks.cell_weights`) and multiplied with it, and what is left passes the rest of the
+    network. The network is in evaluation mode; f1 sees a picture once.
+
+    Args:
+        model: on `device`; put into evaluation mode.
+        split: pictures with masks.
+        recipe: the sizes of resized picture and crop, and whether maps are drawn where their cells look: so masks are
+            laid then, too.
+        device: where the model is.
+        at: of `PLACES`.
+        masks: measured for each picture, at most; see :func:`utils.exploratory.masks.choose_masks`.
+        batch_size: pictures that pass f1 together; four times as many masked F pass f2 together.
+        num_workers: processes that read pictures.
+
+    Raises:
+        UserError: no picture of the split could be measured; says why.
+        ValueError: there is no such place, or fewer than 3 masks.
+    """
+    if at not in PLACES:
+        raise ValueError(f"there is no place {at!r}; choose one of {', '.join(PLACES)}")
+    if not split.masks:
+        raise UserError(
+            f"the {split.name} split has no object masks ({split.layout}), and the experiment needs them; for CUB, "
+            "unpack segmentations.tgz beside images/"
+        )
+    model.eval()
+    curves: list[Curve] = []
+    failures: list[str] = []
+    without_mask = without_object = 0
+    sizes = recipe.resize_size, recipe.crop_size
+    loader = build_evaluation_loader(split, sizes[0], batch_size, num_workers, device, sizes[1], with_masks=True)
+    for batch in progress_bar(loader, "pictures through masks"):
+        objects = batch.masks.numpy() == OBJECT
+        rows = []
+        for row, index in enumerate(batch.indices.tolist()):
+            if error := batch.errors[row] or batch.mask_errors[row]:
+                failures.append(error)
+            elif split.ids[index] not in split.masks:
+                without_mask += 1
+            elif not objects[row].any():
+                without_object += 1
+            else:
+                rows.append(row)
+        for curve in _measure(model, split, batch, rows, objects, recipe, device, at, masks) if rows else ():
+            if isinstance(curve, Curve):
+                curves.append(curve)
+            else:
+                failures.append(curve)
+    if not curves:
+        reason = f"the first: {failures[0]}" if failures else "no mask shows an object inside the crop"
+        raise UserError(f"no picture of the {split.name} split could be measured ({split.layout}); {reason}")
+    return Experiment(tuple(curves), without_mask, without_object, tuple(failures))
+
+
+def _measure(
+    model: BAS,
+    split: Split,
+    batch: EvaluationBatch,
+    rows: Sequence[int],
+    objects: np.ndarray,
+    recipe: Recipe,
+    device: torch.device,
+    at: str,
+    count: int,
+) -> list[Curve | str]:
+    """The curves of some pictures of a batch, or a sentence about one whose output is not finite."""
+    families, areas, own = zip(*(_family(objects[row], count) for row in rows), strict=True)
+    images = centre_crop(batch.images[rows], recipe.crop_size).to(device)
+    labels = batch.labels[rows].to(device)
+    measured = measure_masks(model, images, labels, families, at, recipe.align_maps, MASKED_PER_PICTURE * len(rows))
+    curves = []
+    for row, area, own_area, values, correct in zip(rows, areas, own, *measured, strict=True):
+        index = int(batch.indices[row])
+        if np.isfinite(values).all():
+            # Of two masks, one inside the other, the smaller one is the intersection and the larger one the union.
+            ious = np.minimum(area, own_area) / np.maximum(area, own_area)
+            name = split.class_names[split.labels[index]]
+            curves.append(Curve(split.ids[index], name, correct, area, ious, *values))
+        else:
+            curves.append(f"{split.paths[index]}: the model's output is not finite")
+    return curves
+
+
+def _family(mask: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
+    """The measured masks (m, S, S), their areas (m,) and the object's own, as shares of the picture."""
+    family = mask_family(mask)
+    areas = family.mean(axis=(1, 2))
+    own = int(np.searchsorted(areas, mask.mean()))
+    chosen = choose_masks(areas, own, count)
+    return family[chosen], areas[chosen], float(areas[own])
+
+
+@torch.no_grad()
+def measure_masks(
+    model: BAS,
+    images: Tensor,
+    labels: Tensor,
+    families: Sequence[np.ndarray],
+    at: str,
+    align: bool,
+    chunk: int,
+) -> tuple[list[np.ndarray], list[bool]]:
+    """Entropy, activation and background activation of pictures through masks.
+
+    Args:
+        model: in evaluation mode.
+        images: (B, 3, S, S) normalised crops on the model's device.
+        labels: (B,) true classes, there too.
+        families: for each picture its masks (m, S, S) bool, the first one empty, the last one full.
+        at: of `PLACES`.
+        align: whether masks are laid where the maps' cells look, or stretched over the maps.
+        chunk: masked maps that pass f2 together.
+
+    Returns:
+        For each picture (3, m) float64: entropy, activation, background activation; and for each picture whether the
+        best class of the full mask is the true one.
+    """
+    maps = model.f1(images)
+    if at == "class_maps":
+        maps = model.f2(maps)
+    grid = model.feature_grid if at == "features" else model.class_grid
+    down, across = (
+        torch.from_numpy(cell_weights(*sizes, grid if align else None)).to(maps)
+        for sizes in zip(images.shape[-2:], maps.shape[-2:], strict=True)
+    )
+    # The background of the empty mask is the foreground of the full one, and the other way round.
+    masks = [np.concatenate([family, ~family[1:-1]]) for family in families]
+    counts = torch.tensor([len(family) for family in masks])
+    pictures = torch.arange(len(masks)).repeat_interleave(counts).to(images.device)
+    columns = []
+    for picture, mask in zip(pictures.split(chunk), torch.from_numpy(np.concatenate(masks)).split(chunk), strict=True):
+        masked = maps[picture] * (down @ mask.to(maps) @ across.T)[:, None]
+        logits = global_average(model.f2(masked) if at == "features" else masked)
+        truth = labels[picture]
+        activation = logits.gather(1, truth[:, None])[:, 0]
+        is_best = (logits.argmax(dim=1) == truth).to(logits)
+        columns.append(torch.stack([F.cross_entropy(logits, truth, reduction="none"), activation, is_best]))
+    values, correct = [], []
+    for family, table in zip(families, torch.cat(columns, dim=1).double().cpu().split(counts.tolist(), 1), strict=True):
+        m = len(family)
+        entropy, activation, is_best = table.numpy()
+        background_activation = np.concatenate([activation[[m - 1]], activation[m:], activation[[0]]])
+        values.append(np.stack([entropy[:m], activation[:m], background_activation]))
+        correct.append(bool(is_best[m - 1]))
+    return values, correct

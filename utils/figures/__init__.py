@@ -1,0 +1,1 @@
+"""The README's figures, drawn by `python -m utils.figures`."""

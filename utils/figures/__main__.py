@@ -1,0 +1,208 @@
+"""Redraws the README's figures from a finished run, such as the demo's: `python -m utils.figures --run demo_run`.
+
+NAME          files                            shows
+network       network.svg, network.png         the method: training above, inference below
+accuracy      accuracy.png                     published results of CAM and BAS; those of the run, if it is the demo's
+exploratory   motivation.png, experiment.png   masks of growing area and what the network says to them: the paper's
+                                               argument, on the test pictures that have masks
+result        result.png                       test pictures with maps and boxes of CAM and of BAS
+growth        result.gif                       how foreground maps grow over the epochs of a run with --snapshot
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from CUB.BAS_inference import FOLDER as CUB
+from ILSVRC.BAS_inference import FOLDER as ILSVRC
+from utils.arguments import choose_device, positive_int
+from utils.data.split import Split, take
+from utils.errors import UserError, run_command
+from utils.exploratory import Curve, read_curves, run_experiment, save_figures
+from utils.exploratory.records import CURVES_FILE, FOLDERS
+from utils.figures.accuracy import BACKBONES, Results, collect_published, draw_accuracy
+from utils.figures.growth import FRAMES, draw_growth
+from utils.figures.measured import Measured, read_measured
+from utils.figures.network import draw_network
+from utils.figures.results import draw_results
+from utils.gallery import spread
+from utils.inference.finished_run import find_run
+from utils.inference.loading import Loaded
+
+ROOT = Path(__file__).resolve().parents[2]
+DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
+WITHOUT_RUN = ("network", "accuracy")
+EXPLORED = 250  # pictures of the experiment, where it was not run before
+NAMES = (*WITHOUT_RUN, "exploratory", "result", "growth")
+EXAMPLES = """examples:
+  python train.py --demo && python -m utils.figures --run demo_run    train the demo, then draw everything
+  python -m utils.figures --only network accuracy                     what needs no run
+  python -m utils.figures --run CUB/logs/vgg --data /data/CUB --save figures"""
+
+
+class Source:
+    """A finished run, whose parts are read when a figure asks for them.
+
+    Args:
+        folder: the run's.
+        root: its data set's folder, if it lies elsewhere by now.
+        device: where the network is to be.
+
+    Raises:
+        UserError: there is no run in the folder.
+    """
+
+    def __init__(self, folder: Path, root: Path | None, device: torch.device) -> None:
+        self.run, self._root, self._device = find_run(folder), root, device
+        if self.run.dataset not in DATASETS:
+            raise UserError(
+                f"{self.run.folder} is a run on {self.run.dataset}, not on {' or '.join(DATASETS)}; give another"
+            )
+        self._dataset = DATASETS[self.run.dataset]
+
+    @cached_property
+    def loaded(self) -> Loaded:
+        """The network."""
+        return self.run.load(self._dataset, str(self._device))
+
+    @cached_property
+    def measured(self) -> Measured | None:
+        """The demo's results."""
+        return read_measured(self.run.folder)
+
+    @cached_property
+    def test_split(self) -> Split:
+        """The test pictures."""
+        return self.run.load_split(self._dataset, "test", self._root)
+
+    @cached_property
+    def watched_split(self) -> Split:
+        """The pictures of the snapshots: those of the test, or of the training where there is no test."""
+        try:
+            return self.test_split
+        except UserError:
+            return self.run.load_split(self._dataset, "train", self._root)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Draws what was asked for, one figure after the other; one that cannot be drawn does not stop the others.
+
+    Raises:
+        UserError: a figure cannot be drawn.
+    """
+    args = parse_arguments(argv)
+    require_writable(args.save)
+    source = Source(args.run, args.data, choose_device(args.device)) if args.run else None
+    failures: dict[str, list[str]] = {}  # what is missing -> the figures that miss it
+    for name in args.only:
+        try:
+            for path in draw(name, args.save, source, args.frames):
+                print(f"drawn: {path}", flush=True)
+        except UserError as error:
+            failures.setdefault(str(error), []).append(name)
+    if failures:
+        raise UserError("; ".join(f"{', '.join(names)} not drawn: {reason}" for reason, names in failures.items()))
+
+
+def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Reads the command line; `--help` explains every option."""
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.figures",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLES,
+    )
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a finished run: demo_run, CUB/logs/vgg, ...")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="the run's data set, if it lies elsewhere by now (default: there)"
+    )
+    parser.add_argument(
+        "--save", type=Path, default=ROOT / "Img", metavar="FOLDER", help="where to (default: the repository's Img)"
+    )
+    parser.add_argument(
+        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
+    )
+    parser.add_argument(
+        "--frames", type=positive_int, default=FRAMES, metavar="N", help="of result.gif, at most (default: %(default)s)"
+    )
+    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    args = parser.parse_args(argv)
+    asking = [name for name in args.only if name not in WITHOUT_RUN]
+    if asking and args.run is None:
+        parser.error(
+            f"{', '.join(asking)} are drawn from a finished run; name it with --run, or give --only "
+            + " ".join(WITHOUT_RUN)
+        )
+    return args
+
+
+def require_writable(folder: Path) -> None:
+    """Makes the folder unless it is there; UserError if nothing can be written there."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        can_write = os.access(folder, os.W_OK)
+    except OSError:
+        can_write = False
+    if not can_write:
+        raise UserError(f"nothing can be written into {folder}; choose another folder with --save")
+
+
+def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Path]:
+    """Draws one figure into a folder.
+
+    Args:
+        name: of `NAMES`.
+        folder: where to.
+        source: the run; None for a figure of `WITHOUT_RUN`.
+        frames: of the animation, at most.
+
+    Returns:
+        The files.
+
+    Raises:
+        UserError: something is missing or damaged, or a file cannot be written.
+    """
+    if name == "network":
+        return draw_network(folder)
+    if name == "accuracy":
+        return [draw_accuracy(folder / "accuracy.png", collect_published([CUB, ILSVRC]), measured_by(source))]
+    if name == "result":
+        thresholds = source.measured.thresholds if source.measured else None
+        return [draw_results(folder / "result.png", source.loaded, source.test_split, thresholds)]
+    if name == "growth":
+        run = source.run.folder
+        return [draw_growth(folder / "result.gif", run, source.loaded, source.watched_split, frames=frames)]
+    return save_figures(folder, measure_curves(source), source.test_split, source.loaded.recipe)
+
+
+def measure_curves(source: Source) -> tuple[Curve, ...]:
+    """The exploratory experiment's curves: those that lie in the run if they are newer than its weights, else measured
+    on at most `EXPLORED` test pictures that have masks, spread evenly over all of them."""
+    path, loaded = source.run.folder / FOLDERS["features"] / CURVES_FILE, source.loaded
+    if path.is_file() and path.stat().st_mtime > source.run.weights.stat().st_mtime:
+        print(f"curves of {path}; delete it to measure them anew")
+        return read_curves(path)
+    split = source.test_split
+    if split.masks:
+        split = take(split, spread([image_id in split.masks for image_id in split.ids], EXPLORED))
+    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
+    print(*experiment.failures, sep="\n", end="\n" if experiment.failures else "")
+    return experiment.curves
+
+
+def measured_by(source: Source | None) -> dict[str, Results]:
+    """The demo's results as :func:`draw_accuracy` takes them; empty without a run, or if it is none of the demo's."""
+    if source is None or source.measured is None:
+        return {}
+    return {"demo": {BACKBONES[source.run.arch]: source.measured.scores}}
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

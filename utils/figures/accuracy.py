@@ -1,0 +1,111 @@
+"""The chart of published results, BAS beside CAM, with what the demo measured apart."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from decimal import ROUND_HALF_UP, Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from utils.charts import COLOURS, GRID, new_figure, save_figure
+from utils.inference.loading import DatasetFolder
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Backbone -> method (`CAM`, `BAS`) -> metric (`top1_loc`, `gt_known_loc`) -> percent.
+Results = Mapping[str, Mapping[str, Mapping[str, float]]]
+
+BACKBONES = {"vgg": "VGG16", "mobilenet": "MobileNetV1", "resnet": "ResNet50", "inception": "InceptionV3"}
+DATASETS = {"CUB": "CUB-200-2011", "ILSVRC": "ILSVRC"}
+METRICS = {"top1_loc": "Top-1 Loc", "gt_known_loc": "GT-known Loc"}
+# Solid and hatched: told apart in grey as well.
+BARS = {
+    "CAM": {"facecolor": "white", "edgecolor": COLOURS[1], "hatch": "////"},
+    "BAS": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
+}
+WIDTH, HEIGHT = 8.8, 4.9  # inches; a README shows 100 pixels of each
+INK, SHADE = "#222222", "#f0f0f0"
+SHARPNESS = 2 * 100  # dots per inch
+BAR = 0.38  # of the distance between backbones
+
+
+def collect_published(folders: Sequence[DatasetFolder]) -> dict[str, Results]:
+    """The published figures: data set -> :data:`Results`."""
+    return {
+        DATASETS[folder.name]: {
+            title: {
+                "CAM": asdict(folder.models.published_cam(arch)),
+                "BAS": asdict(folder.models.published(arch)),
+            }
+            for arch, title in BACKBONES.items()
+        }
+        for folder in folders
+    }
+
+
+def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mapping[str, Results] | None = None) -> Path:
+    """Draws Top-1 Loc and GT-known Loc as bars, CAM beside BAS, a column of charts for each data set.
+
+    Args:
+        path: the picture to write, 880 pixels wide in a README.
+        published: data set -> what the paper reports, see :func:`collect_published`.
+        measured: the same of one's own, on grey; none where None.
+
+    Returns:
+        `path`.
+
+    Raises:
+        UserError: matplotlib is missing, or the file cannot be written.
+    """
+    figure = build_accuracy_figure(published, measured or {})
+    from matplotlib import rc_context
+
+    with rc_context({"savefig.dpi": SHARPNESS}):
+        return save_figure(path, figure)
+
+
+def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[str, Results]) -> Figure:
+    """The chart, not saved yet; arguments and errors as for :func:`draw_accuracy`."""
+    columns = [(name, results, False) for name, results in published.items()]
+    columns += [(name, results, True) for name, results in measured.items()]
+    figure = new_figure(WIDTH, HEIGHT)
+    widths = [len(results) + 0.6 for _, results, _ in columns]
+    places = figure.subplots(len(METRICS), len(columns), sharey=True, squeeze=False, width_ratios=widths)
+    for column, (name, results, is_measured) in enumerate(columns):
+        for axes, metric in zip(places[:, column], METRICS, strict=True):
+            _draw_bars(axes, results, metric)
+            if is_measured:
+                axes.set_facecolor(SHADE)
+        title = f"{name}\n{'measured here' if is_measured else 'published'}"
+        places[0, column].set_title(title, fontsize=10, color=INK)
+    for axes, title in zip(places[:, 0], METRICS.values(), strict=True):
+        axes.set_ylabel(f"{title}, percent", fontsize=10, color=INK)
+    handles, labels = places[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=10, labelcolor=INK)
+    return figure
+
+
+def _draw_bars(axes: Axes, results: Results, metric: str) -> None:
+    """One metric's bars with their values above; the axis begins at 0."""
+    for number, (method, style) in enumerate(BARS.items()):
+        values = [of_backbone[method][metric] for of_backbone in results.values()]
+        places = [place + (number - 0.5) * (BAR + 0.04) for place in range(len(values))]
+        bars = axes.bar(places, values, BAR, label=method, linewidth=1, **style)
+        axes.bar_label(bars, [_round(value) for value in values], fontsize=8.5, padding=1, color=INK)
+    axes.set(xlim=(-0.6, len(results) - 0.4), ylim=(0, 108))
+    axes.set_xticks(range(len(results)), results, fontsize=9, color=INK)
+    axes.set_yticks(range(0, 101, 25))
+    axes.tick_params(axis="y", labelsize=8.5, labelcolor=INK, color=GRID, length=0)
+    axes.tick_params(axis="x", length=0)
+    axes.set_axisbelow(True)
+    axes.grid(axis="y", color=GRID, alpha=0.35, linewidth=0.8)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GRID)
+
+
+def _round(percent: float) -> str:
+    """One decimal, halves up as people round: 77.25 becomes 77.3."""
+    return str(Decimal(str(percent)).quantize(Decimal("0.1"), ROUND_HALF_UP))

@@ -1,0 +1,158 @@
+"""`--snapshot N`: the foreground maps of a few pictures before the first epoch and after each, to see them grow.
+
+<run>/snapshots/epoch_000.npz     before the first epoch
+<run>/snapshots/epoch_001.npz     after the first one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from utils.data.evaluation import EvaluationImages, collate_evaluation
+from utils.data.split import Split
+from utils.data.transforms import centre_crop
+from utils.distributed import is_main
+from utils.errors import UsageError, UserError
+from utils.files import write_atomically
+from utils.gallery import spread
+from utils.training.engine import Trainer, to_device
+
+FOLDER = "snapshots"
+BATCH = 16
+
+
+class Snapshot(NamedTuple):
+    """The foreground maps of n pictures after one epoch, as an NPZ file holds them (no pickled objects)."""
+
+    maps: np.ndarray  # (n, h, w) float16 M_fg of the label's class on the centre crop, in [0, 1]
+    ids: np.ndarray  # (n,) image ids
+    labels: np.ndarray  # (n,) int64
+
+
+class Snapshots:
+    """Takes a run's snapshots; every process calls it, the first one does it. Training does not feel it.
+
+    Those of a run that begins anew, or goes on from an earlier state, replace the ones that are there.
+
+    Args:
+        run: the run's folder.
+        trainer: whose model is looked at, and whose progress tells the epoch.
+        split: of whose pictures some are taken, spread evenly.
+        count: how many; None for those that the resumed run has in its snapshots, or for `default` of a new run.
+        default: of a new run.
+
+    Raises:
+        UsageError: the resumed run has snapshots of another number of pictures, or of other ones.
+        UserError: its last snapshot is damaged, or no picture can be read.
+    """
+
+    def __init__(self, run: Path, trainer: Trainer, split: Split, count: int | None, default: int = 0) -> None:
+        self._trainer, self._folder = trainer, run / FOLDER
+        self._images: Tensor | None = None
+        if not is_main():
+            return
+        progress = trainer.progress
+        is_new = progress.epoch == progress.step == 0
+        before = {} if is_new else {n: path for n, path in list_snapshots(run).items() if n <= progress.epoch}
+        for path in {*list_snapshots(run).values()} - {*before.values()}:
+            path.unlink()
+        last = read_snapshot(before[max(before)]) if before else None
+        if count is None and last is not None:
+            places = {image_id: index for index, image_id in enumerate(split.ids)}
+            indices = [places[image_id] for image_id in last.ids.tolist() if image_id in places]
+        else:
+            count = count if count is not None else default if is_new else 0
+            indices = spread(np.ones(len(split)), count)
+        if count == 0:
+            return
+        self._read_pictures(split, indices)
+        if last is not None and self._ids != last.ids.tolist():
+            raise UsageError(
+                f"--snapshot: those in {self._folder} show {len(last.ids)} pictures, and not the {len(self._ids)} of "
+                f"now; give --snapshot {len(last.ids)} with the same data, or --snapshot 0"
+            )
+
+    def take(self) -> None:
+        """To be called between two epochs, and after the last: saves the maps unless they are there already.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        progress = self._trainer.progress
+        path = snapshot_path(self._folder, progress.epoch)
+        if self._images is None or progress.step or path.exists():
+            return
+        content = Snapshot(self._foreground_maps(), np.array(self._ids), self._labels.numpy())
+        write_atomically(path, lambda file: np.savez_compressed(file, **content._asdict()), durable=True)
+
+    def _read_pictures(self, split: Split, indices: Sequence[int]) -> None:
+        """The centre crops, once for all epochs; says which pictures cannot be read and leaves them out."""
+        recipe = self._trainer.recipe
+        pictures = EvaluationImages(split, recipe.resize_size)
+        crops, labels, self._ids = [], [], []
+        for index in indices:
+            batch = collate_evaluation([pictures[index]])
+            if not batch.readable.all():
+                print(f"--snapshot: {batch.errors[0]}")
+                continue
+            crops.append(centre_crop(batch.images, recipe.crop_size))
+            labels.append(batch.labels)
+            self._ids.append(split.ids[index])
+        if not crops:
+            raise UserError("--snapshot: none of its pictures can be read; mend them, or give --snapshot 0")
+        self._images, self._labels = torch.cat(crops), torch.cat(labels)
+
+    @torch.no_grad()
+    def _foreground_maps(self) -> np.ndarray:
+        """(n, h, w) float16, in evaluation mode; the model's mode is as before when this returns."""
+        trainer, maps = self._trainer, []
+        model, device = trainer.model, trainer.device
+        was_training = model.training
+        model.eval()
+        try:
+            for images, labels in zip(self._images.split(BATCH), self._labels.split(BATCH), strict=True):
+                features = model.f1(to_device(images, device, trainer.engine.channels_last))
+                maps.append(model.foreground_maps(features, labels[:, None].to(device)).squeeze(1).cpu())
+        finally:
+            model.train(was_training)
+        return torch.cat(maps).half().numpy()
+
+
+def snapshot_path(folder: Path, epoch: int) -> Path:
+    """The file of an epoch, whether it is there or not; 0 is before the first."""
+    return folder / f"epoch_{epoch:03}.npz"
+
+
+def list_snapshots(run: Path) -> dict[int, Path]:
+    """A run's snapshots: finished epochs -> file, in order."""
+    numbered = {path.stem.removeprefix("epoch_"): path for path in (run / FOLDER).glob("epoch_*.npz")}
+    return dict(sorted((int(number), path) for number, path in numbered.items() if number.isdecimal()))
+
+
+def read_snapshot(path: Path) -> Snapshot:
+    """Reads one snapshot.
+
+    Raises:
+        UserError: the file is damaged, or something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            snapshot = Snapshot(**{name: content[name] for name in Snapshot._fields})
+        _check(snapshot)
+    except Exception as error:  # numpy, zipfile and zlib raise whatever a damaged file makes them stumble over
+        raise UserError(f"{path} is no snapshot of a run ({error}); delete it to go on without it") from error
+    return snapshot
+
+
+def _check(snapshot: Snapshot) -> None:
+    maps, ids, labels = snapshot
+    if maps.ndim != 3 or maps.size == 0 or maps.dtype.kind != "f":
+        raise ValueError(f"maps of shape {maps.shape} and type {maps.dtype}")
+    if not ids.shape == labels.shape == maps.shape[:1]:
+        raise ValueError(f"{len(maps)} maps, {ids.size} ids, {labels.size} labels")
