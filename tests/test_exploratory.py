@@ -108,7 +108,7 @@ def test_command_on_a_run(home: Path) -> None:
         assert record["done_at"][name]["mean"] == pytest.approx(again["done_at"][name]["mean"], rel=1e-3)
     for name in ("motivation.png", "experiment.png"):
         picture = Image.open(folder / name)
-        assert picture.width == 880 and np.asarray(picture.convert("L")).std() > 20
+        assert picture.width == 2 * 880 and np.asarray(picture.convert("L")).std() > 20
 
 
 def test_released_weights_on_the_class_maps(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
@@ -251,7 +251,7 @@ def test_what_is_drawn(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert (np.diff(example.positions) > 0).all()
 
     saved = {}
-    monkeypatch.setattr(figures, "save_figure", lambda path, figure: saved.setdefault(path.name, figure))
+    monkeypatch.setattr(figures, "save_figure", lambda path, figure, *_: saved.setdefault(path.name, figure))
     save_figures(tmp_path, [curve], split, recipe)
     assert saved.keys() == {"motivation.png", "experiment.png"}
     for figure in saved.values():

@@ -120,18 +120,24 @@ def add_legend(figure: Figure, axes: Axes) -> None:
         text.set_parse_math(False)
 
 
-def save_figure(path: Path, figure: Figure) -> Path:
+def save_figure(path: Path, figure: Figure, sharpness: float = 1) -> Path:
     """Saves a figure, by write-then-rename, in the format of the file's suffix.
 
     SVG has texts as text and no background, for light and dark pages; pixels are on white.
+
+    Args:
+        path: the file.
+        figure: what to draw.
+        sharpness: how many times as fine as its own are the dots of a pixel file.
 
     Raises:
         UserError: the file cannot be written.
     """
     from matplotlib import rc_context
 
-    is_svg = path.suffix == ".svg"
-    options = {"transparent": True, "metadata": {"Date": None}} if is_svg else {"facecolor": "white"}
+    options = {"facecolor": "white", "dpi": sharpness * figure.dpi}
+    if path.suffix == ".svg":
+        options = {"transparent": True, "metadata": {"Date": None}}
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):  # the same file for the same figures
         return write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
 

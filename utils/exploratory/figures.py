@@ -30,6 +30,7 @@ LINES = {
 PAIRED = ("entropy", "background_activation")
 PICTURE_AXIS = "the mask's share of the picture"
 LETTERS = "abc"
+SHARPNESS = 2  # dots to a pixel of a README
 GRID_POINTS = 101
 VEIL = 0.82  # how white the picture is outside the mask
 
@@ -53,7 +54,7 @@ def save_motivation(path: Path, example: Example) -> Path:
     charts = [_draw_curve(below.add_subplot(1, 2, number), name, example) for number, name in enumerate(PAIRED, 1)]
     _label(charts, PICTURE_AXIS)
     _add_legend(below, charts)
-    return save_figure(path, figure)
+    return save_figure(path, figure, SHARPNESS)
 
 
 def save_experiment(path: Path, curves: Sequence[Curve], examples: Sequence[Example]) -> Path:
@@ -96,7 +97,7 @@ def save_experiment(path: Path, curves: Sequence[Curve], examples: Sequence[Exam
     )
     _label(charts, "the mask's area as a share of the object's own")
     _add_legend(below, charts)
-    return save_figure(path, figure)
+    return save_figure(path, figure, SHARPNESS)
 
 
 def save_figures(

@@ -26,9 +26,9 @@ BARS = {
     "CAM": {"facecolor": "white", "edgecolor": COLOURS[1], "hatch": "////"},
     "BAS": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
 }
-WIDTH, HEIGHT = 8.8, 4.9  # inches; a README shows 100 pixels of each
+WIDTH, HEIGHT, PIXELS_PER_INCH = 8.8, 4.9, 100  # inches, as a README shows them
 INK, SHADE = "#222222", "#f0f0f0"
-SHARPNESS = 2 * 100  # dots per inch
+SHARPNESS = 2  # dots to a pixel of a README
 BAR = 0.38  # of the distance between backbones
 
 
@@ -61,10 +61,7 @@ def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mappin
         UserError: matplotlib is missing, or the file cannot be written.
     """
     figure = build_accuracy_figure(published, measured or {})
-    from matplotlib import rc_context
-
-    with rc_context({"savefig.dpi": SHARPNESS}):
-        return save_figure(path, figure)
+    return save_figure(path, figure, SHARPNESS)
 
 
 def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[str, Results]) -> Figure:
@@ -72,6 +69,7 @@ def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[st
     columns = [(name, results, False) for name, results in published.items()]
     columns += [(name, results, True) for name, results in measured.items()]
     figure = new_figure(WIDTH, HEIGHT)
+    figure.set_dpi(PIXELS_PER_INCH)
     widths = [len(results) + 0.6 for _, results, _ in columns]
     places = figure.subplots(len(METRICS), len(columns), sharey=True, squeeze=False, width_ratios=widths)
     for column, (name, results, is_measured) in enumerate(columns):

@@ -50,10 +50,7 @@ def draw_network(folder: Path) -> list[Path]:
     """
     figure = build_network_figure()
     svg = write_text(folder / "network.svg", _to_svg(figure))
-    from matplotlib import rc_context
-
-    with rc_context({"savefig.dpi": SHARPNESS * POINTS_PER_INCH}):
-        return [svg, save_figure(folder / "network.png", figure)]
+    return [svg, save_figure(folder / "network.png", figure, SHARPNESS)]
 
 
 def build_network_figure() -> Figure:

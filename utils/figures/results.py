@@ -63,10 +63,7 @@ def draw_results(
     figure = build_results_figure(
         make_panels(loaded.model, split, choose_pictures(split, pictures), question, loaded.device)
     )
-    from matplotlib import rc_context
-
-    with rc_context({"savefig.dpi": SHARPNESS * POINTS_PER_INCH}):
-        return save_figure(path, figure)
+    return save_figure(path, figure, SHARPNESS)
 
 
 def choose_pictures(split: Split, count: int) -> list[int]:
