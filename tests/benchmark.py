@@ -26,6 +26,7 @@ from utils.memory import peak_memory_mib, reuse_freed_memory
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
+from utils.models.winograd import use_winograd
 from utils.optim import build_optimizer
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
@@ -123,6 +124,7 @@ def training_step(model: BAS, recipe: Recipe, images: Tensor, labels: Tensor) ->
         labels: (B,).
     """
     images = images.contiguous(memory_format=torch.channels_last)
+    use_winograd(model)  # as utils.training.engine does by default; counts on shapes and inference do not notice
     fused = images.device.type == "cpu" or None  # as utils.training.engine takes it; counts on shapes know no kernels
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
 

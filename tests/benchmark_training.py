@@ -12,6 +12,7 @@ The authors' way is re-implemented literally:
 - the generator computes all K foreground maps; the label's map, S, S_bg and the ratio are picked in loops over samples;
 - L_frg takes part whatever its weight is, 0 included;
 - contiguous (NCHW) memory, and the C library's own handling of freed memory.
+Ours is the step that `train.py` takes by default on a CPU, Winograd's algorithm for wide convolutions included.
 The optimiser is the same on both sides. The kept copy has no part in it.
 
 Loader: pictures per second of the training loader alone, to be held against those of the step, and what JPEG decoding

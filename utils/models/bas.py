@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils.errors import UsageError
+from utils.models.winograd import WinogradConv2d
 
 
 class BASOutput(NamedTuple):
@@ -234,7 +235,9 @@ class BAS(nn.Module):
         return self
 
     def _enter_head(self, features: Tensor) -> Tensor:
-        is_nhwc = self.head[0].weight.is_contiguous(memory_format=torch.channels_last)
+        first = self.head[0]
+        is_nhwc = first.weight.is_contiguous(memory_format=torch.channels_last)
+        is_nhwc |= isinstance(first, WinogradConv2d) and first.applies(features)
         return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
 
     def f2(self, features: Tensor) -> Tensor:

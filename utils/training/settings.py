@@ -18,6 +18,8 @@ class Engine:
         grad_accum: parts that each process's batch goes through the network in, one after the other.
         channels_last: memory layout of the trunk.
         compile: whether torch.compile translates the step.
+        winograd: whether wide 3 x 3 convolutions go by Winograd's algorithm (:mod:`utils.models.winograd`); on a CPU,
+            in float32 and not compiled.
         skip_bad_images: see :class:`utils.data.training.TrainingImages`.
     """
 
@@ -25,4 +27,5 @@ class Engine:
     grad_accum: int = 1
     channels_last: bool = True
     compile: bool = False
+    winograd: bool = True
     skip_bad_images: bool = False
