@@ -140,9 +140,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
 
         # What follows can be repeated: --resume on a run with all its epochs does it again.
         with interruption.at_once(saver.whereabouts):
-            snapshots.take()
             if is_main():
                 print(f"model saved: {save_weights(model, weights)}")
+            snapshots.take()
             if args.demo:
                 evaluation = demo.finish(model, train_split, test_split, recipe, device, args, weights)
             elif test_split:

@@ -164,7 +164,8 @@ def test_processors_are_shared_out(grid: Path, monkeypatch: pytest.MonkeyPatch, 
     runs = [Run(CELLS[0], seed, grid / str(seed)) for seed in (0, 1, 2)]
     assert run_all(runs, jobs) == []
     assert {call[0] for call in started(grid)} == {given or str(6 // jobs)}
-    assert sorted(call[3] for call in started(grid)) == ["0", "1", "2"]
+    assert sorted(call[call.index("--seed") + 1] for call in started(grid)) == ["0", "1", "2"]
+    assert {parse_arguments("", ["CUB"], call[1:]).snapshot for call in started(grid)} == {0}  # nobody looks at them
 
 
 def test_interrupting_stops_the_runs(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:

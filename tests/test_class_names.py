@@ -6,7 +6,7 @@ import pytest
 
 import CUB.DataLoader
 import ILSVRC.DataLoader
-from utils.data.class_names import read_class_names
+from utils.data.class_names import read_class_names, short_name
 from utils.errors import UserError
 
 
@@ -70,3 +70,19 @@ def test_bad_lists_are_named(tmp_path, text, words):
         (tmp_path / "names.txt").write_text(text)
     with pytest.raises(UserError, match=words):
         read_class_names(tmp_path / "names.txt")
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("012.Yellow_headed_Blackbird", "Yellow headed Blackbird"),
+        ("St._Bernard", "St. Bernard"),
+        ("3.St._Bernard", "St. Bernard"),
+        ("4.2", "2"),
+        ("n01440764", "n01440764"),
+        ("Version 2.0", "Version 2.0"),
+    ],
+)
+def test_short_names(name, expected):
+    """Captions lose CUB's number alone: a dot within a name is a part of it."""
+    assert short_name(name) == expected

@@ -20,11 +20,12 @@ from utils.data.evaluation import (
     LooseImages,
     build_evaluation_loader,
     build_loose_loader,
+    read_pictures,
 )
 from utils.data.images import read_image
 from utils.data.masks import MaskFiles, read_mask
 from utils.data.transforms import evaluation_transform
-from utils.errors import UsageError
+from utils.errors import UsageError, UserError
 
 
 @pytest.mark.parametrize("workers", [0, 1])
@@ -122,6 +123,23 @@ def test_each_picture_and_mask_is_read_once(tmp_path, monkeypatch):
     list(build_evaluation_loader(split, 16, 2, 0, CPU, crop_size=12, with_masks=True))
     # The unreadable picture's mask would be read for nothing.
     assert (len(read["pictures"]), len(read["masks"])) == (5, 3)
+
+
+def test_a_few_pictures(tmp_path):
+    """Figures get the pictures that they ask for, as an evaluation reads them; a bad one is named, not drawn black."""
+    split = make_masked_split(tmp_path)
+    batch = read_pictures(split, [4, 0], 16, 12, with_masks=True)
+    images = EvaluationImages(split, 16, 12, with_masks=True)
+    assert batch.indices.tolist() == [4, 0] and batch.labels.tolist() == split.labels[[4, 0]].tolist()
+    for row, index in enumerate((4, 0)):
+        assert torch.equal(batch.images[row], images[index].image) and torch.equal(batch.masks[row], images[index].mask)
+    assert read_pictures(split, [4], 16).masks is None
+    bad = {index: item for index in range(5) if (item := images[index]).error or item.mask_error}
+    assert any(item.error for item in bad.values()) and any(item.mask_error for item in bad.values())
+    for index, item in bad.items():
+        with pytest.raises(UserError) as failure:
+            read_pictures(split, [0, index], 16, 12, with_masks=True)
+        assert str(failure.value) == item.error or str(failure.value) == item.mask_error
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from utils.exploratory.masks import cell_weights, choose_masks, mask_family
+from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import Grid
 
 
@@ -29,15 +29,15 @@ def convolved(mask: np.ndarray, side: int) -> np.ndarray:
     return F.conv2d(padded, torch.ones(1, 1, side, side, dtype=torch.float64))[0, 0].numpy()
 
 
-@pytest.mark.parametrize(("height", "width"), [(36, 36), (31, 24), (17, 16)])
+@pytest.mark.parametrize(("height", "width", "step"), [(36, 36, 5), (31, 24, 5), (17, 16, 2), (16, 17, 3)])
 @pytest.mark.parametrize("seed", range(3))
-def test_family_is_the_naive_convolution(height: int, width: int, seed: int) -> None:
+def test_family_is_the_naive_convolution(height: int, width: int, step: int, seed: int) -> None:
     """Protects the masks: odd and even kernels and the picture's edges, by convolution and by OpenCV's morphology."""
     mask = blob(height, width, seed)
-    family = mask_family(mask)
+    family = mask_family(mask, step)
     own = next(n for n, one in enumerate(family) if (one == mask).all())
     for n in range(1, len(family)):
-        side = 5 * n
+        side = step * n
         sums, kernel = convolved(mask, side), np.ones((side, side), np.uint8)
         border = {"borderType": cv2.BORDER_CONSTANT, "borderValue": 0}
         for position, expected, morphology in (
@@ -62,11 +62,22 @@ def test_families_of_extreme_objects() -> None:
     assert [int(one.sum()) for one in family] == [0, 1, 3 * 3, 5 * 6, 8 * 8, 10 * 11, 12 * 12]
 
 
+def test_kernels_grow_with_the_picture() -> None:
+    """Protects small pictures: the paper's step at the paper's crop, as large a part of others, never one pixel."""
+    assert [kernel_step(side) for side in (224, 96, 448, 112, 48, 16)] == [5, 2, 10, 2, 2, 2]
+    mask = np.zeros((96, 96), dtype=bool)
+    mask[30:60, 30:60] = True
+    within = [len([one for one in mask_family(mask, step) if 0 < one.sum() < 900]) for step in (5, kernel_step(96))]
+    assert within == [6, 15]  # of sides 25, 20, ..., 5, 1 and 28, 26, ..., 2, 1
+
+
 @pytest.mark.parametrize("mask", [np.zeros((5, 5)), np.ones((2, 5, 5)), np.ones(5)])
 def test_no_object_no_family(mask: np.ndarray) -> None:
-    """Protects callers: an empty mask, or none at all, has no family."""
+    """Protects callers: an empty mask, or none at all, has no family; kernels of one pixel make none."""
     with pytest.raises(ValueError, match="hold an object"):
         mask_family(mask)
+    with pytest.raises(ValueError, match="not by 1"):
+        mask_family(np.eye(5), 1)
 
 
 def test_chosen_masks_are_spread_over_areas() -> None:

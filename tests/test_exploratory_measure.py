@@ -45,7 +45,7 @@ def test_a_network_that_counts_pixels(at: str, align: bool, chunk: int) -> None:
     families = [mask_family(one) for one in objects]
     images = torch.from_numpy(np.stack(objects)).float()[:, None].expand(-1, 3, -1, -1)
     labels = torch.tensor([1, 1, 0])
-    values, correct = measure_masks(Counter(), images, labels, families, at, align, chunk)
+    values, correct = measure_masks(Counter(), images, labels, families, at=at, align=align, chunk=chunk)
     assert correct == [True, True, False]
     for one, family, label, (entropy, activation, background) in zip(objects, families, labels, values, strict=True):
         met = GAIN * (family & one).mean(axis=(1, 2))
@@ -56,22 +56,49 @@ def test_a_network_that_counts_pixels(at: str, align: bool, chunk: int) -> None:
         assert entropy == pytest.approx(wrong, rel=1e-4, abs=1e-6)
 
 
+def count_pixels(name: str, mask: np.ndarray, label: int) -> Curve:
+    """What :class:`Counter` says to the masks of a bright object, which is of class 1."""
+    family = mask_family(mask)
+    image = 100 * torch.from_numpy(mask).float().expand(1, 3, -1, -1)
+    (values,), (correct,) = measure_masks(
+        Counter(), image, torch.tensor([label]), [family], at="features", align=False, chunk=8
+    )
+    areas = family.mean(axis=(1, 2))
+    ious = np.minimum(areas, mask.mean()) / np.maximum(areas, mask.mean())
+    return Curve(name, "square", correct, areas, ious, *values)
+
+
 def test_in_such_a_world_the_claim_holds() -> None:
-    """Protects the verdict: where the activation is the area of the intersection, all is as the paper says."""
-    curves = []
-    for number, side in enumerate((10, 12, 14)):
-        mask = square(2, 2, side)
-        family = mask_family(mask)
-        image = 100 * torch.from_numpy(mask).float().expand(1, 3, -1, -1)
-        (values,), _ = measure_masks(Counter(), image, torch.tensor([1]), [family], "features", False, 8)
-        areas = family.mean(axis=(1, 2))
-        ious = np.minimum(areas, mask.mean()) / np.maximum(areas, mask.mean())
-        curves.append(Curve(f"{number}.jpg", "square", True, areas, ious, *values))
-    summary = summarize(curves)
-    assert summary["done_at"]["entropy"]["median"] < 0.5
-    assert summary["done_at"]["activation"]["median"] == pytest.approx(0.95, abs=1e-3)
-    assert summary["done_at"]["background_activation"]["median"] == pytest.approx(0.95, abs=1e-3)
-    assert verdict(summary).startswith("The paper's claim holds here (medians of 3 pictures)")
+    """Protects the verdict: where the activation is the area of the intersection, all is as the paper says, of the
+    pictures that are classified correctly; the entropy of the others only rises, and is no evidence."""
+    right = [count_pixels(f"{side}.jpg", square(2, 2, side), 1) for side in (10, 12, 14)]
+    wrong = [count_pixels(f"wrong {side}.jpg", square(2, 2, side), 0) for side in range(5, 12)]
+    summary = summarize([*right, *wrong])
+    found = summary["correct"]["done_at"]
+    assert found["entropy"]["median"] < 0.5
+    assert found["activation"]["median"] == pytest.approx(0.95, abs=1e-3)
+    assert found["background_activation"]["median"] == pytest.approx(0.95, abs=1e-3)
+    assert verdict(summary).startswith("The paper's claim holds here (medians of 3 correctly classified pictures)")
+    every = summary["every"]
+    assert (every["done_at"]["entropy"]["count"], every["done_at"]["entropy"]["left_out"]) == (3, 7)
+    assert every["done_at"]["entropy"]["median"] == found["entropy"]["median"]
+    assert every["short"]["entropy"] == every["before"]["activation"] == 0.3  # what never falls counts against it
+
+
+def test_entropy_of_a_sure_network_is_not_nothing() -> None:
+    """Protects correlations: leads of 17 and more, which round to nothing in single precision, keep their order."""
+
+    class Sure(Counter):
+        def f2(self, features: Tensor) -> Tensor:
+            return 10 * super().f2(features)
+
+    family = mask_family(square(2, 2, 14))
+    image = torch.ones(1, 3, SIDE, SIDE)
+    (values,), _ = measure_masks(Sure(), image, torch.tensor([1]), [family], at="features", align=False, chunk=8)
+    leads = 10 * GAIN * family.mean(axis=(1, 2))
+    assert (leads > 40).sum() >= 3
+    assert values[0] == pytest.approx([math.log1p(math.exp(-lead)) for lead in leads], rel=1e-3, abs=0)
+    assert (np.diff(values[0]) < 0).all()
 
 
 @pytest.mark.parametrize("at", PLACES)
@@ -84,7 +111,7 @@ def test_agrees_with_a_naive_loop(at: str, align: bool) -> None:
     random = np.random.RandomState(0)
     images, labels = torch.randn(3, 3, SIDE, SIDE, dtype=torch.float64), torch.tensor([4, 0, 2])
     families = [mask_family(square(*random.randint(0, 9, 2), side)) for side in (3, 7, 11)]
-    found, correct = measure_masks(model, images, labels, families, at, align, 4)
+    found, correct = measure_masks(model, images, labels, families, at=at, align=align, chunk=4)
 
     with torch.no_grad():
         for image, label, family, values, is_correct in zip(images, labels, families, found, correct, strict=True):

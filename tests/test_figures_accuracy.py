@@ -103,8 +103,32 @@ def test_measured_results_are_marked_apart(figure) -> None:
     assert [axes.get_title() for axes in alone.axes] == ["CUB-200-2011\npublished", ""]
 
 
+def test_column_stands_beside_its_data_set() -> None:
+    """Protects comparison: a run on CUB is right of what was published on CUB; a method that was not measured has no
+    bar, and the others stand over their backbone."""
+    published = collect_published([CUB_FOLDER, ILSVRC_FOLDER])
+    figure = build_accuracy_figure(published, {"CUB-200-2011": {"ResNet50": {"BAS": SCORES["BAS"]}}})
+    titles = [axes.get_title() for axes in figure.axes[:3]]
+    assert titles == ["CUB-200-2011\npublished", "CUB-200-2011\nmeasured here", "ILSVRC\npublished"]
+    for axes, metric in zip((figure.axes[1], figure.axes[4]), ("top1_loc", "gt_known_loc"), strict=True):
+        ((bar,),) = axes.containers
+        assert bar.get_height() == SCORES["BAS"][metric] and bar.get_x() + bar.get_width() / 2 == pytest.approx(0)
+        assert axes.containers[0].get_label() == "BAS" and to_rgb(axes.get_facecolor()) != (1, 1, 1)
+        assert [label.get_text() for label in axes.get_xticklabels()] == ["ResNet50"]
+    FigureCanvasAgg(figure).draw()
+    assert_legible(figure)
+    wide = build_accuracy_figure(published, {"photographs of birds": {"InceptionV3": SCORES}})
+    assert wide.axes[2].get_title() == "photographs o…\nmeasured here"
+    FigureCanvasAgg(wide).draw()
+    assert_legible(wide)
+
+
 def test_texts_are_legible(figure) -> None:
     """Protects legibility at the README's width: no text below 9 pixels of type height there, none on another."""
+    assert_legible(figure)
+
+
+def assert_legible(figure) -> None:
     texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
     assert min(text.get_fontsize() for text in texts) * 100 / 72 > 11
     extents = [(text.get_text(), text.get_window_extent()) for text in texts]
@@ -146,7 +170,27 @@ def test_demo_results_are_read(tmp_path: Path, inside: bool) -> None:
     run.mkdir(parents=True)
     assert read_measured(run) is None
     ((run if inside else run.parent) / "results.json").write_text(json.dumps(record()))
-    assert read_measured(run) == Measured({"bas": 0.18, "cam": 0.53}, SCORES)
+    assert read_measured(run) == Measured({"bas": 0.18, "cam": 0.53}, SCORES, is_demo=True)
+
+
+def test_evaluation_of_a_run_is_read(tmp_path: Path) -> None:
+    """Protects the column of a run that is no demo's: BAS alone, the authors' means over classes; none without boxes,
+    and a demo's results come first."""
+    scores = {metric: {"class_mean": value, "image_mean": 1.0} for metric, value in SCORES["BAS"].items()}
+    path = tmp_path / "evaluation.json"
+    path.write_text(json.dumps({"scores": {**scores, "boxed": 4}, "failures": []}))
+    assert read_measured(tmp_path) == Measured({}, {"BAS": SCORES["BAS"]}, is_demo=False)
+    path.write_text(json.dumps({"scores": dict.fromkeys(scores) | {"boxed": 0}, "failures": []}))
+    assert read_measured(tmp_path) is None
+    for content in ("[]", "{}", '{"scores": {"boxed": 4}}', json.dumps({"scores": {**scores, "boxed": 4}}) + "}"):
+        path.write_text(content)
+        with pytest.raises(UserError, match=r"evaluation\.json does not hold an evaluation's results"):
+            read_measured(tmp_path)
+    path.write_text(json.dumps({"scores": {**scores, "boxed": 4}}).replace("72.5", "725"))
+    with pytest.raises(UserError, match=r"evaluation\.json holds no scores within 0 and 100 %"):
+        read_measured(tmp_path)
+    (tmp_path / "results.json").write_text(json.dumps(record()))
+    assert read_measured(tmp_path).is_demo
 
 
 @pytest.mark.parametrize(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from tests.commands import (
@@ -22,8 +24,9 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.exploratory import write_curves
-from utils.exploratory.records import CURVES_FILE, FOLDERS
+from utils.exploratory import Experiment
+from utils.exploratory.__main__ import main as explore
+from utils.exploratory.records import FOLDERS
 from utils.figures import __main__ as command
 from utils.figures.__main__ import NAMES, main
 from utils.training.snapshots import FOLDER
@@ -113,29 +116,92 @@ def test_demo_results_are_shown(run, figures, tmp_path) -> None:
     assert figures("--only", "accuracy") == 0
     published = (tmp_path / "new" / "accuracy.png").read_bytes()
     assert figures("--only", "accuracy", "--run", run) == 0  # no demo's run
-    assert (tmp_path / "new" / "accuracy.png").read_bytes() == published
+    own = (tmp_path / "new" / "accuracy.png").read_bytes()
     scores = read_json(run / "evaluation.json")["scores"]
+    (run / "evaluation.json").unlink()
+    assert figures("--only", "accuracy", "--run", run) == 0
+    assert (tmp_path / "new" / "accuracy.png").read_bytes() == published != own
     text = str({"thresholds": {"bas": 0.1, "cam": 0.5}, "scores": {"bas": scores, "cam": scores}}).replace("'", '"')
     (run / "results.json").write_text(text.replace("None", "null"))
     assert figures("--only", "accuracy", "--run", run) == 0
-    assert (tmp_path / "new" / "accuracy.png").read_bytes() != published
+    assert (tmp_path / "new" / "accuracy.png").read_bytes() not in (published, own)
+
+
+def test_column_is_named_after_its_data(run, capsys) -> None:
+    """Protects honesty: results carry the name of a published data set where the run saw all of it, and of no other."""
+    settings = read_json(run / "settings.json")
+    for changes, name in (
+        ({}, "CUB, 3 classes"),
+        ({"class_names": ["bird"] * 200}, "CUB-200-2011"),
+        ({"is_own": True, "root": "/photographs/birds"}, "birds"),
+    ):
+        (run / "settings.json").write_text(json.dumps(settings | changes))
+        ((found, results),) = command.measured_by(command.Source(run, None, torch.device("cpu"))).items()
+        assert found == name and list(results["MobileNetV1"]) == ["BAS"]
 
 
 def test_measured_curves_are_drawn_again(run, figures, tmp_path, monkeypatch, capsys) -> None:
-    """Protects hours of measuring: curves in the run are drawn, and measured anew only where the weights are newer."""
+    """Protects hours of measuring, and the figures: curves in the run are drawn again, but not those of fewer pictures
+    or masks, nor of other weights, which are measured anew, with the reason."""
     measured = []
     measure = command.run_experiment
-    monkeypatch.setattr(command, "run_experiment", lambda *args: measured.append(measure(*args)) or measured[-1])
-    assert figures("--run", run, "--only", "exploratory") == 0 and len(measured) == 1
+
+    def note(*args: object) -> Experiment:
+        measured.append(measured[0] if measured else measure(*args))
+        return measured[-1]
+
+    monkeypatch.setattr(command, "run_experiment", note)
+    go = ["--run", run, "--only", "exploratory"]
+    assert figures(*go) == 0 and len(measured) == 1
+    assert "are measured anew, because there is no " in capsys.readouterr().out
     before = {name: shades(tmp_path / "new" / name) for name in ("motivation.png", "experiment.png")}
-    curves = write_curves(run / FOLDERS["features"] / CURVES_FILE, measured[0].curves)
+
+    for quick in (["--images", "1"], ["--masks", "3"]):
+        assert call(partial(explore, ["--run", str(run), *quick])) == 0
+        assert figures(*go) == 0
+        assert f"because the curves of {run / FOLDERS['features']}" in capsys.readouterr().out
+    assert len(measured) == 3
+
+    assert call(lambda: explore(["--run", str(run)])) == 0
     capsys.readouterr()
-    assert figures("--run", run, "--only", "exploratory") == 0 and len(measured) == 1
-    assert f"curves of {curves}; delete it to measure" in capsys.readouterr().out
+    assert figures(*go) == 0 and len(measured) == 3
+    count = len(measured[0].curves)
+    assert f"curves of {count} pictures, measured before, in {run / FOLDERS['features']}" in capsys.readouterr().out
     for name, expected in before.items():  # the file's decimals are fewer
         assert np.abs(shades(tmp_path / "new" / name) - expected).mean() < 1
-    os.utime(curves, (0, 0))
-    assert figures("--run", run, "--only", "exploratory") == 0 and len(measured) == 2
+
+    (weights,) = run.glob("*.pth.tar")
+    state = torch.load(weights, weights_only=True)
+    weights.unlink()  # a link
+    key = next(key for key in state if key.startswith("classifier_loc"))
+    torch.save({**state, key: state[key] + 0.01}, weights)
+    assert figures(*go) == 0 and len(measured) == 4
+    assert "were measured on other weights" in capsys.readouterr().out
+
+
+def test_data_of_other_classes(run, figures, tmp_path, capsys) -> None:
+    """Protects against a traceback: with --data of other classes every figure of pictures says so, in one sentence."""
+    data = make_cub(tmp_path / "other", PICTURES, 5)
+    assert figures("--run", run, "--data", data, "--only", "result", "exploratory", "growth") == 1
+    err = capsys.readouterr().err
+    assert_one_sentence(err, "was trained on 3 classes, but the data set has 5", "--data")
+    assert "exploratory, growth" in err or "result, exploratory, growth not drawn" in err
+
+
+def test_pictures_that_were_watched(run, figures, tmp_path, capsys) -> None:
+    """Protects the animation: training pictures where the run had no test set; else a test set that is damaged now is
+    said, and not replaced."""
+    settings = read_json(run / "settings.json")
+    data = Path(settings["root"])
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    (copy / "bounding_boxes.txt").write_text("1 nothing\n")
+    assert figures("--run", run, "--data", copy, "--only", "growth") == 1
+    assert_one_sentence(capsys.readouterr().err, "growth not drawn", "bounding_boxes.txt")
+    settings["data"]["test"] = None
+    (run / "settings.json").write_text(json.dumps(settings))
+    source = command.Source(run, None, torch.device("cpu"))
+    assert source.watched_split.name == "train"
 
 
 def test_one_missing_part_does_not_stop_the_others(run, figures, tmp_path, capsys) -> None:

@@ -44,7 +44,7 @@ def save_snapshot(run: Path, epoch: int, maps: np.ndarray, ids: str = "abcd") ->
     path = snapshot_path(run / FOLDER, epoch)
     path.parent.mkdir(exist_ok=True)
     names = np.array([f"{letter}.png" for letter in ids])
-    np.savez_compressed(path, maps=maps.astype(np.float16), ids=names, labels=np.arange(len(ids)))
+    np.savez_compressed(path, maps=maps.astype(np.float16), ids=names)
     return path
 
 
@@ -132,6 +132,17 @@ def test_one_map_without_numbers(tmp_path, split) -> None:
     first, _ = read_frames(draw_growth(tmp_path / "result.gif", tmp_path, LOADED, split))
     cell = map_cell(first, 0)
     assert np.abs(cell - colour_of(0)).max() <= 8
+    assert not (np.abs(first[TOP:] - PREDICTED_COLOUR).max(axis=2) <= 40).any()
+
+
+def test_names_fit(tmp_path, split) -> None:
+    """Protects legibility: each class and area stand below their map, long names cut, none runs into the next."""
+    wide = replace(split, class_names=("W" * 40, *split.class_names[1:]))
+    save_snapshot(tmp_path, 0, flat(0.43))
+    (frame,) = read_frames(draw_growth(tmp_path / "result.gif", tmp_path, LOADED, wide))
+    below = frame[TOP + 2 * SIDE + MARGIN :].min(axis=(0, 2)) < 128
+    first, gap = below[MARGIN : MARGIN + SIDE], below[MARGIN + SIDE : 2 * MARGIN + SIDE]
+    assert first[-20:].any() and not gap.any() and below[2 * MARGIN + SIDE :].any()
 
 
 def test_not_too_large(tmp_path, split, monkeypatch) -> None:
@@ -157,6 +168,9 @@ def test_what_can_be_wrong(tmp_path, split) -> None:
     save_snapshot(tmp_path, 0, flat(0.5))
     odd = save_snapshot(tmp_path, 1, flat(0.5, 3), "abc")
     with pytest.raises(UserError, match=f"{odd} shows other pictures"):
+        draw_growth(target, tmp_path, LOADED, split)
+    save_snapshot(tmp_path, 1, np.full((4, 5, 5), 0.5))
+    with pytest.raises(UserError, match=f"{odd} shows .* or maps of another size"):
         draw_growth(target, tmp_path, LOADED, split)
     odd.write_bytes(b"PK")
     with pytest.raises(UserError, match=f"{odd} is no snapshot of a run"):

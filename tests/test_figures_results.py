@@ -16,12 +16,15 @@ from PIL import Image
 
 from CUB.BAS_inference import FOLDER
 from tests.commands import make_cub, write_random_net
+from utils.charts import DARK_INK
 from utils.data.split import Split
 from utils.drawing import Panel
 from utils.errors import UserError
-from utils.evaluation.question import build_question
+from utils.evaluation.maps import MapKind
+from utils.evaluation.protocols import PROTOCOLS
+from utils.evaluation.question import Question, build_question
 from utils.figures import results
-from utils.figures.results import INK, SIDE, WIDTH, build_results_figure, choose_pictures, draw_results
+from utils.figures.results import SIDE, WIDTH, build_results_figure, choose_pictures, draw_results
 from utils.gallery import make_panels
 from utils.inference.arguments import parse_options
 from utils.inference.loading import Loaded, load
@@ -30,6 +33,7 @@ NAME = "012.A_bird_with_a_very_long_name"
 TRUTH = np.array([[0.0, 12.0, 24.0, 48.0]])
 HALF = np.array([0, 12, 24, 29])  # IoU with the truth: (25 * 18) / (25 * 37) = 0.486...
 MORE = np.array([0, 12, 24, 30])  # (25 * 19) / (25 * 37) = 0.513...
+QUESTION = Question(PROTOCOLS["authors"], 64, 48, False, {MapKind("cam"): 0.2, MapKind("bas", 200): 0.1})
 
 
 def make_split(labels: list[int], boxed: list[int]) -> Split:
@@ -72,15 +76,38 @@ def test_pictures_are_chosen_by_rule(labels, boxed, count, expected) -> None:
 
 def test_hits_and_misses_are_told() -> None:
     """Protects the captions: each map with its IoU, and the mark on the right side of 0.5; the class without number."""
-    words = [text.get_text() for text in texts(build_results_figure([make_group()]))]
+    words = [text.get_text() for text in texts(build_results_figure([make_group()], QUESTION))]
     assert words[:3] == ["A bird with a very…", "CAM  IoU 0.49  ✗", "BAS  IoU 0.51  ✓"]
-    words = [text.get_text() for text in texts(build_results_figure([make_group(np.empty((0, 4)))]))]
+    words = [text.get_text() for text in texts(build_results_figure([make_group(np.empty((0, 4)))], QUESTION))]
     assert words[1:3] == ["CAM", "BAS"]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "height", "words"),
+    [
+        ("authors", 500, "IoU 0.50  ✗"),  # of 1000 rows so many: half is not above half
+        ("ijcv", 500, "IoU 0.50  ✓"),
+        ("authors", 501, "IoU 0.501  ✓"),  # 0.50 would be wrong
+        ("ijcv", 499, "IoU 0.499  ✗"),
+        ("authors", 499, "IoU 0.499  ✗"),
+    ],
+)
+def test_mark_is_the_protocols(protocol: str, height: int, words: str) -> None:
+    """Protects the marks: right is what the protocol counts as right, and no rounded number says otherwise."""
+    panel = make_group(np.array([[0.0, 0.0, 9.0, 999.0]]))[1]
+    group = [panel, *[replace(panel, predicted_box=np.array([0.0, 0.0, 9.0, height - 1.0]))] * 2]
+    written = [
+        text.get_text()
+        for text in texts(build_results_figure([group], replace(QUESTION, protocol=PROTOCOLS[protocol])))
+    ]
+    assert written[1:3] == [f"CAM  {words}", f"BAS  {words}"]
+    rule = "✓ ✗  IoU above 0.5 or not" if protocol == "authors" else "✓ ✗  IoU 0.5 or more or not"
+    assert rule in written and "CAM of the true class;  BAS, k = 200" in written
 
 
 def test_boxes_lie_where_they_should() -> None:
     """Protects the drawing: boxes in the scale of their picture, inside it; the predicted one dashed, the true not."""
-    figure = build_results_figure([make_group(), make_group()])
+    figure = build_results_figure([make_group(), make_group()], QUESTION)
     images = figure.axes[0].images[:6]
     scale = SIDE / 48
     lines = [line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]
@@ -100,25 +127,30 @@ def test_boxes_lie_where_they_should() -> None:
                 and np.allclose([min(line.get_ydata()), max(line.get_ydata())], [top + y0, top + y1])
             ]
             assert [line.is_dashed() for line in same] == [False, dashed]
-            assert to_hex(same[0].get_color()) == INK != to_hex(same[1].get_color())
+            assert to_hex(same[0].get_color()) == DARK_INK != to_hex(same[1].get_color())
             found += 2
     assert found == len(lines)
 
 
 def test_box_that_shows_nothing_is_left_out() -> None:
     """Protects pictures whose true box lies outside the crop: inverted boxes draw no line."""
-    figure = build_results_figure([make_group(np.array([[60.0, 12.0, 48.0, 48.0]]))])
+    figure = build_results_figure([make_group(np.array([[60.0, 12.0, 48.0, 48.0]]))], QUESTION)
     assert len([line for line in figure.axes[0].lines if len(line.get_xdata()) == 5]) == 2 * 2
 
 
 def test_captions_are_legible() -> None:
     """Protects legibility: captions keep to the width of their picture, no text is small or crosses another."""
-    figure = build_results_figure([make_group()] * 5)
+    question = replace(QUESTION, protocol=PROTOCOLS["ijcv"], thresholds={MapKind("cam"): 0, MapKind("bas", 1000): 0})
+    figure = build_results_figure([make_group()] * 5, question)
     FigureCanvasAgg(figure).draw()
     extents = [(text.get_text(), text.get_window_extent()) for text in texts(figure)]
-    assert len(extents) == 5 * 3 + 5 and min(text.get_fontsize() for text in texts(figure)) >= 11
-    for words, extent in extents[:-5]:
+    assert len(extents) == 5 * 3 + 6 and min(text.get_fontsize() for text in texts(figure)) >= 11
+    for words, extent in extents[:-6]:
         assert extent.width <= SIDE, words
+    assert max(extent.x1 for _, extent in extents) < WIDTH - 2
+    (scale,) = (image for image in figure.axes[0].images if image.get_extent()[3] < results.TOP)
+    left, right, *_ = scale.get_extent()
+    assert not [words for words, extent in extents[-6:] if extent.x0 < right + 2 and extent.x1 > left - 2]
     for (first, one), (second, other) in itertools.combinations(extents, 2):
         assert not one.overlaps(other), (first, second)
 
@@ -141,7 +173,7 @@ def test_sheet_shows_what_the_network_finds(
     split = FOLDER.loader.load_split(root, "test")
     drawn = []
     monkeypatch.setattr(
-        results, "build_results_figure", lambda groups: drawn.append(groups) or build_results_figure(groups)
+        results, "build_results_figure", lambda groups, of: drawn.append(groups) or build_results_figure(groups, of)
     )
     for thresholds in (None, {"bas": 0.9, "center": 0.1}):
         path = draw_results(tmp_path / "new" / "result.png", loaded, split, thresholds, pictures=2)

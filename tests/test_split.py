@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.splits import make_split
+from utils.data.split import spread
 from utils.errors import UserError
 
 
@@ -31,3 +32,21 @@ def test_inconsistent_splits_are_refused(tmp_path, changes, words):
 def test_split_has_a_length(tmp_path):
     """len(split) is the number of images."""
     assert len(make_split(tmp_path, 3)) == 3
+
+
+@pytest.mark.parametrize(
+    ("good", "count", "expected"),
+    [
+        ([1] * 5, 2, [0, 4]),
+        ([0, 1, 0, 1, 1, 0], 2, [1, 4]),
+        ([0, 1, 0, 1, 1, 0], 9, [1, 3, 4]),
+        ([1] * 101, 3, [0, 50, 100]),
+        ([1, 1, 1], 1, [0]),
+        ([1, 1], 0, []),
+        ([0, 0], 3, []),
+        ([], 3, []),
+    ],
+)
+def test_pictures_are_spread_evenly(good, count, expected):
+    """Samples reach from end to end of what may be taken, no picture twice."""
+    assert spread(np.array(good, dtype=bool), count) == expected

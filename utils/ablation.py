@@ -105,7 +105,9 @@ class Run:
         write_text(self.folder / OPTIONS, json.dumps(self.options) + "\n")
         with suppress(OSError):  # there already; or a system without links, on which the run composes its own
             (self.folder / "data").symlink_to(Path("..", "..", "data"), target_is_directory=True)
-        command = [sys.executable, str(TRAIN), *self.options, "--save_path", str(self.folder), "--resume", "auto"]
+        # No snapshots: nobody looks at those of the grid. Not among the options: runs made before have the same.
+        command = [sys.executable, str(TRAIN), "--snapshot", "0", *self.options]
+        command += ["--save_path", str(self.folder), "--resume", "auto"]
         with open(self.folder / OUTPUT, "wb") as output, open(self.folder / ERRORS, "wb") as errors:
             # In a session of its own Ctrl-C does not reach it: it is stopped by `run_all`, and once.
             return subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)

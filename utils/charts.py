@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import write_atomically
+from utils.files import write_atomically, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,8 +21,10 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
 # Lengths of dash and gap, in line widths.
 DASHES = ("", (3.5, 1.5), (1, 1.5), (4.5, 1.5, 1, 1.5), (2, 2), (0.5, 2))
 INK, GRID = "#666666", "#999999"  # legible on a light and on a dark page
+DARK_INK = "#222222"  # of what has a white ground of its own
 WIDTH, HEIGHT, LEGEND_LINE = 5.8, 3.5, 0.22  # inches
 DOTS_PER_INCH = 110
+POINTS_PER_INCH = 72
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -38,6 +41,21 @@ def new_figure(width: float, height: float) -> Figure:
     except ImportError as error:
         raise UserError("charts are drawn by matplotlib, which is missing; pip install -r requirements.txt") from error
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
+
+
+def new_page(width: float, height: float) -> Figure:
+    """An empty figure on which everything is placed by hand: a point is a pixel.
+
+    Args:
+        width, height: in pixels.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    figure = new_figure(width / POINTS_PER_INCH, height / POINTS_PER_INCH)
+    figure.set_layout_engine("none")
+    figure.set_dpi(POINTS_PER_INCH)
+    return figure
 
 
 def draw_lines(axes: Axes, title: str, x: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> None:
@@ -133,13 +151,20 @@ def save_figure(path: Path, figure: Figure, sharpness: float = 1) -> Path:
     Raises:
         UserError: the file cannot be written.
     """
+    if path.suffix == ".svg":
+        return write_text(path, to_svg(figure, path.stem))
+    dots = sharpness * figure.dpi
+    return write_atomically(path, lambda temporary: figure.savefig(temporary, facecolor="white", dpi=dots))
+
+
+def to_svg(figure: Figure, name: str) -> str:
+    """A figure as SVG, with texts as text and no background; the same characters for the same figure and name."""
     from matplotlib import rc_context
 
-    options = {"facecolor": "white", "dpi": sharpness * figure.dpi}
-    if path.suffix == ".svg":
-        options = {"transparent": True, "metadata": {"Date": None}}
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):  # the same file for the same figures
-        return write_atomically(path, lambda temporary: figure.savefig(temporary, **options))
+    text = io.StringIO()
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    return text.getvalue()
 
 
 def save_charts(folder: Path, stem: str, curves: Sequence[Mapping[str, Any]]) -> list[Path]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageColor
 
+from utils.charts import DARK_INK
 from utils.files import write_atomically
 from utils.localization import normalize_map, upsample_map
 
@@ -17,12 +18,12 @@ from utils.localization import normalize_map, upsample_map
 # on any picture.
 TRUE_COLOUR = (0, 158, 115)
 PREDICTED_COLOUR = (230, 159, 0)
-INK = (32, 32, 32)
+INK = ImageColor.getrgb(DARK_INK)
 PAPER = (255, 255, 255)
 MAP_OPACITY = 0.6
 CELL = 168
 MARGIN = 6
-CAPTION = 20
+CAPTION, LONGEST_CAPTION = 20, 26  # its height, and the letters that fit
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TAG_SCALE = 0.4
 
@@ -33,7 +34,7 @@ class Panel:
 
     Attributes:
         image: (S, S, 3) uint8 RGB.
-        caption: a few words below.
+        caption: a few words below; a sheet shows as many letters as fit.
         spatial_map: (h, w) drawn over the picture where given.
         true_boxes: (n, 4) xyxy in the picture's pixels.
         predicted_box: (4,) xyxy in the picture's pixels, or None.
@@ -152,7 +153,7 @@ def _draw_panel(panel: Panel) -> np.ndarray:
     draw_boxes(image, np.asarray(panel.true_boxes) * scale, predicted)
     cell = np.full((CELL + CAPTION, CELL, 3), 255, dtype=np.uint8)
     cell[:CELL] = image
-    _write(cell, panel.caption, (2, CELL + 14))
+    _write(cell, panel.caption[:LONGEST_CAPTION], (2, CELL + 14))
     return cell
 
 

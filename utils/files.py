@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -57,3 +58,26 @@ def _flush_to_disk(path: Path) -> None:
 def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     """Writes UTF-8 text by write-then-rename; see :func:`write_atomically`."""
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable)
+
+
+def require_writable(folder: Path) -> None:
+    """Finds out before long work whether its results can be written; makes nothing.
+
+    Args:
+        folder: that of `--save`; it need not exist yet.
+
+    Raises:
+        UserError: it cannot be made, or nothing can be written there.
+    """
+    nearest = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
+    if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
+        raise UserError(f"nothing can be written into {folder}; choose another folder with --save")
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal; OSError if it cannot be read."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

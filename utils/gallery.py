@@ -8,13 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
-from utils.data.evaluation import EvaluationImages, collate_evaluation
+from utils.data.evaluation import read_pictures
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
 from utils.drawing import Panel, draw_sheet, save_picture
-from utils.errors import UserError
 from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops, true_boxes
@@ -23,12 +21,6 @@ from utils.models.bas import BAS
 
 PANELS_PER_ROW = 6
 BATCH = 16
-
-
-def spread(good: ArrayLike, count: int) -> list[int]:
-    """At most `count` positions, evenly over those that are true in `good` (N,)."""
-    positions = np.flatnonzero(good)
-    return positions[np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)].tolist()
 
 
 def save_gallery(
@@ -79,10 +71,7 @@ def _localize(
     model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
 ) -> list[list[Panel]]:
     model.eval()
-    pictures = EvaluationImages(split, question.resize_size)
-    batch = collate_evaluation([pictures[index] for index in indices])
-    if not batch.readable.all():
-        raise UserError(next(error for error in batch.errors if error))
+    batch = read_pictures(split, indices, question.resize_size)
     with torch.autocast(device.type, enabled=question.amp):
         encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
         maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
@@ -92,7 +81,7 @@ def _localize(
         truth = np.empty((0, 4))
         if len(split.boxes.get(split.ids[index], ())):
             truth = true_boxes(split, index, batch.sizes[row].tolist(), question)
-        panel = Panel(images[row], split.class_names[split.labels[index]][:26], None, truth, None)
+        panel = Panel(images[row], split.class_names[split.labels[index]], None, truth, None)
         groups.append([panel])
         for kind, threshold in question.thresholds.items():
             spatial_map = maps[kind][row, 0].float().cpu().numpy()

@@ -38,4 +38,4 @@ def read_class_names(
 
 def short_name(class_name: str) -> str:
     """A class's name as a caption shows it: without the number that CUB puts before it, blanks for underscores."""
-    return class_name.rpartition(".")[2].replace("_", " ")
+    return re.sub(r"^\d+\.", "", class_name).replace("_", " ")

@@ -16,6 +16,7 @@ from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_sign
 from utils.data.masks import IGNORE, MaskError, read_mask
 from utils.data.split import Split
 from utils.data.transforms import check_sizes, evaluation_transform
+from utils.errors import UserError
 
 
 class EvaluationBatch(NamedTuple):
@@ -134,6 +135,27 @@ def collate_evaluation(items: Sequence[EvaluationItem]) -> EvaluationBatch:
         masks=None if masks[0] is None else default_collate(list(masks)),
         mask_errors=mask_errors,
     )
+
+
+def read_pictures(
+    split: Split,
+    indices: Sequence[int],
+    resize_size: int,
+    crop_size: int | None = None,
+    with_masks: bool = False,
+) -> EvaluationBatch:
+    """Reads a few pictures of a split as one batch, in the order of `indices`; the rest as for
+    :class:`EvaluationImages`.
+
+    Raises:
+        UserError: a picture or mask cannot be read.
+    """
+    pictures = EvaluationImages(split, resize_size, crop_size, with_masks)
+    batch = collate_evaluation([pictures[index] for index in indices])
+    for error in (*batch.errors, *batch.mask_errors):
+        if error:
+            raise UserError(error)
+    return batch
 
 
 def build_evaluation_loader(

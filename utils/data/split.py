@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from utils.data.images import list_class_pictures
 from utils.data.masks import MaskFiles
@@ -76,6 +77,12 @@ def take(split: Split, indices: Sequence[int]) -> Split:
         paths=tuple(split.paths[index] for index in indices),
         labels=split.labels[list(indices)],
     )
+
+
+def spread(good: ArrayLike, count: int) -> list[int]:
+    """At most `count` positions, evenly over those that are true in `good` (N,)."""
+    positions = np.flatnonzero(good)
+    return positions[np.linspace(0, len(positions) - 1, min(count, len(positions))).round().astype(int)].tolist()
 
 
 def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tuple[str, ...] | None = None) -> Split:

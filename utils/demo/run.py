@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from utils.data.split import Split
+from utils.data.split import Split, spread
 from utils.demo.compose import compose
 from utils.distributed import is_main, wait_for_all
 from utils.evaluation.maps import MapKind
@@ -25,7 +25,7 @@ from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.files import write_text
-from utils.gallery import save_gallery, spread
+from utils.gallery import save_gallery
 from utils.inference.settings import change_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm

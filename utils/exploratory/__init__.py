@@ -14,10 +14,10 @@ figures read the pictures and masks of their examples anew.
 
 - `masks`: the family of an object's masks, by erosion and dilation;
 - `measure`: pictures through masks through the network: curves;
-- `summary`: curves to figures, a table and a verdict on the paper's claim;
-- `records`: the files;
+- `summary`: curves to numbers, a table and a verdict on the paper's claim;
+- `records`: the files, and whether older ones are of this network (`find_curves_of`);
 - `examples`: which pictures are shown, by a rule;
-- `figures`: `motivation.png`, `experiment.png`.
+- `panels`, `figures`: `motivation.png`, `experiment.png`.
 """
 
 from utils.exploratory.figures import save_figures

@@ -1,8 +1,8 @@
 """The paper's exploratory experiment, on a trained network and a test set with object masks.
 
 Each object's mask is eroded until nothing is left and dilated until it covers the picture. Through each of these masks
-the network's entropy, activation and background activation are measured. The paper's claim: the entropy is done while
-the mask covers only a part of the object, the activations go on to its outline.
+the network's entropy, activation and background activation are measured. The paper's claim: the entropy has fallen
+while the mask covers only a part of the object, the activations go on to its outline.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
 from utils.arguments import DEFAULT_WORKERS, number, positive_int
-from utils.data.split import Split, take
-from utils.errors import UsageError, UserError, run_command
+from utils.data.split import Split
+from utils.errors import UsageError, run_command
 from utils.exploratory import (
     Experiment,
     run_experiment,
@@ -30,9 +30,16 @@ from utils.exploratory import (
     write_summary,
 )
 from utils.exploratory.examples import EXAMPLES
-from utils.exploratory.measure import DEFAULT_BATCH_SIZE, DEFAULT_MASKS, PLACES
-from utils.exploratory.records import CURVES_FILE, FOLDERS
-from utils.gallery import spread
+from utils.exploratory.measure import (
+    DEFAULT_BATCH_SIZE,
+    DEFAULT_MASKS,
+    DEFAULT_PICTURES,
+    PLACES,
+    sample_pictures,
+)
+from utils.exploratory.records import CURVES_FILE, FOLDERS, describe_measurement
+from utils.exploratory.summary import RULE, few_masks
+from utils.files import require_writable
 from utils.inference.arguments import parse_options
 from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded, load
@@ -45,47 +52,60 @@ DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
 DEFAULT_RUN = Path("demo_run")
 EPILOG = """examples:
   python train.py --demo && python -m utils.exploratory        the demo's network on the demo's pictures
-  python -m utils.exploratory --run CUB/logs/resnet --images 200
+  python -m utils.exploratory --run CUB/logs/resnet --images all
   python -m utils.exploratory --arch vgg --checkpoint CUB/logs/vgg/vgg99.pth.tar --data /data/CUB --at class_maps
-How long it takes: with MobileNetV1 and 24 masks, one processor core needs half a second for a picture of 96 pixels, as
-the demo's are, and 3 seconds for one of 224. --at class_maps takes less than a tenth of that: f2 sees each picture
-once. --images N measures fewer pictures, spread over the test set."""
+How long it takes: with MobileNetV1 and 32 masks, one processor core needs 0.7 seconds for a picture of 96 pixels, as
+the demo's are, and 4 seconds for one of 224. --at class_maps takes less than a tenth of that: f2 sees each picture
+once."""
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Measures, writes and prints the figures, and draws them.
+    """Measures, writes and prints the numbers, and draws the curves.
 
     Raises:
         UserError: whatever the user can mend.
     """
     args = parse_arguments(argv)
-    loaded, split = open_network(args)
-    require_same_classes(loaded.checkpoint, split)
-    split = choose_pictures(split, args.images, args.examples)
-    folder = args.save or loaded.checkpoint.path.parent / FOLDERS[args.at]
-    print(f"{len(split)} pictures of the {split.name} split ({split.layout}); masks on {PLACES[args.at]}", flush=True)
+    loaded, whole = open_network(args)
+    split = choose_pictures(whole, args.images, args.examples)
+    folder = (args.save or loaded.checkpoint.path.parent) / FOLDERS[args.at]
+    require_writable(folder)
+    part = len(split) if len(split) == len(whole) else f"{len(split)} of {len(whole)}"
+    print(f"{part} pictures of the {split.name} split ({whole.layout}); masks on {PLACES[args.at]}", flush=True)
     begin = time.perf_counter()
-    workers = 0 if loaded.device.type == "cpu" else DEFAULT_WORKERS
-    sizes = args.masks, args.batch_size, workers
-    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device, args.at, *sizes)
+    experiment = run_experiment(
+        loaded.model,
+        split,
+        loaded.recipe,
+        loaded.device,
+        args.at,
+        masks=args.masks,
+        batch_size=args.batch_size,
+        num_workers=0 if loaded.device.type == "cpu" else DEFAULT_WORKERS,
+    )
     seconds = time.perf_counter() - begin
     summary = summarize(experiment.curves)
     print(report(experiment, summary, seconds), flush=True)
 
-    how = {"at": args.at, "arch": loaded.model.arch, "tap": loaded.model.tap, "checkpoint": loaded.checkpoint.path.name}
     curves = write_curves(folder / CURVES_FILE, experiment.curves)
+    wanted = len(split) - experiment.without_mask
     record, spreadsheet = write_summary(
         folder,
         summary,
         verdict=verdict(summary),
+        rule=RULE,
+        checkpoint=loaded.checkpoint.path.name,
+        arch=loaded.model.arch,
+        tap=loaded.model.tap,
+        **describe_measurement(curves, loaded.checkpoint.path, args.at, loaded.recipe, wanted, args.masks),
+        pictures_of_split=len(whole),
         without_mask=experiment.without_mask,
         without_object=experiment.without_object,
         failures=experiment.failures,
-        **how,
         seconds=seconds,
         made_with=describe_run(ROOT),
     )
-    motivation, picture = save_figures(folder, experiment.curves, split, loaded.recipe, args.examples)
+    motivation, picture = save_figures(folder, experiment.curves, split, loaded.recipe, args.examples, args.at)
     print(f"look at {picture} and {motivation.name}; beside them {record.name}, {spreadsheet.name}, {curves.name}")
 
 
@@ -127,7 +147,13 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="masks that are measured for each picture, at most, half of them up to the object's own area, among them "
         "the empty one, the object's own and the full one (default: %(default)s)",
     )
-    parser.add_argument("--images", type=positive_int, metavar="N", help="so many pictures alone (default: all)")
+    parser.add_argument(
+        "--images",
+        type=_count_or_all,
+        default=DEFAULT_PICTURES,
+        metavar="N",
+        help="pictures to measure, spread over those of the test set that have masks, or `all` (default: %(default)s)",
+    )
     parser.add_argument(
         "--examples",
         nargs="+",
@@ -147,7 +173,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--save",
         type=Path,
         metavar="FOLDER",
-        help=f"where to (default: {' or '.join(FOLDERS.values())} beside the weights)",
+        help=f"in which the folder {' or '.join(FOLDERS.values())} is made (default: that of the weights)",
     )
     args = parser.parse_args(argv)
     if args.run and (args.dataset or args.arch or args.checkpoint):
@@ -169,35 +195,37 @@ def open_network(args: argparse.Namespace) -> tuple[Loaded, Split]:
         dataset = DATASETS[args.dataset or "CUB"]
         wanted = {"arch": args.arch, "checkpoint": args.checkpoint, "device": args.device}
         loaded = load(dataset, parse_options(dataset.name, wanted))
-        return loaded, dataset.loader.load_split(args.data or dataset.path / "data", "test")
+        split = dataset.loader.load_split(args.data or dataset.path / "data", "test")
+        require_same_classes(loaded.checkpoint, split)
+        return loaded, split
     run = find_run(args.run or DEFAULT_RUN)
-    if run.dataset not in DATASETS:
-        raise UserError(f"{run.folder} is a run on {run.dataset}; give one on {' or '.join(DATASETS)}")
     dataset = DATASETS[run.dataset]
     return run.load(dataset, args.device), run.load_split(dataset, "test", args.data)
 
 
 def choose_pictures(split: Split, count: int | None, examples: Sequence[str]) -> Split:
-    """The split, or `count` pictures with masks spread over it.
+    """The pictures to measure: those of :func:`utils.exploratory.measure.sample_pictures`, the examples among them.
 
     Raises:
-        UsageError: an example is not among them.
+        UsageError: an example is none of the split's pictures, or has no mask.
     """
-    if count is not None and split.masks:
-        split = take(split, spread([image_id in split.masks for image_id in split.ids], count))
     for image_id in examples:
         if image_id not in split.ids:
-            among = f"the {split.name} pictures" if count is None else f"the {len(split)} pictures of --images"
-            raise UsageError(f"--examples {image_id} is not among {among}; the ids are like {split.ids[0]}")
-    return split
+            raise UsageError(
+                f"--examples {image_id} is none of the {split.name} pictures; their ids are like {split.ids[0]}"
+            )
+        if split.masks and image_id not in split.masks:
+            raise UsageError(f"--examples {image_id} has no mask ({split.layout}); name another picture")
+    return sample_pictures(split, count, examples)
 
 
 def report(experiment: Experiment, summary: Mapping[str, Any], seconds: float) -> str:
     """What is printed: the measurement, what it passed over, the table and the verdict."""
-    count = summary["pictures"]
+    every = summary["every"]
+    count, within = every["pictures"], every["masks_within"]["median"]
     lines = [
-        f"{count} pictures measured in {seconds:.0f} s ({count / seconds:.1f} a second), with "
-        f"{summary['masks']:.1f} masks each; {summary['correct']} of them are classified correctly"
+        f"{count} pictures measured in {seconds:.0f} s ({seconds / count:.2f} s each); at the median "
+        f"{every['masks']['median']:g} masks of a picture, {within:g} of them strictly within the object"
     ]
     passed_over = {
         "without a mask": experiment.without_mask,
@@ -205,7 +233,14 @@ def report(experiment: Experiment, summary: Mapping[str, Any], seconds: float) -
     }
     lines += [f"pictures {what}, passed over: {number}" for what, number in passed_over.items() if number]
     lines += [f"left out: {failure}" for failure in experiment.failures]
-    return "\n".join([*lines, "", table(summary), "", verdict(summary), ""])
+    lines += ["", table(summary)]
+    if warning := few_masks(summary):
+        lines += [warning]
+    return "\n".join([*lines, "", verdict(summary), RULE, ""])
+
+
+def _count_or_all(text: str) -> int | None:
+    return None if text == "all" else positive_int(text)
 
 
 if __name__ == "__main__":

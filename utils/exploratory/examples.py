@@ -6,20 +6,20 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from utils.data.class_names import short_name
-from utils.data.evaluation import EvaluationImages
+from utils.data.evaluation import read_pictures
 from utils.data.masks import OBJECT
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
 from utils.errors import UserError
-from utils.exploratory.masks import mask_family
+from utils.exploratory.masks import kernel_step, mask_family
 from utils.exploratory.measure import Curve
 from utils.models.recipe import Recipe
 
 EXAMPLES = 3
 SHOWN = (0.5, 1.0, 2.0)  # areas of the masks that are shown, as shares of the object's own
+LONGEST_NAME = 28  # letters of a caption
 
 
 @dataclass(frozen=True)
@@ -40,8 +40,9 @@ class Example:
 
     @property
     def name(self) -> str:
-        """The class, for captions."""
-        return short_name(self.curve.class_name)
+        """The class, short enough to stand above the three masks."""
+        name = short_name(self.curve.class_name)
+        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
 def choose_examples(curves: Sequence[Curve], count: int = EXAMPLES) -> list[Curve]:
@@ -84,16 +85,14 @@ def read_example(curve: Curve, split: Split, recipe: Recipe) -> Example:
     """
     if curve.image_id not in split.masks:
         raise UserError(f"the {split.name} split has no picture {curve.image_id} with a mask; measure it anew")
-    images = EvaluationImages(split, recipe.resize_size, recipe.crop_size, with_masks=True)
-    item = images[split.ids.index(curve.image_id)]
-    if item.error or item.mask_error:
-        raise UserError(item.error or item.mask_error)
-    mask = item.mask.numpy() == OBJECT
+    index = split.ids.index(curve.image_id)
+    batch = read_pictures(split, [index], recipe.resize_size, recipe.crop_size, with_masks=True)
+    mask = batch.masks[0].numpy() == OBJECT
     if not np.isclose(mask.mean(), curve.own_area, rtol=1e-5):
         raise UserError(f"the mask of {curve.image_id} is not the one that was measured; measure it anew")
     positions = tuple(int(np.abs(curve.relative_areas - area).argmin()) for area in SHOWN)
-    family = mask_family(mask)
+    family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))
     masks = np.stack([family[np.abs(areas - curve.areas[position]).argmin()] for position in positions])
-    image = denormalize(centre_crop(torch.stack([item.image]), recipe.crop_size))[0]
+    image = denormalize(centre_crop(batch.images, recipe.crop_size))[0]
     return Example(curve, image, masks, positions)

@@ -10,11 +10,18 @@ from numpy.typing import ArrayLike
 
 from utils.models.bas import Grid
 
-STEP = 5  # pixels by which the kernel's side grows from mask to mask (the paper's)
+# The paper's step in the paper's crop: by so many pixels the kernel's side grows from mask to mask.
+PAPER_STEP, PAPER_SIDE = 5, 224
 
 
-def mask_family(mask: ArrayLike) -> np.ndarray:
-    """Erodes and dilates a mask by kernels of 5n x 5n ones, n = 1, 2, ... (the paper's exploratory experiment).
+def kernel_step(side: int) -> int:
+    """By how many pixels the kernel grows from mask to mask in a picture of this side: the paper's 5 at 224, as large
+    a part of a smaller or larger picture, at least 2. Else small pictures' objects would be gone after a few masks."""
+    return max(2, round(PAPER_STEP * side / PAPER_SIDE))
+
+
+def mask_family(mask: ArrayLike, step: int = PAPER_STEP) -> np.ndarray:
+    """Erodes and dilates a mask by kernels of sn x sn ones, n = 1, 2, ... (the paper's exploratory experiment, s = 5).
 
     For each n the mask is convolved with ones: a pixel belongs to the dilated mask where the sum exceeds 0, and to the
     eroded one where it is the whole kernel's. Beyond the picture there is no object, so every family ends in an empty
@@ -23,13 +30,16 @@ def mask_family(mask: ArrayLike) -> np.ndarray:
 
     Args:
         mask: (H, W), true or nonzero where the object is, at least in one pixel.
+        step: s in pixels, of :func:`kernel_step`, 2 or more (a kernel of one pixel changes nothing).
 
     Returns:
         (n, H, W) bool, each mask inside the next and smaller than it, from the empty one to the full one.
 
     Raises:
-        ValueError: the mask is not 2-D or is empty.
+        ValueError: the mask is not 2-D or is empty, or the step is below 2.
     """
+    if step < 2:
+        raise ValueError(f"kernels must grow by 2 pixels or more, not by {step}")
     mask = np.asarray(mask).astype(bool)
     if mask.ndim != 2 or not mask.any():
         raise ValueError(f"a mask must have shape (H, W) and hold an object, not shape {mask.shape} or nothing")
@@ -40,7 +50,7 @@ def mask_family(mask: ArrayLike) -> np.ndarray:
         if smaller_done and larger_done:
             break
         # Running sums: as fast for large kernels as for small ones, and exact, being whole numbers below 2 ** 24.
-        kernel = (STEP * n, STEP * n)
+        kernel = (step * n, step * n)
         sums = cv2.boxFilter(ones, cv2.CV_32F, kernel, normalize=False, borderType=cv2.BORDER_CONSTANT)
         if not smaller_done:
             eroded.append(sums == kernel[0] * kernel[1])

@@ -8,21 +8,21 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.masks import OBJECT
-from utils.data.split import Split
+from utils.data.split import Split, spread, take
 from utils.data.transforms import centre_crop
 from utils.errors import UserError
-from utils.exploratory.masks import cell_weights, choose_masks, mask_family
+from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
 from utils.progress import progress_bar
 
 # `--at`: what the masks are laid on.
 PLACES = {"features": "F, at the network's tap", "class_maps": "A, the class maps that GAP pools"}
-DEFAULT_MASKS = 24
+DEFAULT_MASKS = 32  # of which up to 15 lie within the object, where its family has about a dozen
+DEFAULT_PICTURES = 250
 DEFAULT_BATCH_SIZE = 8
 MASKED_PER_PICTURE = 4  # masked maps that pass f2 together, for each picture of a batch
 
@@ -77,6 +77,17 @@ class Experiment:
     without_mask: int
     without_object: int
     failures: tuple[str, ...]
+
+
+def sample_pictures(split: Split, count: int | None = DEFAULT_PICTURES, ids: Sequence[str] = ()) -> Split:
+    """At most `count` pictures with masks, spread evenly over those of a split, and those of `ids`; the whole split
+    where `count` is None or it has no more."""
+    has_mask = [image_id in split.masks for image_id in split.ids]
+    if count is None or sum(has_mask) <= count:
+        return split
+    wanted = set(ids)
+    named = [index for index, image_id in enumerate(split.ids) if image_id in wanted]
+    return take(split, sorted({*spread(has_mask, count), *named}))
 
 
 def run_experiment(
@@ -135,7 +146,8 @@ def run_experiment(
                 without_object += 1
             else:
                 rows.append(row)
-        for curve in _measure(model, split, batch, rows, objects, recipe, device, at, masks) if rows else ():
+        how = {"recipe": recipe, "device": device, "at": at, "count": masks}
+        for curve in _measure(model, split, batch, rows, objects=objects, **how) if rows else ():
             if isinstance(curve, Curve):
                 curves.append(curve)
             else:
@@ -151,6 +163,7 @@ def _measure(
     split: Split,
     batch: EvaluationBatch,
     rows: Sequence[int],
+    *,
     objects: np.ndarray,
     recipe: Recipe,
     device: torch.device,
@@ -161,7 +174,8 @@ def _measure(
     families, areas, own = zip(*(_family(objects[row], count) for row in rows), strict=True)
     images = centre_crop(batch.images[rows], recipe.crop_size).to(device)
     labels = batch.labels[rows].to(device)
-    measured = measure_masks(model, images, labels, families, at, recipe.align_maps, MASKED_PER_PICTURE * len(rows))
+    chunk = MASKED_PER_PICTURE * len(rows)
+    measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
     curves = []
     for row, area, own_area, values, correct in zip(rows, areas, own, *measured, strict=True):
         index = int(batch.indices[row])
@@ -177,7 +191,7 @@ def _measure(
 
 def _family(mask: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
     """The measured masks (m, S, S), their areas (m,) and the object's own, as shares of the picture."""
-    family = mask_family(mask)
+    family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))
     own = int(np.searchsorted(areas, mask.mean()))
     chosen = choose_masks(areas, own, count)
@@ -190,6 +204,7 @@ def measure_masks(
     images: Tensor,
     labels: Tensor,
     families: Sequence[np.ndarray],
+    *,
     at: str,
     align: bool,
     chunk: int,
@@ -223,17 +238,28 @@ def measure_masks(
     pictures = torch.arange(len(masks)).repeat_interleave(counts).to(images.device)
     columns = []
     for picture, mask in zip(pictures.split(chunk), torch.from_numpy(np.concatenate(masks)).split(chunk), strict=True):
-        masked = maps[picture] * (down @ mask.to(maps) @ across.T)[:, None]
+        mask = mask.to(maps.device).to(maps)  # as bytes, not as floats, through the wire
+        masked = maps[picture] * (down @ mask @ across.T)[:, None]
         logits = global_average(model.f2(masked) if at == "features" else masked)
-        truth = labels[picture]
-        activation = logits.gather(1, truth[:, None])[:, 0]
-        is_best = (logits.argmax(dim=1) == truth).to(logits)
-        columns.append(torch.stack([F.cross_entropy(logits, truth, reduction="none"), activation, is_best]))
+        columns.append(_measure_logits(logits.cpu().double(), labels[picture].cpu()))
     values, correct = [], []
-    for family, table in zip(families, torch.cat(columns, dim=1).double().cpu().split(counts.tolist(), 1), strict=True):
+    for family, table in zip(families, torch.cat(columns, dim=1).split(counts.tolist(), 1), strict=True):
         m = len(family)
         entropy, activation, is_best = table.numpy()
         background_activation = np.concatenate([activation[[m - 1]], activation[m:], activation[[0]]])
         values.append(np.stack([entropy[:m], activation[:m], background_activation]))
         correct.append(bool(is_best[m - 1]))
     return values, correct
+
+
+def _measure_logits(logits: Tensor, labels: Tensor) -> Tensor:
+    """(n, K) float64 logits and (n,) true classes -> (3, n): cross-entropy, activation, whether that class is the best.
+
+    The cross-entropy is log(1 + the others' share to the true class's), which stays exact where the usual difference
+    of logarithms rounds to nothing: from a lead of 17 on in single precision.
+    """
+    truth = labels[:, None]
+    activation = logits.gather(1, truth)[:, 0]
+    others = logits.scatter(1, truth, -torch.inf).logsumexp(dim=1) - activation
+    entropy = torch.logaddexp(torch.zeros_like(others), others)
+    return torch.stack([entropy, activation, (logits.argmax(dim=1) == labels).double()])

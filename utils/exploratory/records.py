@@ -15,11 +15,12 @@ from utils.data.split import Line, parse_number, read_table
 from utils.errors import UserError
 from utils.exploratory.measure import Curve
 from utils.exploratory.summary import STATISTICS
-from utils.files import write_text
+from utils.files import file_digest, write_text
+from utils.models.recipe import Recipe
 
-# Beside a run's weights: where the command leaves what it found, by what was masked.
+# Beside a run's weights, or in the folder of --save: where the command leaves what it found, by what was masked.
 FOLDERS = {"features": "exploratory", "class_maps": "exploratory_class_maps"}
-CURVES_FILE = "curves.csv"
+CURVES_FILE, SUMMARY_FILE = "curves.csv", "summary.json"
 NUMBERS = ("area", "area_of_object", "iou", "entropy", "activation", "background_activation")
 HEADING = ("id", "class", "correct", *NUMBERS)
 MEND = "measure anew with python -m utils.exploratory"
@@ -75,30 +76,100 @@ def write_summary(folder: Path, summary: Mapping[str, Any], **more: Any) -> list
     Args:
         folder: where to.
         summary: of :func:`utils.exploratory.summary.summarize`.
-        more: plain values for the JSON file alone.
+        more: plain values for the JSON file alone, among them those of :func:`describe_measurement`.
 
     Raises:
         UserError: a file cannot be written.
     """
     rows: list[Sequence[Any]] = []
-    for figure, measures in _by_figure(summary):
-        for measure, value in measures.items():
-            # A share of pictures is a mean, too.
-            spread = value if isinstance(value, Mapping) else {"mean": value}
-            rows.append((figure, measure, *(spread.get(name) for name in STATISTICS)))
+    for group, found in summary.items():
+        for number, measures in _by_number(found):
+            for measure, value in measures.items():
+                # A share of pictures is a mean, too.
+                spread = value if isinstance(value, Mapping) else {"mean": value}
+                rows.append((group, number, measure, *(spread.get(name) for name in STATISTICS)))
     return [
-        write_text(folder / "summary.json", json.dumps({**summary, **more}, indent=2) + "\n"),
-        _write_table(folder / "summary.csv", ("figure", "measure", *STATISTICS), rows),
+        write_text(folder / SUMMARY_FILE, json.dumps({**summary, **more}, indent=2) + "\n"),
+        _write_table(folder / "summary.csv", ("pictures", "number", "measure", *STATISTICS), rows),
     ]
 
 
-def _by_figure(summary: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    yield "own_area", {"": summary["own_area"]}
-    for figure in ("done_at", "before"):
-        yield figure, summary[figure]
-    for figure in ("correlation", "better", "equal"):
-        for scope, measures in summary[figure].items():
-            yield f"{figure}_{scope}", measures
+def _by_number(found: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for number in ("own_area", "masks", "masks_within"):
+        yield number, {"": found[number]}
+    for number in ("done_at", "short", "before"):
+        yield number, found[number]
+    for number in ("correlation", "better", "equal"):
+        for scope, measures in found[number].items():
+            yield f"{number}_{scope}", measures
+
+
+def describe_measurement(
+    curves: Path, checkpoint: Path, at: str, recipe: Recipe, pictures: int, masks: int
+) -> dict[str, Any]:
+    """What `summary.json` says of the measurement, by which :func:`find_curves_of` knows its curves again.
+
+    Args:
+        curves: the file of :func:`write_curves`.
+        checkpoint: the network's weights.
+        at: what was masked, of `PLACES`.
+        recipe: the sizes, and how masks were laid on maps.
+        pictures: how many with masks were to be measured.
+        masks: how many were to be measured of a picture.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    try:
+        digests = {"curves_sha256": file_digest(curves), "checkpoint_sha256": file_digest(checkpoint)}
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename}: {error.strerror}; {MEND}") from error
+    sizes = {"resize_size": recipe.resize_size, "crop_size": recipe.crop_size, "align_maps": recipe.align_maps}
+    return {**digests, "at": at, **sizes, "pictures_wanted": pictures, "masks_wanted": masks}
+
+
+def find_curves_of(
+    folder: Path, checkpoint: Path, at: str, recipe: Recipe, least_pictures: int, least_masks: int
+) -> tuple[Curve, ...] | str:
+    """The curves in a folder, if they are of this network, measured in this way and on enough pictures and masks.
+
+    Args:
+        folder: where `python -m utils.exploratory` left its files.
+        checkpoint, at, recipe: as for :func:`describe_measurement`.
+        least_pictures: with masks, that are wanted (not counted are failures on the way).
+        least_masks: of a picture that are wanted.
+
+    Returns:
+        The curves, or the reason why there are none, in words that go on after "measured anew, because".
+
+    Raises:
+        UserError: the weights cannot be read.
+    """
+    path, summary = folder / CURVES_FILE, folder / SUMMARY_FILE
+    if not path.is_file():
+        return f"there is no {path}"
+    try:
+        record = json.loads(summary.read_text(encoding="utf-8"))
+        found = {"pictures": int(record["pictures_wanted"]), "masks": int(record["masks_wanted"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return f"{summary} does not tell what {path.name} was measured on"
+    expected = describe_measurement(path, checkpoint, at, recipe, least_pictures, least_masks)
+    reasons = {
+        "checkpoint_sha256": "were measured on other weights",
+        "curves_sha256": f"are not those of {summary.name}",
+        "at": f"were measured with masks on {record.get('at')}, not on {at}",
+    }
+    for name, value in expected.items():
+        if name not in ("pictures_wanted", "masks_wanted") and record.get(name) != value:
+            reason = reasons.get(name, f"were measured with {name} {record.get(name)}, not {value}")
+            return f"the curves of {path} {reason}"
+    for what, least in (("pictures", least_pictures), ("masks", least_masks)):
+        if found[what] < least:
+            return f"the curves of {path} are of {found[what]} {what} only, not of {least}"
+    try:
+        return read_curves(path)
+    except UserError as error:
+        return str(error)
 
 
 def _write_table(path: Path, heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:

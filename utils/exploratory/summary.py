@@ -1,4 +1,9 @@
-"""The paper's claim as figures: where each curve has done its work, and how closely it follows the mask's IoU."""
+"""The paper's claim in numbers: where each curve has fallen or risen, and how closely it follows the mask's IoU.
+
+The two say different things. A rank correlation asks for the order alone: any curve that only falls, or only rises,
+while the mask grows to the object's outline has the correlation 1 within the object, however early it has all but
+reached its end. That the entropy is near zero long before the outline shows only in where it has fallen.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +15,48 @@ from numpy.typing import ArrayLike
 
 from utils.exploratory.measure import Curve
 
-DONE = 0.95  # the share of a curve's range after which it counts as done
+DONE = 0.95  # the share of its way after which a curve has fallen or risen
 # Measure -> its title, and the direction in which it goes while the mask grows over the object.
 MEASURES = {
     "entropy": ("entropy", -1),
     "activation": ("activation", 1),
     "background_activation": ("background activation", -1),
 }
+OTHERS = tuple(name for name in MEASURES if name != "entropy")
 # The masks over which a rank correlation is taken.
 SCOPES = {"all": "all masks", "within": "within the object"}
-STATISTICS = ("median", "mean", "standard_deviation", "count", "constant")
+STATISTICS = ("median", "lower_quartile", "upper_quartile", "mean", "standard_deviation", "count", "left_out")
+# The pictures of which the claim speaks come first: it is about what a classifier goes by that is right.
+GROUPS = {"correct": "classified correctly", "every": "all pictures"}
+FEW_MASKS = 8  # strictly within the object; with fewer, where a curve has fallen or risen is coarse
+RULE = (
+    "The rule, on medians: the claim holds where the entropy has fallen before the outline (100 % of the object's "
+    "area) and each of the two activations comes nearer to the outline than the entropy, on either side of it, and "
+    "later in most pictures; in part where one of the two does."
+)
 
 
 def done_at(areas: ArrayLike, values: ArrayLike, direction: int) -> float:
-    """The area at which a curve has covered 95 % of its range, from where it starts to fall or rise.
+    """The area at which a curve has covered 95 % of its way.
 
-    A falling curve is done where it first comes down to its lowest value plus 5 % of its range, a rising one where it
-    first reaches its highest value less 5 %; the range is that between its lowest and its highest value. Between two
-    masks the curve is taken as straight. A curve that starts there is done at its first area.
+    The way of a falling curve is that from its value at the empty mask down to its lowest value, the way of a rising
+    one that up to its highest value; what it does on the other side of its start is none of it. Between two masks the
+    curve is taken as straight; the first crossing counts.
 
     Args:
-        areas: (m,) growing.
+        areas: (m,) growing from 0, the empty mask's.
         values: (m,) at these areas.
         direction: 1 for a curve that should rise, -1 for one that should fall.
 
     Returns:
-        The area; NaN for a constant curve, which has no range.
+        The area; NaN for a curve that nowhere passes its start: it never falls or rises.
     """
     areas = np.asarray(areas, dtype=np.float64)
     rising = direction * np.asarray(values, dtype=np.float64)
-    lowest, highest = rising.min(), rising.max()
-    if lowest == highest:
+    level = rising[0] + DONE * (rising.max() - rising[0])
+    if level == rising[0]:
         return float("nan")
-    level = lowest + DONE * (highest - lowest)
     after = int((rising >= level).argmax())
-    if after == 0:
-        return float(areas[0])
     before = after - 1
     part = (level - rising[before]) / (rising[after] - rising[before])
     return float(areas[before] + part * (areas[after] - areas[before]))
@@ -66,25 +77,33 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     return round(float(ranks.prod(axis=0).sum() / scale), 12) if scale > 0 else float("nan")
 
 
-def summarize(curves: Sequence[Curve]) -> dict[str, Any]:
-    """The experiment's figures over pictures.
+def summarize(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
+    """The experiment's numbers over pictures.
 
     Args:
         curves: one a picture, at least one.
 
     Returns:
-        - `pictures`, `correct` (of which the network classifies), `masks` (mean number a picture), and `own_area`,
-          the object's share of the picture;
+        For the pictures that the network classifies `correct`ly, and for `every` picture:
+
+        - `pictures`, their number; `own_area`, the object's share of the picture; `masks` and `masks_within`, how many
+          were measured of a picture, and how many of them are neither empty nor as large as the object;
         - `done_at`: measure -> the mask's area, as a share of the object's own, by :func:`done_at`;
-        - `correlation`: `all` masks or those `within` the object -> measure -> rank correlation with the mask's IoU,
-          the signs of entropy and background activation turned, so that 1 is the best of each;
-        - `before`: measure -> in which share of the pictures the entropy was done at a smaller area than it;
+        - `correlation`: `all` masks or those `within` the object (up to its own) -> measure -> rank correlation with
+          the mask's IoU, the signs of entropy and background activation turned, so that 1 is the best of each;
+        - `short`: measure -> in which share of the pictures it had fallen or risen before the object's own area;
+        - `before`: measure -> in which share of the pictures the entropy had fallen before it had fallen or risen;
         - `better` and `equal`: scope -> measure -> in which share of the pictures its correlation beats the entropy's,
           and in which it equals it.
 
-        All spreads are `median`, `mean`, `standard_deviation` (n - 1), `count`, and `constant`: how many pictures were
-        left out because the measure (or the IoU) does not change. None where nothing is left.
+        All spreads are of the `STATISTICS`: standard deviation with n - 1; `count` pictures have a value, `left_out`
+        have none: the curve never falls or rises, or it (or the IoU) is constant and has no correlation. Such a
+        picture counts against each share. None where there is no picture.
     """
+    return {"correct": _summarize([curve for curve in curves if curve.is_correct]), "every": _summarize(curves)}
+
+
+def _summarize(curves: Sequence[Curve]) -> dict[str, Any]:
     done = {
         name: np.array([done_at(curve.relative_areas, getattr(curve, name), sign) for curve in curves])
         for name, (_, sign) in MEASURES.items()
@@ -96,23 +115,23 @@ def summarize(curves: Sequence[Curve]) -> dict[str, Any]:
         }
         for scope in SCOPES
     }
-    others = [name for name in MEASURES if name != "entropy"]
     return {
         "pictures": len(curves),
-        "correct": sum(curve.is_correct for curve in curves),
-        "masks": float(np.mean([len(curve.areas) for curve in curves])),
         "own_area": _spread(np.array([curve.own_area for curve in curves])),
+        "masks": _spread(np.array([len(curve.areas) for curve in curves])),
+        "masks_within": _spread(np.array([curve.ious.argmax() - 1 for curve in curves])),
         "done_at": {name: _spread(areas) for name, areas in done.items()},
         "correlation": {
             scope: {name: _spread(values) for name, values in found.items()} for scope, found in correlations.items()
         },
-        "before": {name: _share(np.less, done["entropy"], done[name]) for name in others},
+        "short": {name: _share(areas < 1) for name, areas in done.items()},
+        "before": {name: _share(done["entropy"] < done[name]) for name in OTHERS},
         "better": {
-            scope: {name: _share(np.greater, found[name], found["entropy"]) for name in others}
+            scope: {name: _share(found[name] > found["entropy"]) for name in OTHERS}
             for scope, found in correlations.items()
         },
         "equal": {
-            scope: {name: _share(np.equal, found[name], found["entropy"]) for name in others}
+            scope: {name: _share(found[name] == found["entropy"]) for name in OTHERS}
             for scope, found in correlations.items()
         },
     }
@@ -126,82 +145,92 @@ def _correlation(curve: Curve, name: str, sign: int, scope: str) -> float:
 def _spread(values: np.ndarray) -> dict[str, float | int | None]:
     known = values[~np.isnan(values)]
     count = len(known)
-    return {
-        "median": float(np.median(known)) if count else None,
-        "mean": float(known.mean()) if count else None,
-        "standard_deviation": float(known.std(ddof=1)) if count > 1 else None,
-        "count": count,
-        "constant": len(values) - count,
-    }
+    quartiles = np.quantile(known, (0.5, 0.25, 0.75)).tolist() if count else (None,) * 3
+    mean = float(known.mean()) if count else None
+    deviation = float(known.std(ddof=1)) if count > 1 else None
+    return dict(zip(STATISTICS, (*quartiles, mean, deviation, count, len(values) - count), strict=True))
 
 
-def _share(compare: np.ufunc, first: np.ndarray, second: np.ndarray) -> float | None:
-    """The share of the pictures in which both are known where the comparison holds."""
-    known = ~(np.isnan(first) | np.isnan(second))
-    return float(compare(first[known], second[known]).mean()) if known.any() else None
+def _share(holds: np.ndarray) -> float | None:
+    """The share of the pictures in which it holds; what is compared with NaN does not."""
+    return float(holds.mean()) if len(holds) else None
 
 
-def table(summary: Mapping[str, Any]) -> str:
-    """The figures of :func:`summarize` as people read them: medians, with means and standard deviations."""
-    heads = ("done at, % of the object", *(f"correlation, {title}" for title in SCOPES.values()))
-    lines = [f"{'median (mean ± s.d.)':24}" + "".join(f"{head:>31}" for head in heads)]
-    for name, (title, _) in MEASURES.items():
-        cells = [_cell(summary["done_at"][name], 100, 0)]
-        cells += [_cell(summary["correlation"][scope][name], 1, 2) for scope in SCOPES]
-        lines.append(f"{title:24}" + "".join(f"{cell:>31}" for cell in cells))
-    lines.append(
-        "(correlation: of the ranks, with the mask's IoU; 1 is best, the signs of the falling ones are turned)"
-    )
+def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """The numbers of :func:`summarize` as people read them: medians, quartiles and their counts, and the shares."""
+    heads = ("fallen or risen, % of the object", *(f"correlation, {title}" for title in SCOPES.values()))
+    lines = [f"{'median (quartiles; n)':24}" + "".join(f"{head:>34}" for head in heads)]
+    for group, title in GROUPS.items():
+        found = summary[group]
+        lines.append(f"{title}: {found['pictures']}")
+        for name, (words, _) in MEASURES.items() if found["pictures"] else ():
+            cells = [_cell(found["done_at"][name], 100, 0)]
+            cells += [_cell(found["correlation"][scope][name], 1, 2) for scope in SCOPES]
+            lines.append(f"  {words:22}" + "".join(f"{cell:>34}" for cell in cells))
+    lines.append("fallen or risen: the mask's area at which the curve has covered 95 % of its way from the empty mask")
+    lines.append("correlation: of the ranks, with the mask's IoU, signs turned so that 1 is best; it sees the order")
+    lines.append("alone: any curve that only falls or only rises has 1 within the object, however early it is done")
     return "\n".join(lines)
 
 
 def _cell(spread: Mapping[str, Any], factor: float, digits: int) -> str:
-    median, mean, deviation = (
-        "-" if spread[key] is None else f"{factor * spread[key]:.{digits}f}" for key in STATISTICS[:3]
+    if not spread["count"]:
+        return "- (n 0)"
+    median, low, high = (f"{factor * spread[key]:.{digits}f}" for key in STATISTICS[:3])
+    return f"{median} ({low} to {high}; {spread['count']})"
+
+
+def few_masks(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """A warning where too few masks lie within the objects to tell where a curve has fallen or risen; else nothing."""
+    within = summary["every"]["masks_within"]["median"]
+    if within >= FEW_MASKS:
+        return ""
+    return (
+        f"warning: at the median only {within:g} of the measured masks lie strictly within the object, so where a "
+        "curve has fallen or risen is coarse; measure with more --masks, or with larger pictures"
     )
-    left_out = f", {spread['constant']} constant" if spread["constant"] else ""
-    return f"{median} ({mean} ± {deviation}{left_out})"
 
 
-def verdict(summary: Mapping[str, Any]) -> str:
-    """One sentence on the paper's claim: that the entropy is done while the mask covers only a part of the object,
-    whereas activation and background activation go on to its outline.
+def verdict(summary: Mapping[str, Mapping[str, Any]]) -> str:
+    """One sentence on the paper's claim, for the pictures that the network classifies correctly: that the entropy has
+    fallen while the mask covers only a part of the object, whereas the activations go on to its outline.
 
-    An activation is taken to go on to the outline where it is done after the entropy in most pictures, and at the
-    median nearer to the object's own area than the entropy. The claim holds where the entropy is done before the
-    outline at the median and both activations go on to it; in part where one of them does.
+    `RULE` says when it holds. Being nearer to the outline than an entropy that has fallen short of it, an activation
+    has no upper bound of its own, but comes before twice the object's area.
 
     Args:
         summary: of :func:`summarize`.
     """
-    done = {name: summary["done_at"][name]["median"] for name in MEASURES}
+    found = summary["correct"]
+    pictures = found["pictures"]
+    if not pictures:
+        return "The paper's claim cannot be judged here: no picture is classified correctly."
+    done = {name: found["done_at"][name]["median"] for name in MEASURES}
     if done["entropy"] is None:
-        return "The paper's claim cannot be judged here: the entropy is constant in every picture."
-    follows = {name: _follows(done["entropy"], done[name], share) for name, share in summary["before"].items()}
+        return "The paper's claim cannot be judged here: the entropy never falls."
     is_early = done["entropy"] < 1
+    follows = {name: _follows(done["entropy"], done[name], found["before"][name]) for name in OTHERS}
     words = "does not hold"
     if is_early and any(follows.values()):
         words = "holds" if all(follows.values()) else "holds in part"
-    amount, area = f"{100 * DONE:.0f} % of its range", f"{100 * done['entropy']:.0f} % of the object's area"
     parts = [
-        f"the entropy has fallen by {amount} when the mask covers {area}, {'short of' if is_early else 'not before'} "
-        "its outline"
+        f"the entropy has fallen by {100 * DONE:.0f} % when the mask covers {100 * done['entropy']:.0f} % of the "
+        f"object's area, and before its outline in {100 * found['short']['entropy']:.0f} % of the pictures"
     ]
-    for name, share in summary["before"].items():
+    for name in OTHERS:
         title, sign = MEASURES[name]
-        if done[name] is None or share is None:
-            parts.append(f"the {title} is constant in every picture")
+        moved = ("falls", "fallen") if sign < 0 else ("rises", "risen")
+        if done[name] is None:
+            parts.append(f"the {title} never {moved[0]}")
             continue
-        moved = "risen" if sign > 0 else "fallen"
         near = "nearer" if abs(done[name] - 1) < abs(done["entropy"] - 1) else "no nearer"
         parts.append(
-            f"the {title} has {moved} so far at {100 * done[name]:.0f} %, {near} to the outline and after the entropy "
-            f"in {100 * share:.0f} % of the pictures"
+            f"the {title} has {moved[1]} by as much at {100 * done[name]:.0f} %, {near} to the outline and after the "
+            f"entropy in {100 * found['before'][name]:.0f} % of the pictures"
         )
-    pictures = summary["pictures"]
-    counted = "of 1 picture" if pictures == 1 else f"medians of {pictures} pictures"
-    return f"The paper's claim {words} here ({counted}): {'; '.join(parts)}."
+    counted = "1 correctly classified picture" if pictures == 1 else f"{pictures} correctly classified pictures"
+    return f"The paper's claim {words} here ({'of' if pictures == 1 else 'medians of'} {counted}): {'; '.join(parts)}."
 
 
 def _follows(entropy: float, other: float | None, later: float | None) -> bool:
-    return other is not None and later is not None and later > 0.5 and abs(other - 1) < abs(entropy - 1)
+    return other is not None and later > 0.5 and abs(other - 1) < abs(entropy - 1)

@@ -2,7 +2,7 @@
 
 NAME          files                            shows
 network       network.svg, network.png         the method: training above, inference below
-accuracy      accuracy.png                     published results of CAM and BAS; those of the run, if it is the demo's
+accuracy      accuracy.png                     published results of CAM and BAS, and those of the run
 exploratory   motivation.png, experiment.png   masks of growing area and what the network says to them: the paper's
                                                argument, on the test pictures that have masks
 result        result.png                       test pictures with maps and boxes of CAM and of BAS
@@ -12,7 +12,6 @@ growth        result.gif                       how foreground maps grow over the
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Sequence
 from functools import cached_property
@@ -23,23 +22,24 @@ import torch
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
 from utils.arguments import choose_device, positive_int
-from utils.data.split import Split, take
+from utils.checkpoint import DATASET_OF_CLASSES
+from utils.data.split import Split
 from utils.errors import UserError, run_command
-from utils.exploratory import Curve, read_curves, run_experiment, save_figures
-from utils.exploratory.records import CURVES_FILE, FOLDERS
-from utils.figures.accuracy import BACKBONES, Results, collect_published, draw_accuracy
+from utils.exploratory import Curve, run_experiment, save_figures
+from utils.exploratory.measure import DEFAULT_MASKS, sample_pictures
+from utils.exploratory.records import FOLDERS, find_curves_of
+from utils.figures.accuracy import BACKBONES, TITLES, Results, collect_published, draw_accuracy
 from utils.figures.growth import FRAMES, draw_growth
 from utils.figures.measured import Measured, read_measured
 from utils.figures.network import draw_network
 from utils.figures.results import draw_results
-from utils.gallery import spread
+from utils.files import require_writable
 from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
 WITHOUT_RUN = ("network", "accuracy")
-EXPLORED = 250  # pictures of the experiment, where it was not run before
 NAMES = (*WITHOUT_RUN, "exploratory", "result", "growth")
 EXAMPLES = """examples:
   python train.py --demo && python -m utils.figures --run demo_run    train the demo, then draw everything
@@ -56,15 +56,11 @@ class Source:
         device: where the network is to be.
 
     Raises:
-        UserError: there is no run in the folder.
+        UserError: there is no run in the folder, or a damaged one.
     """
 
     def __init__(self, folder: Path, root: Path | None, device: torch.device) -> None:
         self.run, self._root, self._device = find_run(folder), root, device
-        if self.run.dataset not in DATASETS:
-            raise UserError(
-                f"{self.run.folder} is a run on {self.run.dataset}, not on {' or '.join(DATASETS)}; give another"
-            )
         self._dataset = DATASETS[self.run.dataset]
 
     @cached_property
@@ -74,7 +70,7 @@ class Source:
 
     @cached_property
     def measured(self) -> Measured | None:
-        """The demo's results."""
+        """Its results, None if it has none."""
         return read_measured(self.run.folder)
 
     @cached_property
@@ -84,11 +80,8 @@ class Source:
 
     @cached_property
     def watched_split(self) -> Split:
-        """The pictures of the snapshots: those of the test, or of the training where there is no test."""
-        try:
-            return self.test_split
-        except UserError:
-            return self.run.load_split(self._dataset, "train", self._root)
+        """The pictures of the snapshots: those of the test, or of the training where there was no test."""
+        return self.test_split if self.run.has_test else self.run.load_split(self._dataset, "train", self._root)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -143,17 +136,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return args
 
 
-def require_writable(folder: Path) -> None:
-    """Makes the folder unless it is there; UserError if nothing can be written there."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        can_write = os.access(folder, os.W_OK)
-    except OSError:
-        can_write = False
-    if not can_write:
-        raise UserError(f"nothing can be written into {folder}; choose another folder with --save")
-
-
 def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Path]:
     """Draws one figure into a folder.
 
@@ -183,25 +165,35 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
 
 
 def measure_curves(source: Source) -> tuple[Curve, ...]:
-    """The exploratory experiment's curves: those that lie in the run if they are newer than its weights, else measured
-    on at most `EXPLORED` test pictures that have masks, spread evenly over all of them."""
-    path, loaded = source.run.folder / FOLDERS["features"] / CURVES_FILE, source.loaded
-    if path.is_file() and path.stat().st_mtime > source.run.weights.stat().st_mtime:
-        print(f"curves of {path}; delete it to measure them anew")
-        return read_curves(path)
-    split = source.test_split
-    if split.masks:
-        split = take(split, spread([image_id in split.masks for image_id in split.ids], EXPLORED))
+    """The exploratory experiment's curves: those that lie in the run if they are of its weights and sizes and of no
+    fewer pictures and masks than would be measured now, else of test pictures spread over those that have masks."""
+    place, loaded, split = "features", source.loaded, sample_pictures(source.test_split)
+    masked = sum(image_id in split.masks for image_id in split.ids)
+    folder = source.run.folder / FOLDERS[place]
+    curves = find_curves_of(folder, source.run.weights, place, loaded.recipe, masked, DEFAULT_MASKS)
+    if not isinstance(curves, str):
+        print(f"curves of {len(curves)} pictures, measured before, in {folder}", flush=True)
+        return curves
+    if masked:
+        print(f"{masked} pictures are measured anew, because {curves}", flush=True)
     experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
     print(*experiment.failures, sep="\n", end="\n" if experiment.failures else "")
     return experiment.curves
 
 
 def measured_by(source: Source | None) -> dict[str, Results]:
-    """The demo's results as :func:`draw_accuracy` takes them; empty without a run, or if it is none of the demo's."""
+    """The run's results as :func:`draw_accuracy` takes them, under the name of its data set; empty without any."""
     if source is None or source.measured is None:
         return {}
-    return {"demo": {BACKBONES[source.run.arch]: source.measured.scores}}
+    run = source.run
+    if source.measured.is_demo:
+        name = "demo"
+    elif run.is_own:
+        name = run.root.name if run.root else "own data"
+    else:
+        is_whole = DATASET_OF_CLASSES.get(run.num_classes) == run.dataset
+        name = TITLES[run.dataset] if is_whole else f"{run.dataset}, {run.num_classes} classes"
+    return {name: {BACKBONES[run.arch]: source.measured.scores}}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The chart of published results, BAS beside CAM, with what the demo measured apart."""
+"""The chart of published results, BAS beside CAM, with what a run measured apart."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.charts import COLOURS, GRID, new_figure, save_figure
+from utils.charts import DARK_INK as INK
 from utils.inference.loading import DatasetFolder
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Backbone -> method (`CAM`, `BAS`) -> metric (`top1_loc`, `gt_known_loc`) -> percent.
+# Backbone -> method (`CAM`, `BAS`, or one of them) -> metric (`top1_loc`, `gt_known_loc`) -> percent.
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 BACKBONES = {"vgg": "VGG16", "mobilenet": "MobileNetV1", "resnet": "ResNet50", "inception": "InceptionV3"}
-DATASETS = {"CUB": "CUB-200-2011", "ILSVRC": "ILSVRC"}
+TITLES = {"CUB": "CUB-200-2011", "ILSVRC": "ILSVRC"}
 METRICS = {"top1_loc": "Top-1 Loc", "gt_known_loc": "GT-known Loc"}
 # Solid and hatched: told apart in grey as well.
 BARS = {
@@ -27,15 +28,16 @@ BARS = {
     "BAS": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
 }
 WIDTH, HEIGHT, PIXELS_PER_INCH = 8.8, 4.9, 100  # inches, as a README shows them
-INK, SHADE = "#222222", "#f0f0f0"
+SHADE = "#f0f0f0"  # the ground of what was measured
 SHARPNESS = 2  # dots to a pixel of a README
 BAR = 0.38  # of the distance between backbones
+LONGEST_NAME = 14  # of a data set
 
 
 def collect_published(folders: Sequence[DatasetFolder]) -> dict[str, Results]:
     """The published figures: data set -> :data:`Results`."""
     return {
-        DATASETS[folder.name]: {
+        TITLES[folder.name]: {
             title: {
                 "CAM": asdict(folder.models.published_cam(arch)),
                 "BAS": asdict(folder.models.published(arch)),
@@ -52,7 +54,8 @@ def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mappin
     Args:
         path: the picture to write, 880 pixels wide in a README.
         published: data set -> what the paper reports, see :func:`collect_published`.
-        measured: the same of one's own, on grey; none where None.
+        measured: the same of one's own, on grey, right of the published column of the same data set or at the end;
+            none where None.
 
     Returns:
         `path`.
@@ -66,8 +69,10 @@ def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mappin
 
 def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[str, Results]) -> Figure:
     """The chart, not saved yet; arguments and errors as for :func:`draw_accuracy`."""
-    columns = [(name, results, False) for name, results in published.items()]
-    columns += [(name, results, True) for name, results in measured.items()]
+    columns = []
+    for name in dict.fromkeys([*published, *measured]):
+        columns += [(name, published[name], False)] if name in published else []
+        columns += [(name, measured[name], True)] if name in measured else []
     figure = new_figure(WIDTH, HEIGHT)
     figure.set_dpi(PIXELS_PER_INCH)
     widths = [len(results) + 0.6 for _, results, _ in columns]
@@ -77,8 +82,9 @@ def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[st
             _draw_bars(axes, results, metric)
             if is_measured:
                 axes.set_facecolor(SHADE)
+        name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
         title = f"{name}\n{'measured here' if is_measured else 'published'}"
-        places[0, column].set_title(title, fontsize=10, color=INK)
+        places[0, column].set_title(title, fontsize=10, color=INK, parse_math=False)
     for axes, title in zip(places[:, 0], METRICS.values(), strict=True):
         axes.set_ylabel(f"{title}, percent", fontsize=10, color=INK)
     handles, labels = places[0, 0].get_legend_handles_labels()
@@ -88,10 +94,16 @@ def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[st
 
 def _draw_bars(axes: Axes, results: Results, metric: str) -> None:
     """One metric's bars with their values above; the axis begins at 0."""
-    for number, (method, style) in enumerate(BARS.items()):
-        values = [of_backbone[method][metric] for of_backbone in results.values()]
-        places = [place + (number - 0.5) * (BAR + 0.04) for place in range(len(values))]
-        bars = axes.bar(places, values, BAR, label=method, linewidth=1, **style)
+    methods = [method for method in BARS if any(method in of_backbone for of_backbone in results.values())]
+    for number, method in enumerate(methods):
+        shift = (number - (len(methods) - 1) / 2) * (BAR + 0.04)
+        known = {
+            place: of_backbone[method][metric]
+            for place, of_backbone in enumerate(results.values())
+            if method in of_backbone
+        }
+        values = list(known.values())
+        bars = axes.bar([place + shift for place in known], values, BAR, label=method, linewidth=1, **BARS[method])
         axes.bar_label(bars, [_round(value) for value in values], fontsize=8.5, padding=1, color=INK)
     axes.set(xlim=(-0.6, len(results) - 0.4), ylim=(0, 108))
     axes.set_xticks(range(len(results)), results, fontsize=9, color=INK)

@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.data.class_names import short_name
-from utils.data.evaluation import EvaluationImages, collate_evaluation
-from utils.data.split import Split
+from utils.data.evaluation import read_pictures
+from utils.data.split import Split, spread
 from utils.data.transforms import centre_crop, denormalize
 from utils.drawing import INK, PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
 from utils.errors import UserError
@@ -21,18 +21,17 @@ from utils.evaluation.maps import grid_of
 from utils.evaluation.question import Question, build_question
 from utils.evaluation.run import true_boxes
 from utils.files import write_atomically
-from utils.gallery import spread
 from utils.inference.loading import Loaded
 from utils.training.snapshots import FOLDER, Snapshot, list_snapshots, read_snapshot
 
 PICTURES, FRAMES = 6, 12
-WIDTH, MARGIN, TOP, BOTTOM = 880, 6, 30, 22  # pixels; GitHub shows no more in width
+WIDTH, MARGIN, TOP, BOTTOM = 880, 6, 30, 40  # pixels; GitHub shows no more in width
 LEAST_COLUMNS = 4  # fewer pictures do not grow any further
-FONT_SIZE = 14
+FONT_SIZE, LINE = 14, 17
 # In the title's line: what colours and boxes mean; places in pixels.
 KEYS = (600, 720)
 LEGEND = np.s_[10:21, 470:550]
-LEGEND_WORDS = ((400, "map  0"), (555, "1"), (622, "true box"), (742, "predicted box"))
+LEGEND_WORDS = ((400, "map  0"), (555, "1"), (622, "true box"), (742, "box of this map"))
 LAST_FRAME, FRAME, SHORTEST_FRAME, DURATION = 3000, 800, 120, 8000  # milliseconds; of all frames but the last
 LARGEST = 2 * 2**20  # bytes
 
@@ -96,8 +95,11 @@ def _choose_snapshots(run: Path, frames: int) -> dict[int, Snapshot]:
     snapshots = {epoch: read_snapshot(paths[epoch]) for epoch in epochs}
     first = snapshots[epochs[0]]
     for epoch, snapshot in snapshots.items():
-        if not np.array_equal(snapshot.ids, first.ids):
-            raise UserError(f"{paths[epoch]} shows other pictures than {paths[epochs[0]]}; delete one of the two")
+        if not np.array_equal(snapshot.ids, first.ids) or snapshot.maps.shape != first.maps.shape:
+            raise UserError(
+                f"{paths[epoch]} shows other pictures than {paths[epochs[0]]}, or maps of another size; delete one of "
+                "the two"
+            )
     return snapshots
 
 
@@ -106,10 +108,7 @@ def _read_subjects(split: Split, ids: Sequence[str], question: Question) -> list
     missing = [image_id for image_id in ids if image_id not in places]
     if missing:
         raise UserError(f"the snapshots show {missing[0]}, which is not in the data; give the run's own with --data")
-    images = EvaluationImages(split, question.resize_size)
-    batch = collate_evaluation([images[places[image_id]] for image_id in ids])
-    if not batch.readable.all():
-        raise UserError(next(error for error in batch.errors if error))
+    batch = read_pictures(split, [places[image_id] for image_id in ids], question.resize_size)
     crops = denormalize(centre_crop(batch.images, question.crop_size))
     subjects = []
     for crop, image_id, size in zip(crops, ids, batch.sizes.tolist(), strict=True):
@@ -141,8 +140,16 @@ def _draw_frame(
     for left, colour in zip(KEYS, (TRUE_COLOUR, PREDICTED_COLOUR), strict=True):
         draw.rectangle((left, 9, left + 16, 20), outline=colour, width=3)
     for left, subject, foreground_map in zip(lefts, subjects, maps, strict=True):
-        draw.text((left, tops[1] + side + 2), f"{subject.name[:13]}, {foreground_map.mean():.2f}", INK, font)
+        for line, words in enumerate((subject.name, f"area {foreground_map.mean():.2f}")):
+            draw.text((left, tops[1] + side + 2 + line * LINE), _fit(words, side, font), INK, font)
     return image
+
+
+def _fit(words: str, width: int, font: ImageFont.FreeTypeFont) -> str:
+    """The words, cut where they would be wider than so many pixels."""
+    if font.getlength(words) <= width:
+        return words
+    return next(cut for end in range(len(words) - 1, -1, -1) if font.getlength(cut := f"{words[:end]}…") <= width)
 
 
 def _draw_picture(image: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:

@@ -1,60 +1,83 @@
-"""What `python train.py --demo` measured: the figures show it beside what was published, and draw boxes by its
+"""What a run measured on its test pictures: the figures show it beside what was published, and draw boxes by its
 thresholds."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from utils.errors import UserError
 from utils.evaluation.maps import KINDS, TITLES
 
-FILE = "results.json"
+DEMO_FILE, FILE = "results.json", "evaluation.json"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 
 
 @dataclass(frozen=True)
 class Measured:
-    """The demo's results.
+    """A run's results.
 
     Attributes:
-        thresholds: kind of map, one of :data:`utils.evaluation.maps.KINDS` -> chosen threshold.
-        scores: title of the kind (`BAS`) -> `top1_loc`, `top5_loc` and `gt_known_loc`, the means over images in
-            percent.
+        thresholds: kind of map, one of :data:`utils.evaluation.maps.KINDS` -> threshold that the demo chose; empty for
+            another run.
+        scores: title of the kind (`BAS`) -> `top1_loc`, `top5_loc` and `gt_known_loc` in percent.
+        is_demo: whether it is the demo's.
     """
 
     thresholds: dict[str, float]
     scores: dict[str, dict[str, float]]
+    is_demo: bool
 
 
 def read_measured(run: Path) -> Measured | None:
-    """Reads `results.json` in a run's folder or, as the demo leaves it, in the one around it.
+    """Reads what training left: the demo's `results.json`, in the run's folder or, as the demo leaves it, in the one
+    around it; else `evaluation.json` in the run's folder, which knows BAS alone.
+
+    The demo's scores are means over images, as it prints them, those of another run means over classes, as the authors
+    print them.
 
     Returns:
-        None if there is none: the run is no demo's.
+        None if there is neither, or the test pictures have no boxes.
 
     Raises:
         UserError: the file cannot be read, or is another file of that name.
     """
-    path = next((folder / FILE for folder in (run, run.parent) if (folder / FILE).is_file()), None)
+    paths = (run / DEMO_FILE, run.parent / DEMO_FILE, run / FILE)
+    path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
+    is_demo = path.name == DEMO_FILE
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        kinds = [kind for kind in KINDS if kind in record["scores"]]
-        thresholds = {kind: float(record["thresholds"][kind]) for kind in kinds}
-        scores = {
-            TITLES[kind]: {metric: float(record["scores"][kind][metric]["image_mean"]) for metric in METRICS}
-            for kind in kinds
-        }
+        measured = _read_demo(record) if is_demo else _read_evaluation(record)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UserError(
-            f"{path} does not hold a demo's results ({type(error).__name__}: {error}); move it away or train anew"
+            f"{path} does not hold {'a demo' if is_demo else 'an evaluation'}'s results ({type(error).__name__}: "
+            f"{error}); move it away or train anew"
         ) from error
-    numbers = [*thresholds.values(), *(score / 100 for row in scores.values() for score in row.values())]
-    if not {"bas", "cam"} <= set(kinds) or not all(0 <= number < 1.001 for number in numbers):
-        raise UserError(
-            f"{path} holds no thresholds and scores of BAS and CAM within 0 and 100 %; move it away or train anew"
-        )
-    return Measured(thresholds, scores)
+    thresholds, rows = measured.thresholds.values(), measured.scores.values()
+    numbers = [*thresholds, *(score / 100 for row in rows for score in row.values())]
+    is_whole = not is_demo or {"bas", "cam"} <= measured.thresholds.keys()
+    if not is_whole or not all(0 <= number < 1.001 for number in numbers):
+        expected = "thresholds and scores of BAS and CAM" if is_demo else "scores"
+        raise UserError(f"{path} holds no {expected} within 0 and 100 %; move it away or train anew")
+    return measured if measured.scores else None
+
+
+def _read_demo(record: Mapping[str, Any]) -> Measured:
+    kinds = [kind for kind in KINDS if kind in record["scores"]]
+    thresholds = {kind: float(record["thresholds"][kind]) for kind in kinds}
+    scores = {TITLES[kind]: _read_scores(record["scores"][kind], "image_mean") for kind in kinds}
+    return Measured(thresholds, scores, is_demo=True)
+
+
+def _read_evaluation(record: Mapping[str, Any]) -> Measured:
+    scores = record["scores"]
+    return Measured({}, {TITLES["bas"]: _read_scores(scores, "class_mean")} if scores["boxed"] else {}, is_demo=False)
+
+
+def _read_scores(scores: Mapping[str, Any], mean: str) -> dict[str, float]:
+    return {metric: float(scores[metric][mean]) for metric in METRICS}

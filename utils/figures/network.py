@@ -6,11 +6,10 @@ font would pull them apart.
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.charts import new_figure, save_figure
+from utils.charts import new_page, save_figure, to_svg
 from utils.files import write_text
 
 if TYPE_CHECKING:
@@ -19,7 +18,6 @@ if TYPE_CHECKING:
     from utils.figures.shapes import Diagram
 
 WIDTH, HEIGHT, MARGIN = 880, 752, 12  # pixels at which a README shows it
-POINTS_PER_INCH = 72  # one point is one pixel
 SHARPNESS = 2  # of the PNG's dots to a pixel
 HEADING, TOTAL = 17, 15  # sizes of type in pixels
 RULE, FOUND = "#bbbbbb", "#d55e00"
@@ -49,7 +47,7 @@ def draw_network(folder: Path) -> list[Path]:
         UserError: matplotlib is missing, or a file cannot be written.
     """
     figure = build_network_figure()
-    svg = write_text(folder / "network.svg", _to_svg(figure))
+    svg = write_text(folder / "network.svg", _describe(to_svg(figure, "network")))
     return [svg, save_figure(folder / "network.png", figure, SHARPNESS)]
 
 
@@ -59,11 +57,9 @@ def build_network_figure() -> Figure:
     Raises:
         UserError: matplotlib is missing.
     """
-    figure = new_figure(WIDTH / POINTS_PER_INCH, HEIGHT / POINTS_PER_INCH)
+    figure = new_page(WIDTH, HEIGHT)
     from utils.figures.shapes import Diagram  # only now is matplotlib sure to be there
 
-    figure.set_layout_engine("none")
-    figure.set_dpi(POINTS_PER_INCH)
     diagram = Diagram(figure, (WIDTH, HEIGHT))
     _draw_training(diagram)
     _draw_legend(diagram)
@@ -72,14 +68,9 @@ def build_network_figure() -> Figure:
     return figure
 
 
-def _to_svg(figure: Figure) -> str:
-    """The SVG in pixels, the same text for the same figure, with a title and a description for screen readers."""
-    from matplotlib import rc_context
-
-    buffer = io.StringIO()
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "network"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    head, root, body = buffer.getvalue().partition("<svg ")
+def _describe(svg: str) -> str:
+    """An SVG in pixels, with a title and a description for screen readers."""
+    head, root, body = svg.partition("<svg ")
     attributes, _, body = body.partition(">")
     attributes = attributes.replace("pt", "") + ' role="img" aria-labelledby="title desc"'
     names = f'\n <title id="title">{TITLE}</title>\n <desc id="desc">{DESCRIPTION}</desc>'

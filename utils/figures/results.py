@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from utils.charts import new_figure, save_figure
+from utils.charts import DARK_INK as INK
+from utils.charts import new_page, save_figure
 from utils.data.class_names import short_name
-from utils.data.split import Split
+from utils.data.split import Split, spread
 from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, Panel, overlay_map
 from utils.evaluation.maps import TITLES
-from utils.evaluation.question import build_question
-from utils.gallery import make_panels, spread
+from utils.evaluation.question import Question, build_question
+from utils.gallery import make_panels
 from utils.inference.loading import Loaded
 from utils.metrics import best_iou
 
@@ -29,10 +30,9 @@ PICTURES, PER_ROW = 8, 2
 # Pixels at which a README shows the sheet; a group is a picture with its maps.
 WIDTH, TOP, GAP, GROUP_GAP, CAPTION = 880, 34, 5, 22, 26
 SIDE = (WIDTH - 2 * GAP - (PER_ROW - 1) * GROUP_GAP - PER_ROW * len(KINDS) * GAP) // (PER_ROW * (1 + len(KINDS)))
-POINTS_PER_INCH = 72  # one point is one pixel
 SHARPNESS = 1.5  # dots to a pixel; a finer file is large, and the pictures are no sharper
-INK, TYPE, LONGEST_NAME = "#222222", 11, 19
-CORRECT_IOU = 0.5
+TYPE, LONGEST_NAME = 11, 19
+LIMIT = 0.5  # the IoU above or from which a box is right
 
 
 def draw_results(
@@ -41,7 +41,8 @@ def draw_results(
     """Localises a few test pictures by CAM and by BAS and draws them side by side.
 
     Which pictures is settled before anything is localised, so hits and misses are shown as they come: see
-    :func:`choose_pictures`. Maps are those of the labelled class (GT-known), from the centre crop.
+    :func:`choose_pictures`. Maps are from the centre crop: CAM's is that of the labelled class (GT-known), BAS's is so
+    where k = 1, and else the mean of those of the k classes with the highest logits.
 
     Args:
         path: the picture to write, 880 pixels wide in a README.
@@ -60,10 +61,8 @@ def draw_results(
     given = thresholds or {}
     in_force = {kind: given.get(kind.kind, threshold) for kind, threshold in question.thresholds.items()}
     question = replace(question, thresholds=in_force)
-    figure = build_results_figure(
-        make_panels(loaded.model, split, choose_pictures(split, pictures), question, loaded.device)
-    )
-    return save_figure(path, figure, SHARPNESS)
+    groups = make_panels(loaded.model, split, choose_pictures(split, pictures), question, loaded.device)
+    return save_figure(path, build_results_figure(groups, question), SHARPNESS)
 
 
 def choose_pictures(split: Split, count: int) -> list[int]:
@@ -77,20 +76,19 @@ def choose_pictures(split: Split, count: int) -> list[int]:
     return [int(members[len(members) // 2]) for members in chosen]
 
 
-def build_results_figure(groups: Sequence[Sequence[Panel]]) -> Figure:
+def build_results_figure(groups: Sequence[Sequence[Panel]], question: Question) -> Figure:
     """The sheet, not saved yet.
 
     Args:
         groups: the panels of each picture: itself, CAM, BAS.
+        question: what was asked: the rule by which a box is right, and k.
 
     Raises:
         UserError: matplotlib is missing.
     """
     rows = -(-len(groups) // PER_ROW)
     height = TOP + rows * (SIDE + CAPTION)
-    figure = new_figure(WIDTH / POINTS_PER_INCH, height / POINTS_PER_INCH)
-    figure.set_layout_engine("none")
-    figure.set_dpi(POINTS_PER_INCH)
+    figure = new_page(WIDTH, height)
     axes = figure.add_axes((0, 0, 1, 1))
     group_width = (1 + len(KINDS)) * (SIDE + GAP) - GAP + GROUP_GAP
     for number, group in enumerate(groups):
@@ -98,9 +96,9 @@ def build_results_figure(groups: Sequence[Sequence[Panel]]) -> Figure:
         for place, panel in enumerate(group):
             left, top = GAP + column * group_width + place * (SIDE + GAP), TOP + row * (SIDE + CAPTION)
             _draw_panel(axes, panel, left, top)
-            name = _class_name(panel) if place == 0 else TITLES[KINDS[place - 1]] + _describe_hit(panel)
-            axes.text(left, top + SIDE + 10, name, fontsize=TYPE, color=INK, va="center_baseline", parse_math=False)
-    _draw_key(axes)
+            words = _class_name(panel) if place == 0 else TITLES[KINDS[place - 1]] + _describe_hit(panel, question)
+            axes.text(left, top + SIDE + 10, words, fontsize=TYPE, color=INK, va="center_baseline", parse_math=False)
+    _draw_key(axes, question)
     axes.set(xlim=(0, WIDTH), ylim=(height, 0), aspect="auto")
     axes.axis("off")
     return figure
@@ -129,11 +127,13 @@ def _class_name(panel: Panel) -> str:
     return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
 
 
-def _describe_hit(panel: Panel) -> str:
+def _describe_hit(panel: Panel, question: Question) -> str:
+    """The IoU and whether it is right; with more decimals than two where it would be rounded to the limit."""
     if not len(panel.true_boxes):
         return ""
-    iou = best_iou(panel.predicted_box, panel.true_boxes)
-    return f"  IoU {iou:.2f}  {'✓' if iou > CORRECT_IOU else '✗'}"
+    iou, is_right = best_iou(panel.predicted_box, panel.true_boxes), question.protocol.is_right
+    digits = next((digits for digits in (2, 3, 4) if iou == LIMIT or round(iou, digits) != LIMIT), 5)
+    return f"  IoU {iou:.{digits}f}  {'✓' if is_right(iou) else '✗'}"
 
 
 def _draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], is_predicted: bool) -> None:
@@ -143,14 +143,16 @@ def _draw_line(axes: Axes, x: Sequence[float], y: Sequence[float], is_predicted:
     axes.plot(x, y, color=colour, linewidth=2, linestyle=(0, (3, 1.5)) if is_predicted else "solid")
 
 
-def _draw_key(axes: Axes) -> None:
+def _draw_key(axes: Axes, question: Question) -> None:
     """What lines, marks and colours mean."""
     y = 14
     for x, words, is_predicted in ((GAP, "true box", False), (110, "predicted box", True)):
         _draw_line(axes, [x + 2, x + 28], [y, y], is_predicted)
         axes.text(x + 35, y, words, fontsize=TYPE, color=INK, va="center_baseline")
-    axes.text(262, y, "✓ ✗  IoU above 0.5 or not", fontsize=TYPE, color=INK, va="center_baseline")
-    axes.text(455, y, "map  low", fontsize=TYPE, color=INK, va="center_baseline")
+    rule = "above 0.5" if question.protocol.strict else "0.5 or more"
+    (k,) = (kind.top_k for kind in question.thresholds if kind.kind == "bas")
+    words = {258: f"✓ ✗  IoU {rule} or not", 439: "map  low", 572: "high", 622: f"CAM of the true class;  BAS, k = {k}"}
+    for x, text in words.items():
+        axes.text(x, y, text, fontsize=TYPE, color=INK, va="center_baseline")
     scale = overlay_map(np.full((1, 160, 3), 128, dtype=np.uint8), np.linspace(0, 1, 160)[None])
-    axes.imshow(scale, extent=(512, 592, y + 6, y - 6), interpolation="none")
-    axes.text(599, y, "high", fontsize=TYPE, color=INK, va="center_baseline")
+    axes.imshow(scale, extent=(496, 566, y + 6, y - 6), interpolation="none")

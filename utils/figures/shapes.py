@@ -11,9 +11,11 @@ from matplotlib.patches import Circle, Ellipse, FancyArrowPatch, FancyBboxPatch,
 from matplotlib.path import Path
 from matplotlib.text import Text
 
+from utils.charts import DARK_INK as INK
+
 Point = tuple[float, float]
 
-INK, PAPER = "#222222", "#ffffff"
+PAPER = "#ffffff"
 HATCH, STOP = "#9ccbe8", "#b84a00"
 # Kind of box -> its colour and its rim's; `frozen` is hatched besides.
 FILLS = {
@@ -43,7 +45,7 @@ class Diagram:
     """A white page in pixels, x to the right and y downwards; positions are centres unless said otherwise.
 
     Args:
-        figure: an empty one of 72 dots per inch, so that sizes of type are pixels, too.
+        figure: of :func:`utils.charts.new_page`, so that sizes of type are pixels, too.
         size: width and height.
     """
 

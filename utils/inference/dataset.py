@@ -15,7 +15,7 @@ import numpy as np
 from utils.boxes import crop_boxes_to_image
 from utils.charts import save_charts
 from utils.data import any_folder
-from utils.data.split import Split
+from utils.data.split import Split, spread
 from utils.data.transforms import denormalize
 from utils.distributed import is_main
 from utils.errors import UsageError, UserError
@@ -26,7 +26,7 @@ from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import curves, summarize_map, sweep
 from utils.files import write_text
-from utils.gallery import save_gallery, spread
+from utils.gallery import save_gallery
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
 from utils.inference.loading import DatasetFolder, Loaded
 from utils.inference.settings import EVALUATION_SETTINGS, require_same_classes

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from utils.checkpoint import DATASET_OF_CLASSES
 from utils.data import any_folder
 from utils.data.split import Split
 from utils.errors import UserError
 from utils.inference.arguments import parse_options
 from utils.inference.loading import DatasetFolder, Loaded, load
 from utils.inference.settings import SETTINGS_FILE
+from utils.models.registry import ARCHS
+
+DATASETS = tuple(DATASET_OF_CLASSES.values())
 
 
 @dataclass(frozen=True)
@@ -21,18 +27,22 @@ class FinishedRun:
     Attributes:
         folder: with the settings, the log and the weights.
         weights: the file of the last epoch.
-        dataset: `CUB` or `ILSVRC`, whose recipe it had.
+        dataset: one of `DATASETS`, whose recipe it had.
         arch: the backbone.
+        num_classes: K of the data that it was trained on.
         root: the data set's folder, None if the settings do not tell.
         is_own: whether that is a data set of the user's own (`--dataset-dir`).
+        has_test: whether there was a test split.
     """
 
     folder: Path
     weights: Path
     dataset: str
     arch: str
+    num_classes: int
     root: Path | None
     is_own: bool
+    has_test: bool
 
     def load(self, dataset: DatasetFolder, device: str | None = None) -> Loaded:
         """The trained network with its settings, ready for inference.
@@ -57,14 +67,20 @@ class FinishedRun:
             root: the data set's folder, if it lies elsewhere by now.
 
         Raises:
-            UserError: it is not there, or something in it is missing or malformed.
+            UserError: it is not there, something in it is missing or malformed, or it has other classes.
         """
         root = root or self.root
         if root is None:
             raise UserError(f"{self.folder / SETTINGS_FILE} does not tell where the data set lies; name it with --data")
         if not root.is_dir():
             raise UserError(f"the data set of {self.folder} is no longer in {root}; name its folder with --data")
-        return any_folder.load_split(root, name) if self.is_own else dataset.loader.load_split(root, name)
+        split = any_folder.load_split(root, name) if self.is_own else dataset.loader.load_split(root, name)
+        if len(split.class_names) != self.num_classes:
+            raise UserError(
+                f"{self.folder} was trained on {self.num_classes} classes, but the data set has "
+                f"{len(split.class_names)} classes ({split.layout}); name the run's own with --data"
+            )
+        return split
 
 
 def find_run(path: Path) -> FinishedRun:
@@ -85,12 +101,27 @@ def find_run(path: Path) -> FinishedRun:
         raise UserError(f"{path} holds " + (several if found else f"no run: no {SETTINGS_FILE} in it; train one first"))
     (folder,) = found
     try:
-        settings = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-        weights, recipe = folder / str(settings["weights"]), settings["recipe"]
-        dataset, arch = str(recipe["dataset"]), str(recipe["arch"])
-        root = settings.get("root")
-        return FinishedRun(
-            folder, weights, dataset, arch, None if root is None else Path(root), bool(settings.get("is_own"))
-        )
+        return _read_run(folder, json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{folder / SETTINGS_FILE} is no settings file of a run ({error}); name another run") from error
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise UserError(
+            f"{folder / SETTINGS_FILE} is no settings file of a run ({reason}); name another run"
+        ) from error
+
+
+def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
+    recipe, root = settings["recipe"], settings.get("root")
+    for name, known in (("dataset", DATASETS), ("arch", ARCHS)):
+        if recipe[name] not in known:
+            raise ValueError(f"its {name} is {recipe[name]!r}, not one of {', '.join(known)}")
+    return FinishedRun(
+        folder=folder,
+        weights=folder / str(settings["weights"]),
+        dataset=recipe["dataset"],
+        arch=recipe["arch"],
+        num_classes=len(settings["class_names"]),
+        root=None if root is None else Path(root),
+        is_own=bool(settings.get("is_own")),
+        # The settings say null where there was none; old ones say nothing.
+        has_test=settings.get("data", {}).get("test", True) is not None,
+    )

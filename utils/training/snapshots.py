@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,13 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.evaluation import EvaluationImages, collate_evaluation
-from utils.data.split import Split
+from utils.data.evaluation import read_pictures
+from utils.data.split import Split, spread
 from utils.data.transforms import centre_crop
 from utils.distributed import is_main
 from utils.errors import UsageError, UserError
 from utils.files import write_atomically
-from utils.gallery import spread
 from utils.training.engine import Trainer, to_device
 
 FOLDER = "snapshots"
@@ -32,7 +32,6 @@ class Snapshot(NamedTuple):
 
     maps: np.ndarray  # (n, h, w) float16 M_fg of the label's class on the centre crop, in [0, 1]
     ids: np.ndarray  # (n,) image ids
-    labels: np.ndarray  # (n,) int64
 
 
 class Snapshots:
@@ -49,7 +48,8 @@ class Snapshots:
 
     Raises:
         UsageError: the resumed run has snapshots of another number of pictures, or of other ones.
-        UserError: its last snapshot is damaged, or no picture can be read.
+        UserError: its last snapshot is damaged or shows pictures that are gone from the data, or no picture can be
+            read.
     """
 
     def __init__(self, run: Path, trainer: Trainer, split: Split, count: int | None, default: int = 0) -> None:
@@ -65,7 +65,13 @@ class Snapshots:
         last = read_snapshot(before[max(before)]) if before else None
         if count is None and last is not None:
             places = {image_id: index for index, image_id in enumerate(split.ids)}
-            indices = [places[image_id] for image_id in last.ids.tolist() if image_id in places]
+            gone = [image_id for image_id in last.ids.tolist() if image_id not in places]
+            if gone:
+                raise UserError(
+                    f"--snapshot: those in {self._folder} show {gone[0]}, which is no longer in the data; put it back, "
+                    "or give --snapshot 0"
+                )
+            indices = [places[image_id] for image_id in last.ids.tolist()]
         else:
             count = count if count is not None else default if is_new else 0
             indices = spread(np.ones(len(split)), count)
@@ -81,25 +87,27 @@ class Snapshots:
     def take(self) -> None:
         """To be called between two epochs, and after the last: saves the maps unless they are there already.
 
-        Raises:
-            UserError: the file cannot be written.
+        A file that cannot be written, say on a full disk, is a warning: the run goes on without it.
         """
         progress = self._trainer.progress
         path = snapshot_path(self._folder, progress.epoch)
         if self._images is None or progress.step or path.exists():
             return
-        content = Snapshot(self._foreground_maps(), np.array(self._ids), self._labels.numpy())
-        write_atomically(path, lambda file: np.savez_compressed(file, **content._asdict()), durable=True)
+        content = Snapshot(self._foreground_maps(), np.array(self._ids))
+        try:
+            write_atomically(path, lambda file: np.savez_compressed(file, **content._asdict()), durable=True)
+        except UserError as error:
+            print(f"warning: the run goes on without this snapshot: {error}", file=sys.stderr)
 
     def _read_pictures(self, split: Split, indices: Sequence[int]) -> None:
         """The centre crops, once for all epochs; says which pictures cannot be read and leaves them out."""
         recipe = self._trainer.recipe
-        pictures = EvaluationImages(split, recipe.resize_size)
         crops, labels, self._ids = [], [], []
         for index in indices:
-            batch = collate_evaluation([pictures[index]])
-            if not batch.readable.all():
-                print(f"--snapshot: {batch.errors[0]}")
+            try:
+                batch = read_pictures(split, [index], recipe.resize_size)
+            except UserError as error:
+                print(f"--snapshot: {error}")
                 continue
             crops.append(centre_crop(batch.images, recipe.crop_size))
             labels.append(batch.labels)
@@ -151,8 +159,8 @@ def read_snapshot(path: Path) -> Snapshot:
 
 
 def _check(snapshot: Snapshot) -> None:
-    maps, ids, labels = snapshot
+    maps, ids = snapshot
     if maps.ndim != 3 or maps.size == 0 or maps.dtype.kind != "f":
         raise ValueError(f"maps of shape {maps.shape} and type {maps.dtype}")
-    if not ids.shape == labels.shape == maps.shape[:1]:
-        raise ValueError(f"{len(maps)} maps, {ids.size} ids, {labels.size} labels")
+    if ids.shape != maps.shape[:1]:
+        raise ValueError(f"{len(maps)} maps, {ids.size} ids")
