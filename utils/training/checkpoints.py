@@ -9,7 +9,6 @@ A state is on the disk before the index names it, and out of the index before it
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable
 from contextlib import suppress
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from utils.errors import UserError
-from utils.files import write_atomically, write_text
+from utils.files import file_digest, write_atomically, write_text
 
 FOLDER = "states"
 INDEX = "index.json"
@@ -90,7 +89,7 @@ class StateFolder:
             size = path.stat().st_size
             if size != entry.bytes:
                 return f"{size} bytes instead of {entry.bytes}"
-            return "" if _checksum(path) == entry.sha256 else "its checksum is wrong"
+            return "" if file_digest(path) == entry.sha256 else "its checksum is wrong"
         except FileNotFoundError:
             return "it is not there"
         except OSError as error:
@@ -112,7 +111,7 @@ class StateFolder:
         """
         before = [entry for entry in self.entries() if entry.place < (epoch, step)]
         path = write_atomically(self.path_of(epoch, step), write, durable=True)
-        entry = Entry(path.name, epoch, step, path.stat().st_size, _checksum(path))
+        entry = Entry(path.name, epoch, step, path.stat().st_size, file_digest(path))
         self._settle([*before, entry])
         return path
 
@@ -142,11 +141,3 @@ class StateFolder:
             if path.name not in names:
                 with suppress(OSError):
                     path.unlink()
-
-
-def _checksum(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
