@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
@@ -44,6 +45,57 @@ def winograd_layers(model: nn.Module) -> list[str]:
 
 
 # --- the function
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (draw(0, 3, 4, 4), draw(6, 3, 3, 3)),
+        (draw(2, 0, 4, 4), draw(6, 0, 3, 3)),
+        (draw(2, 3, 4, 4), draw(6, 2, 3, 3)),
+        (draw(2, 3, 4, 4), draw(6, 3, 3, 3), draw(1)),
+        (draw(2, 3, 4, 4), draw(6, 3, 3, 3), draw(6).float()),
+        (draw(2, 3, 4, 4).int(), draw(6, 3, 3, 3).int()),
+        (draw(2, 3, 4, 4).to("meta"), draw(6, 3, 3, 3)),
+    ],
+)
+def test_what_cannot_be_computed_is_refused(inputs: tuple[Tensor, ...]) -> None:
+    """Protects against memory that nothing was written to, silent broadcasting and halves that become 0."""
+    with pytest.raises(ValueError, match="fit|float32 or float64 on a CPU"):
+        winograd_conv2d(*inputs)
+
+
+def test_views_and_spread_gradients() -> None:
+    """Protects inputs in no layout of their own: a slice, a turned kernel, an expanded gradient. And no second one."""
+    maps, weight = (
+        draw(3, 8, 9, 10)[:2, ::2, 1:, 2:].requires_grad_(),
+        draw(6, 4, 3, 3).transpose(2, 3).requires_grad_(),
+    )
+    found, expected = winograd_conv2d(maps, weight), F.conv2d(maps, weight, padding=1)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+    pairs = zip(*(torch.autograd.grad(y.sum(), (maps, weight)) for y in (found, expected)), strict=True)
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+    (gradient,) = torch.autograd.grad(winograd_conv2d(maps, weight).square().sum(), maps, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_threads_have_memory_of_their_own() -> None:
+    """Protects two threads that compute at once from writing into one another's tiles."""
+    inputs = [(draw(2, 16, 24, 24 + n), draw(16, 16, 3, 3)) for n in range(2)]
+    expected = [winograd_conv2d(*pair) for pair in inputs]
+    with ThreadPoolExecutor(2) as pool:
+        for _ in range(20):
+            found = list(pool.map(lambda pair: winograd_conv2d(*pair), inputs))
+            assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+
+
+def test_layers_with_hooks_stay(everywhere) -> None:
+    """Protects whatever hangs on a layer: it is not exchanged for one without."""
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    layer.register_forward_hook(lambda *_: None)
+    assert winograd_layers(use_winograd(nn.Sequential(layer, nn.Conv2d(2, 2, 3, padding=1)))) == ["1"]
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 6, 8), (3, 4, 7, 9), (1, 3, 1, 1), (1, 2, 2, 5), (5, 3, 3, 4)])
@@ -132,7 +184,7 @@ def test_shapes_that_do_not_fit(shapes: tuple[tuple[int, ...], ...]) -> None:
 
 def test_other_devices() -> None:
     """Protects callers on other devices."""
-    with pytest.raises(ValueError, match="for the CPU"):
+    with pytest.raises(ValueError, match="on a CPU"):
         winograd_conv2d(draw(1, 3, 4, 4).to("meta"), draw(5, 3, 3, 3).to("meta"))
 
 

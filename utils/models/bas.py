@@ -230,7 +230,9 @@ class BAS(nn.Module):
             channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
         """
         self.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-        if device.type == "cpu":  # the head's wide 3 x 3 convolutions on small maps are quicker there in NCHW
+        if (
+            device.type == "cpu"
+        ):  # the head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head
             self.head.to(memory_format=torch.contiguous_format)
         return self
 

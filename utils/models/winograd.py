@@ -3,7 +3,8 @@
 Winograd's minimal filtering F(2 x 2, 3 x 3), as in Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks"
 (CVPR 2016), section 4.1: maps are cut into overlapping tiles of 4 x 4, each for 2 x 2 outputs; transformed tiles and
 kernels are multiplied at each of 16 positions and summed over the channels, which is one matrix product a position, and
-transformed back. cuDNN takes it for such layers on GPUs; PyTorch's own convolutions on a CPU never do.
+transformed back. cuDNN has it for such layers on GPUs; oneDNN, to which PyTorch gives them on a CPU, takes the direct
+algorithm.
 
 In exact arithmetic the results are those of the direct algorithm. In float32 both round: the direct one by 2e-7 of
 the result's norm, this one by some 4e-7.
@@ -42,12 +43,17 @@ def winograd_conv2d(maps: Tensor, weight: Tensor, bias: Tensor | None = None) ->
         (B, O, H, W) in channels-last memory; differentiable once.
 
     Raises:
-        ValueError: the shapes do not fit, or the tensors are not on a CPU.
+        ValueError: the shapes do not fit or one of them is empty, or the tensors are not of one floating type on a CPU.
     """
-    if maps.dim() != 4 or weight.shape[1:] != (maps.shape[1], 3, 3):
+    if maps.dim() != 4 or weight.shape[1:] != (maps.shape[1], 3, 3) or not maps.numel() or not weight.numel():
         raise ValueError(f"maps {tuple(maps.shape)} and kernels {tuple(weight.shape)} do not fit together")
-    if maps.device.type != "cpu":
-        raise ValueError(f"Winograd's algorithm is here for the CPU, and the maps are on {maps.device}")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        raise ValueError(f"a bias {tuple(bias.shape)} does not fit kernels {tuple(weight.shape)}")
+    kinds = {(tensor.device.type, tensor.dtype) for tensor in (maps, weight, bias) if tensor is not None}
+    if kinds not in ({("cpu", torch.float32)}, {("cpu", torch.float64)}):
+        raise ValueError(f"Winograd's algorithm is here for float32 or float64 on a CPU, and the tensors are {kinds}")
+    if not weight.is_contiguous() and not weight.is_contiguous(memory_format=torch.channels_last):
+        weight = weight.contiguous()
     return _Winograd.apply(maps, weight, bias)
 
 
@@ -55,14 +61,15 @@ class WinogradConv2d(nn.Conv2d):
     """A 3 x 3 convolution of stride 1 and padding 1, by Winograd's algorithm wherever :meth:`applies` says so."""
 
     def applies(self, maps: Tensor) -> bool:
-        """Whether Winograd's algorithm computes this input.
+        """Whether Winograd's algorithm computes this input: in training, for float32 maps on a CPU with enough tiles to
+        pay, outside autocast and torch.compile.
 
         Args:
-            maps: (B, C, H, W); those of training in float32 on a CPU, neither under autocast nor compiled, with enough
-                tiles to pay.
+            maps: (B, C, H, W).
         """
         return (
             self.training
+            and type(maps) in (Tensor, nn.Parameter)  # no subclass that only traces
             and maps.device.type == "cpu"
             and maps.dtype is self.weight.dtype is torch.float32
             and maps.dim() == 4
@@ -78,13 +85,15 @@ class WinogradConv2d(nn.Conv2d):
 
 
 def use_winograd(model: nn.Module) -> nn.Module:
-    """Replaces the 3 x 3 convolutions for which Winograd's algorithm pays, in place.
+    """Replaces, in place, the 3 x 3 convolutions for which Winograd's algorithm pays.
 
-    The new layers hold the Parameter objects of the old under the same names, so that state dicts, optimisers and what
-    else knows them see no difference. They compute as before but in training on a CPU in float32.
+    Those are the layers of stride 1 and padding 1 without groups and hooks that have at least MIN_CHANNELS channels on
+    both sides. The new ones hold the Parameter objects of the old under the same names, so that state dicts and
+    optimisers see no difference, and they compute as the old ones did except in training on a CPU in float32. There
+    their outputs are in channels-last memory, whatever their inputs are in.
 
     Args:
-        model: any; stride 1, padding 1, no groups and at least MIN_CHANNELS channels on both sides make a layer fit.
+        model: whose parts are replaced.
 
     Returns:
         The same model.
@@ -105,6 +114,8 @@ def _fits(layer: nn.Module) -> bool:
         and layer.padding_mode == "zeros"
         and layer.groups == 1
         and min(layer.in_channels, layer.out_channels) >= MIN_CHANNELS
+        and isinstance(layer.weight, nn.Parameter)
+        and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
     )
 
 
@@ -140,7 +151,7 @@ def _convolve(maps: Tensor, weight: Tensor, bias: Tensor | None, backwards: bool
     """The convolution; `backwards`, the one that takes the gradient of its output (B, O, H, W) to that of its input."""
     channels_in, channels_out = weight.shape[:2] if backwards else weight.shape[1::-1]
     shape = (len(maps), channels_out, *maps.shape[2:])
-    out = torch.empty(shape, dtype=maps.dtype, memory_format=torch.channels_last)
+    out = torch.empty(shape, dtype=maps.dtype, device="cpu", memory_format=torch.channels_last)
     blocks = _slices(channels_out, BLOCK // (16 * channels_in))
     kernels = None
     for piece in _pieces(maps):
@@ -202,7 +213,7 @@ def _slices(length: int, step: int) -> list[slice]:
 
 def _on_planes(transform: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
     """Does to a flattened plane what the transform does to both its columns and its rows."""
-    matrix = torch.tensor(transform, dtype=like.dtype)
+    matrix = torch.tensor(transform, dtype=like.dtype, device="cpu")
     return torch.kron(matrix, matrix)
 
 
@@ -277,7 +288,10 @@ def _spread_outputs(gradient: Tensor) -> Tensor:
 
 
 class _Workspace(threading.local):
-    """A thread's memory for all that is transformed, taken once: many short-lived blocks would tear up the heap."""
+    """A thread's memory for all that is transformed, taken once: many short-lived blocks would tear up the heap.
+
+    It stays for the life of the thread, 100 MB for the widest layers.
+    """
 
     def __init__(self) -> None:
         self._buffers: dict[tuple[str, torch.dtype], Tensor] = {}
@@ -289,8 +303,8 @@ class _Workspace(threading.local):
         if buffer is None or buffer.numel() < size:
             self._buffers.pop((name, like.dtype), None)
             del buffer  # before the larger one is there
-            with torch.inference_mode(False):
-                buffer = self._buffers[name, like.dtype] = torch.empty(size, dtype=like.dtype)
+            with torch.inference_mode(False):  # else training could not write to it later
+                buffer = self._buffers[name, like.dtype] = torch.empty(size, dtype=like.dtype, device="cpu")
         return buffer[:size].view(shape)
 
 

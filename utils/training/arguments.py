@@ -167,9 +167,9 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--winograd",
         action=argparse.BooleanOptionalAction,
-        help="on a CPU, without --amp and --compile: train wide 3 x 3 convolutions by Winograd's algorithm, which "
-        "multiplies 2.25 times less; results are the same but for rounding, some 4e-7 of their size instead of 2e-7 "
-        "(default: yes)",
+        help="on a CPU, without --amp and --compile: train wide 3 x 3 convolutions by Winograd's algorithm, with "
+        "2.25 times fewer multiplications; results are the same but for rounding, some 4e-7 of their size instead of "
+        "2e-7 (default: yes)",
     )
     group.add_argument(
         "--channels_last",

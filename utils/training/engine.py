@@ -88,7 +88,7 @@ def build_trainer(
         if device.type != "cuda":
             raise UsageError(f"--sync_bn needs CUDA and the device is {device}; leave it out")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if engine.winograd and device.type == "cpu" and engine.amp == "none" and not engine.compile:
+    if engine.uses_winograd(device):
         use_winograd(model)
     # The fused kernel takes a third of the time; under fp16 it alone passes over a step of infinite gradients without
     # asking the device first.

@@ -60,7 +60,8 @@ class RunRecord:
         """
         trainer = self._trainer
         engine = asdict(trainer.engine)
-        computing = ", ".join(f"{name} {value}" for name, value in engine.items())
+        in_force = {**engine, "winograd": trainer.engine.uses_winograd(trainer.device)}
+        computing = ", ".join(f"{name} {value}" for name, value in in_force.items())
         where = f"{trainer.device}, {process_count()} processes, {workers} workers each"
         print(f"settings: {explain(trainer.recipe)}\ncomputing: {computing}; {where}")
         if is_main():

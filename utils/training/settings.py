@@ -29,3 +29,7 @@ class Engine:
     compile: bool = False
     winograd: bool = True
     skip_bad_images: bool = False
+
+    def uses_winograd(self, device: torch.device) -> bool:
+        """Whether `winograd` is in force there."""
+        return self.winograd and device.type == "cpu" and self.amp == "none" and not self.compile
