@@ -35,13 +35,14 @@ from utils.errors import UsageError, UserError, run_command
 from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.summary import cautions
 from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, override
-from utils.reporting import failure_report, score_table
+from utils.reporting import caution_lines, failure_report, score_table
 from utils.training.arguments import parse_arguments, settle_engine
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
@@ -147,7 +148,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
                 evaluation = demo.finish(model, train_split, test_split, recipe, device, args, weights)
             elif test_split:
                 evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
-                report(evaluation, weights, args)
+                report(evaluation, test_split, weights, args)
         if test_split:
             record.add_scores(evaluation)
 
@@ -221,14 +222,20 @@ def evaluate_test(model: BAS, split: Split, recipe: Recipe, device: torch.device
     loader = build_loader(split, question, DEFAULT_BATCH_SIZE, num_workers, device)
     evaluation = evaluate(fold_batch_norm(model.eval()), loader, split, question, device)
     print(score_table(evaluation.scores().summary()))
+    for line in caution_lines(cautions(evaluation, split.class_names)):
+        print(line)
     return evaluation
 
 
-def report(evaluation: Evaluation, weights: Path, args: argparse.Namespace) -> None:
+def report(evaluation: Evaluation, split: Split, weights: Path, args: argparse.Namespace) -> None:
     """Saves the last evaluation beside the weights and says how to repeat it."""
     if not is_main():
         return
-    record = {"scores": evaluation.scores().summary(), "failures": evaluation.failures}
+    record = {
+        "scores": evaluation.scores().summary(),
+        "cautions": cautions(evaluation, split.class_names),
+        "failures": evaluation.failures,
+    }
     path = write_text(weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
     if evaluation.failures:
         print(failure_report(evaluation.failures))

@@ -9,12 +9,15 @@ import torch
 import CUB.Model
 import ILSVRC.Model
 from tests.reference_weights import PAIRS, batch, fill, golden
-from utils.losses import BASLosses, bas_losses
+from utils.losses import BASLosses, bas_losses, training_pass
 from utils.models.bas import BAS, BASOutput
 from utils.models.recipe import Recipe
 from utils.optim import build_optimizer
+from utils.training.engine import build_trainer, to_device
+from utils.training.settings import Engine
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
@@ -61,9 +64,12 @@ def dense_foreground_maps(self: BAS, features: torch.Tensor, classes: torch.Tens
     return self.classifier_loc(features)[torch.arange(len(features))[:, None], classes]
 
 
-def training_step(model: BAS, recipe: Recipe, seed: int) -> tuple[BASOutput, BASLosses]:
+def training_step(model: BAS, recipe: Recipe, seed: int, engine: Engine | None = None) -> tuple[BASOutput, BASLosses]:
+    """Losses and gradients of a batch; with an engine, the pictures as its runs lay them out."""
     images, labels = batch(seed, model.num_classes)
-    output = model(images, labels)
+    if engine is not None:
+        images = to_device(images, CPU, engine.channels_last)
+    output = training_pass(model, images, labels, recipe)
     losses = bas_losses(output, labels, recipe)
     model.zero_grad()
     losses.total.backward()
@@ -104,9 +110,12 @@ def test_first_training_step(dataset: str, arch: str, monkeypatch: pytest.Monkey
     assert_gradient_norms(model, expected["grad_norm"], relative=1e-4 if same_rounding else 3e-2)
 
 
+@pytest.mark.parametrize("engine", [None, Engine()], ids=["bare", "as train.py lays it out"])
 @pytest.mark.parametrize(("dataset", "arch"), PAIRS)
-def test_three_training_steps(dataset: str, arch: str) -> None:
+def test_three_training_steps(dataset: str, arch: str, engine: Engine | None) -> None:
     """As trained here: the first step, the optimiser's groups and rates, and the state after three steps.
+
+    Once the bare model, once network, pictures and optimiser as `train.py` makes and lays them out.
 
     Bounds after three steps: two roundings of the same code (contiguous and channels-last) were measured against the
     reference. In each of the sixteen runs three quarters of the entries had changed by what the reference says to
@@ -116,12 +125,16 @@ def test_three_training_steps(dataset: str, arch: str) -> None:
     expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch)
     model = fill(DATASETS[dataset].build(arch)).train()
     start = state_norms(model)
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    if engine is None:
+        optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
+    else:
+        model.place(CPU, engine.channels_last)
+        optimizer = build_trainer(model, None, (), recipe, engine, CPU).optimizer
     assert [len(group["params"]) for group in optimizer.param_groups] == expected["optimizer_groups"]["sizes"]
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx(expected["optimizer_groups"]["lrs"])
 
     for step, figures in enumerate(expected["train"]):
-        output, losses = training_step(model, recipe, seed=step)
+        output, losses = training_step(model, recipe, step, engine)
         if step == 0:
             assert_first_step(output, losses, recipe.area_weight, figures)
             assert_gradient_norms(model, expected["grad_norm"], relative=3e-2)

@@ -10,7 +10,12 @@ from torch.optim.lr_scheduler import MultiStepLR
 
 
 def build_optimizer(
-    model: nn.Module, lr: float, momentum: float = 0.9, weight_decay: float = 5e-4, fused: bool | None = None
+    model: nn.Module,
+    lr: float,
+    momentum: float = 0.9,
+    weight_decay: float = 5e-4,
+    fused: bool | None = None,
+    generator_rate: float = 1.0,
 ) -> SGD:
     """SGD with Nesterov momentum in four groups: weights, biases at twice the rate, and both heads at ten times these.
 
@@ -22,20 +27,20 @@ def build_optimizer(
         momentum: Nesterov momentum; 0 gives plain SGD.
         weight_decay: L2 factor.
         fused: whether to take PyTorch's fused kernel; PyTorch's own choice where None.
+        generator_rate: the generator's rate as a share of the classifier head's; its parameters' names contain
+            `classifier_loc`.
 
     Returns:
-        The optimiser; groups in the order trunk weights, trunk biases, head weights, head biases.
+        The optimiser; groups in the order trunk weights, trunk biases, head weights, head biases, and where the
+        generator has a rate of its own, which is none of these, its weights, its biases.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {
-        (is_head, is_bias): [] for is_head in (False, True) for is_bias in (False, True)
-    }
+    generator = 10 * generator_rate
+    groups: dict[float, list[nn.Parameter]] = {factor: [] for part in (1, 10, generator) for factor in (part, 2 * part)}
     for name, parameter in model.named_parameters():
-        groups["classifier" in name, name.endswith("bias")].append(parameter)
+        part = generator if "classifier_loc" in name else 10 if "classifier" in name else 1
+        groups[2 * part if name.endswith("bias") else part].append(parameter)
     return SGD(
-        [
-            {"params": parameters, "lr": lr * (10 if is_head else 1) * (2 if is_bias else 1)}
-            for (is_head, is_bias), parameters in groups.items()
-        ],
+        [{"params": parameters, "lr": lr * factor} for factor, parameters in groups.items()],
         lr=lr,
         momentum=momentum,
         weight_decay=weight_decay,

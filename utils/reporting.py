@@ -82,6 +82,37 @@ def further_lines(figures: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def dead_map_line(dead: Mapping[str, Any]) -> str:
+    """One line of advice on classes whose foreground maps are dead.
+
+    Args:
+        dead: of :meth:`utils.metrics.DeadMaps.summary`, with a count.
+    """
+    named = [f"{kind}: {_names(dead[kind])}" for kind in ("empty", "full") if dead[kind]]
+    return (
+        f"dead maps: {dead['count']} of {dead['classes']} classes ({'; '.join(named)}); such a map learns no more "
+        "and says nothing of the place: train anew with a lower --generator_rate or more --warmup_epochs"
+    )
+
+
+def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
+    """What may mislead about scores, as far as there is anything.
+
+    Args:
+        cautions: of :func:`utils.evaluation.summary.cautions`.
+    """
+    boxes = {title: one for title, one in cautions["whole_crop_boxes"].items() if one["count"]}
+    listed = ", ".join(f"{title} {one['count']} ({one['percent']:.1f} %)" for title, one in boxes.items())
+    lines = [f"boxes that are the whole crop: {listed}"] if boxes else []
+    dead = cautions["dead_maps"]
+    return lines + ([dead_map_line(dead)] if dead is not None and dead["count"] else [])
+
+
+def _names(names: Sequence[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
 def sweep_table(rows: Sequence[Mapping[str, Any]], mean: str) -> str:
     """Localization at the threshold in force and at the best one of these very pictures, one line a kind of map.
 

@@ -24,13 +24,14 @@ from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.summary import cautions
 from utils.files import write_text
 from utils.gallery import save_gallery
 from utils.inference.settings import change_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
-from utils.reporting import comparison_table
+from utils.reporting import caution_lines, comparison_table
 
 DEFAULT_FOLDER = "demo_run"
 DEFAULT_ARCH = "mobilenet"
@@ -125,6 +126,7 @@ def finish(
     record = {
         "thresholds": {kind.kind: question.thresholds[kind] for kind in compared},
         "scores": {kind.kind: summaries[kind] for kind in compared},
+        "cautions": cautions(evaluation, test_split.class_names),
         "failures": evaluation.failures,
     }
     if fused:
@@ -137,6 +139,8 @@ def finish(
     indices = spread(~evaluation.failed, GALLERY_PICTURES)
     picture = save_gallery(folder / "results.png", model, test_split, indices, shown, device)
     print(_report(summaries, question.thresholds, len(test_split)))
+    for line in caution_lines(record["cautions"]):
+        print(line)
     print(_next_steps(folder, args, results, picture))
     return evaluation
 

@@ -6,12 +6,13 @@ class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from utils.metrics import map_extremes
 from utils.models.bas import BAS, Encoding, Grid, select_class
 
 # `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
@@ -61,6 +62,26 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
     top_ks = [kind.top_k for kind in kinds if kind.kind == "bas"]
     fused = _foreground_maps(model, encoding, top_ks, labels) if top_ks else {}
     return {kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds}
+
+
+@torch.no_grad()
+def label_map_extremes(model: BAS, encoding: Encoding, labels: Tensor, maps: Mapping[MapKind, Tensor]) -> Tensor | None:
+    """The highest and lowest value of each label's own foreground map, which a mean of several classes' maps hides.
+
+    Args:
+        model, encoding: as for :func:`make_maps`.
+        labels: (B,) true classes.
+        maps: of :func:`make_maps`; without one of the generator's there is nothing to tell.
+
+    Returns:
+        (B, 2) of :func:`utils.metrics.map_extremes`, or None.
+    """
+    own = MapKind("bas", 1)
+    if own in maps:  # k = 1 is the label's map
+        return map_extremes(maps[own])
+    if not any(kind.kind == "bas" for kind in maps):
+        return None
+    return map_extremes(model.foreground_maps(encoding.features, labels[:, None]))
 
 
 def grid_of(model: BAS, kind: MapKind) -> Grid | None:

@@ -13,7 +13,18 @@ from utils.data.split import Split
 from utils.evaluation.maps import MapKind
 from utils.evaluation.protocols import Protocol
 from utils.evaluation.question import Question
-from utils.metrics import MISSED, ErrorBreakdown, LocalizationScores, MaxBoxAcc, PixelScores, best_ious, error_type
+from utils.metrics import (
+    MISSED,
+    DeadMaps,
+    ErrorBreakdown,
+    LocalizationScores,
+    MaxBoxAcc,
+    PixelScores,
+    best_ious,
+    error_type,
+    extremes_by_class,
+    find_dead_maps,
+)
 from utils.sweep import best_contour_ious, contour_boxes
 
 
@@ -127,6 +138,7 @@ class EvaluationPart(NamedTuple):
     probabilities: np.ndarray  # (n, min(5, K))
     sizes: np.ndarray  # (n, 2)
     failed: np.ndarray  # (n,)
+    extremes: np.ndarray  # (n, 2)
     failure_of: dict[int, str]
     maps: list[MapPart]  # in the order of the evaluation's
 
@@ -157,6 +169,7 @@ class Evaluation:
         sizes: (N, 2) (width, height) of the original pictures, 0 where unreadable.
         boxed: (N,) whether a picture has true boxes; those without count in the classification figures alone.
         failed: (N,) whether a picture is a miss for every kind of map.
+        extremes: (N, 2) the highest and lowest value of the label's own foreground map; NaN where there is none.
         failure_of: position in the split -> sentence about a miss, or about a mask that could not be used.
         maps: kind -> result.
     """
@@ -169,6 +182,7 @@ class Evaluation:
     sizes: np.ndarray
     boxed: np.ndarray
     failed: np.ndarray
+    extremes: np.ndarray
     failure_of: dict[int, str] = field(default_factory=dict)
     maps: dict[MapKind, MapResult] = field(default_factory=dict)
 
@@ -206,16 +220,29 @@ class Evaluation:
         breakdown.update([error for error in self.maps[kind].errors if error])
         return breakdown
 
+    def dead_maps(self) -> DeadMaps | None:
+        """The classes whose own foreground map is dead on all of these pictures; None without maps of the generator."""
+        if np.isnan(self.extremes).all():
+            return None
+        return find_dead_maps(extremes_by_class(self.labels, self.extremes, self.num_classes))
+
+    def whole_crop_boxes(self, kind: MapKind) -> int:
+        """How many boxes of one kind of map, at the threshold in force, are the whole crop."""
+        result, side = self.maps[kind], self.question.crop_size
+        covers = (result.boxes[:, :2] <= 0).all(axis=1) & (result.boxes[:, 2:] >= side - 1).all(axis=1)
+        return int((covers & ~result.missed).sum())
+
     def part(self, indices: np.ndarray) -> EvaluationPart:
         """The records of these pictures, the only ones that were scored so far."""
-        rows = self.top5[indices], self.probabilities[indices], self.sizes[indices], self.failed[indices]
+        values = self.top5, self.probabilities, self.sizes, self.failed, self.extremes
+        rows = [array[indices] for array in values]
         return EvaluationPart(indices, *rows, self.failure_of, [result.part(indices) for result in self.maps.values()])
 
     def merge(self, part: EvaluationPart) -> None:
         """Adds the records of other pictures of the split, scored by another process for the same question."""
         rows = part.indices
         self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
-        self.sizes[rows], self.failed[rows] = part.sizes, part.failed
+        self.sizes[rows], self.failed[rows], self.extremes[rows] = part.sizes, part.failed, part.extremes
         self.failure_of |= part.failure_of
         for result, map_part in zip(self.maps.values(), part.maps, strict=True):
             result.merge(rows, map_part)
@@ -239,5 +266,6 @@ def blank_evaluation(split: Split, question: Question, num_classes: int) -> Eval
         sizes=np.zeros((count, 2), dtype=np.int64),
         boxed=np.array([len(split.boxes.get(image_id, ())) > 0 for image_id in split.ids]),
         failed=np.zeros(count, dtype=bool),
+        extremes=np.full((count, 2), np.nan),
         maps=maps,
     )

@@ -16,7 +16,7 @@ from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
 from utils.distributed import gather_everywhere, process_count, rank
-from utils.evaluation.maps import MapKind, make_maps
+from utils.evaluation.maps import MapKind, label_map_extremes, make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
@@ -111,6 +111,7 @@ class _Output:
         with torch.autocast(device.type, enabled=question.amp), torch.no_grad():
             encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), question))
             maps = make_maps(model, encoding, (*question.thresholds, *question.swept), labels)
+            extremes = label_map_extremes(model, encoding, labels, maps)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = probabilities.topk(min(5, model.num_classes))
         # From CUDA these copies go to pinned memory behind the batch's own kernels; `wait` waits for them alone, and
@@ -119,6 +120,7 @@ class _Output:
         is_cuda = device.type == "cuda"
         self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=is_cuda)
         self._best = [values.to("cpu", non_blocking=is_cuda) for values in (best.indices, best.values)]
+        self._extremes = None if extremes is None else extremes.to("cpu", non_blocking=is_cuda)
         self._maps = {kind: values.squeeze(1).float().to("cpu", non_blocking=is_cuda) for kind, values in maps.items()}
         self._copied = torch.cuda.current_stream(device).record_event() if is_cuda else None
         self.seconds = time.perf_counter() - begin
@@ -129,6 +131,7 @@ class _Output:
             self._copied.synchronize()
         self.is_finite = self._is_finite.tolist()
         self.top5, self.probabilities = (values.numpy() for values in self._best)
+        self.extremes = None if self._extremes is None else self._extremes.numpy()
         self.maps = {kind: values.numpy() for kind, values in self._maps.items()}
 
     def score_map(self, row: int, kind: MapKind) -> np.ndarray | None:
@@ -190,6 +193,8 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
             result.miss(index, bool(evaluation.boxed[index]))
         return
     evaluation.top5[index], evaluation.probabilities[index] = output.top5[row], output.probabilities[row]
+    if output.extremes is not None:
+        evaluation.extremes[index] = output.extremes[row]
     mask = None
     if batch.masks is not None:
         if batch.mask_errors[row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from utils.evaluation.maps import MapKind
@@ -35,6 +36,26 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
         "pixels": pixels.summary() if pixels is not None and pixels.foreground.any() else None,
     }
+
+
+def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
+    """What may mislead about an evaluation's scores.
+
+    Args:
+        evaluation: of :func:`utils.evaluation.run.evaluate`.
+        class_names: K names.
+
+    Returns:
+        `whole_crop_boxes`: by kind of map the `count` and `percent`, of the pictures with a prediction, of boxes that
+        are the whole crop: such a box is right wherever the object fills the picture, and tells nothing.
+        `dead_maps`: :meth:`utils.metrics.DeadMaps.summary` of the label's own foreground map, None if it was not asked.
+    """
+    boxes = {}
+    for kind in evaluation.question.thresholds:
+        count, predicted = evaluation.whole_crop_boxes(kind), int((~evaluation.maps[kind].missed).sum())
+        boxes[kind.title] = {"count": count, "percent": 100 * count / predicted if predicted else None}
+    dead = evaluation.dead_maps()
+    return {"whole_crop_boxes": boxes, "dead_maps": dead.summary(class_names) if dead is not None else None}
 
 
 def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:

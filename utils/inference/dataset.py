@@ -24,7 +24,7 @@ from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, Observation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
-from utils.evaluation.summary import curves, summarize_map, sweep
+from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.files import write_text
 from utils.gallery import save_gallery
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
@@ -33,7 +33,14 @@ from utils.inference.settings import EVALUATION_SETTINGS, require_same_classes
 from utils.models.recipe import Published
 from utils.report import ImageRecord, Report
 from utils.report.thumbnails import draw_thumbnail, encode_jpeg
-from utils.reporting import comparison_table, failure_report, further_lines, score_table, sweep_table
+from utils.reporting import (
+    caution_lines,
+    comparison_table,
+    failure_report,
+    further_lines,
+    score_table,
+    sweep_table,
+)
 from utils.training.provenance import versions
 
 # Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
@@ -84,7 +91,7 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
             return
         seconds = time.perf_counter() - begin
         published = find_published(folder, loaded, question, args)
-        results = collect(folder, loaded, evaluation, args, seconds, published)
+        results = collect(folder, loaded, evaluation, split, args, seconds, published)
         print_results(evaluation, results, published)
         if report is not None:
             print(f"look at {report.finish(results)}")
@@ -167,6 +174,7 @@ def collect(
     folder: DatasetFolder,
     loaded: Loaded,
     evaluation: Evaluation,
+    split: Split,
     args: argparse.Namespace,
     seconds: float,
     published: Published | None,
@@ -204,6 +212,7 @@ def collect(
         "sweep": sweep(evaluation) if question.grid else None,
         "curves": curves(evaluation) if question.grid else [],
         "published": asdict(published) if published else None,
+        "cautions": cautions(evaluation, split.class_names),
         "failures": evaluation.failures,
         "seconds": seconds,
         "versions": versions(loaded.device),
@@ -214,7 +223,7 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
     """The tables."""
     question, count = evaluation.question, len(evaluation.labels)
     print(score_table(results["scores"], published))
-    print("\n".join(further_lines(results)))
+    print("\n".join([*further_lines(results), *caution_lines(results["cautions"])]))
     if len(question.thresholds) > 1:
         rows = {
             f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]

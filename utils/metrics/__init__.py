@@ -5,6 +5,7 @@ exactly the figures of the whole.
 """
 
 from utils.metrics.breakdown import ERROR_TYPES, MISSED, ErrorBreakdown, error_type
+from utils.metrics.dead_maps import DeadMaps, extremes_by_class, find_dead_maps, map_extremes
 from utils.metrics.distribution import IouHistogram
 from utils.metrics.localization import METRICS, LocalizationScores, best_iou, best_ious
 from utils.metrics.max_box_acc import MaxBoxAcc
@@ -14,6 +15,7 @@ __all__ = [
     "ERROR_TYPES",
     "METRICS",
     "MISSED",
+    "DeadMaps",
     "ErrorBreakdown",
     "IouHistogram",
     "LocalizationScores",
@@ -22,4 +24,7 @@ __all__ = [
     "best_iou",
     "best_ious",
     "error_type",
+    "extremes_by_class",
+    "find_dead_maps",
+    "map_extremes",
 ]

@@ -20,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils.errors import UsageError
+from utils.models.batch_norm import use_exact_batch_norm
 from utils.models.winograd import WinogradConv2d
 
 
@@ -225,6 +226,8 @@ class BAS(nn.Module):
     def place(self, device: torch.device, channels_last: bool = True) -> BAS:
         """Moves the model to a device, each part in the memory layout in which its convolutions run fastest there.
 
+        On a CPU, batch normalisation in channels-last memory becomes exact (:mod:`utils.models.batch_norm`).
+
         Args:
             device: where to.
             channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
@@ -234,6 +237,7 @@ class BAS(nn.Module):
             device.type == "cpu"
         ):  # the head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head
             self.head.to(memory_format=torch.contiguous_format)
+            use_exact_batch_norm(self)
         return self
 
     def _enter_head(self, features: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TypeVar
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm  # what BatchNorm2d and SyncBatchNorm have in common
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -19,9 +20,9 @@ def fold_batch_norm(model: Model) -> Model:
     convolution before it can do. Outputs agree up to rounding, and gradients still flow, as Grad-CAM needs.
 
     Args:
-        model: in evaluation mode; it is left as it was. A BatchNorm2d belongs to the Conv2d of the same channel count
-            right before it among its parent's children, as in all four backbones and torchvision's blocks; any other
-            stays as it is.
+        model: in evaluation mode; it is left as it was. A BatchNorm2d or SyncBatchNorm belongs to the Conv2d of equal
+            channel count right before it among its parent's children, as in all four backbones and torchvision's
+            blocks; any other stays as it is.
 
     Returns:
         The copy, with nn.Identity in place of each norm. Its state dict no longer has the published keys: save the
@@ -47,7 +48,7 @@ def _normalized_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str,
         for (name, module), (next_name, following) in zip(children, children[1:], strict=False):
             if (
                 isinstance(module, nn.Conv2d)
-                and isinstance(following, nn.BatchNorm2d)
+                and isinstance(following, _BatchNorm)
                 and module.out_channels == following.num_features
             ):
                 yield parent, name, next_name

@@ -53,6 +53,7 @@ class Recipe:
     lr_decay: float = 0.1  # to this share of itself
     batch_size: int = 32
     lr: float = 0.001
+    generator_rate: float = 1.0  # the generator's, as a share of the classifier head's (which is 10 times `lr`)
     momentum: float = 0.9
     weight_decay: float = 5e-4
     resize_size: int = 256

@@ -36,6 +36,7 @@ PANELS = (
     _single("L_frg", "frg"),
     _single("L_bas", "bas"),
     _single("L_ac", "area"),
+    Panel("classes with dead maps", {"dead maps": ("dead_maps", "count")}),
     _single("Top-1 Cls in training, %", "accuracy"),
     Panel(
         "test pictures (mean over images), %",

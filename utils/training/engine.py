@@ -7,8 +7,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from torch.utils.data import DataLoader
 from utils.data.training import TrainingBatch
 from utils.distributed import gather_everywhere, host_group, process_count
 from utils.errors import UsageError, UserError
+from utils.metrics import extremes_by_class, find_dead_maps
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.models.winograd import use_winograd
@@ -93,7 +95,7 @@ def build_trainer(
     # The fused kernel takes a third of the time; under fp16 it alone passes over a step of infinite gradients without
     # asking the device first.
     fused = device.type in ("cpu", "cuda") or None
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
+    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused, recipe.generator_rate)
     if recipe.momentum:
         # The fused kernel wants the momenta of all of a group's parameters or of none, which the end of a warm-up does
         # not give it, and leaves them unwritten in a first step of infinite gradients. From 0 a first step is the same.
@@ -112,7 +114,7 @@ def to_device(images: Tensor, device: torch.device, channels_last: bool = True) 
 
 def train_one_epoch(
     trainer: Trainer, show_step: int = 20, after_step: Callable[[Callable[[], None]], None] | None = None
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """One pass over the training pictures, or the rest of one.
 
     The figures of each step stay on the device and are read every `show_step` steps only, so that the host never waits
@@ -127,7 +129,8 @@ def train_one_epoch(
     Returns:
         Means over the epoch's pictures, of all processes: the losses by name as far as they are computed, and
         `accuracy` in percent; `lr`, `seconds`, `images_per_second`, `data_wait` (the share of the time that was spent
-        waiting for pictures), `steps`, `replaced_pictures`.
+        waiting for pictures), `steps`, `replaced_pictures`; and `dead_maps`, a :class:`utils.metrics.DeadMaps`, where
+        the generator was trained.
 
     Raises:
         UserError: a loss is NaN or infinite; names the step, the losses and the pictures.
@@ -153,7 +156,7 @@ def train_one_epoch(
         if after_step is not None and not is_last:
             after_step(lambda: (readings.read(), clock.note()))
     clock.note()
-    figures = progress.means()
+    figures: dict[str, Any] = progress.means()
     figures["accuracy"] *= 100
     figures |= {
         "lr": lr,
@@ -163,6 +166,8 @@ def train_one_epoch(
         "steps": progress.step,
         "replaced_pictures": progress.replaced,
     }
+    if progress.extremes:
+        figures["dead_maps"] = find_dead_maps(np.array(progress.extremes))
     trainer.scheduler.step()
     trainer.progress = Progress(epoch=progress.epoch + 1)
     return figures
@@ -175,7 +180,9 @@ class _Row(NamedTuple):
     count: int  # pictures
     replaced: int
     indices: Tensor
+    labels: Tensor  # on the host
     shown: dict[str, Tensor]
+    extremes: Tensor | None
 
 
 def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[_Row]:
@@ -186,16 +193,16 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
     trainer.optimizer.zero_grad(set_to_none=True)
     for number, (images, labels, indices) in enumerate(zip(*split, strict=True)):
         images = to_device(images, trainer.device, trainer.engine.channels_last)
-        labels = labels.to(trainer.device, non_blocking=True)
+        on_device = labels.to(trainer.device, non_blocking=True)
         with ExitStack() as stack:
             if number < parts - 1 and isinstance(objective, DistributedDataParallel):
                 stack.enter_context(objective.no_sync())  # the last part's pass averages what all of them gave
-            total, shown = objective(images, labels)
+            total, shown, extremes = objective(images, on_device)
             if parts > 1:
                 total = total * (len(labels) / len(batch.labels))
             trainer.scaler.scale(total).backward()
         replaced = len(batch.replaced) if number == 0 else 0
-        rows.append(_Row(trainer.progress.step, len(labels), replaced, indices, shown))
+        rows.append(_Row(trainer.progress.step, len(labels), replaced, indices, labels, shown, extremes))
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     return rows
@@ -232,7 +239,23 @@ class _Readings:
             progress.seen += int(count)
             progress.replaced += int(replaced)
         progress.sums = dict(zip(self._names, sums, strict=True))
+        self._read_extremes()
         self._pending.clear()
+
+    def _read_extremes(self) -> None:
+        """Adds those of the pending rows to the progress; all rows have some, or none has."""
+        if self._pending[0].extremes is None:
+            return
+        num_classes = self._trainer.model.num_classes
+        values = torch.cat([row.extremes for row in self._pending]).cpu().double().numpy()
+        labels = torch.cat([row.labels for row in self._pending]).numpy()
+        parts = [(labels, values)]
+        if self._trainer.progress.extremes:
+            parts.append((np.arange(num_classes), np.array(self._trainer.progress.extremes)))
+        own = extremes_by_class(*map(np.concatenate, zip(*parts, strict=True)), num_classes)
+        everyones = _gather_rows(torch.from_numpy(own)).flatten(0, 1).numpy()  # class by class, in each every process
+        by_class = extremes_by_class(np.repeat(np.arange(num_classes), process_count()), everyones, num_classes)
+        self._trainer.progress.extremes = by_class.tolist()
 
     def _refuse(self, figures: Tensor, rows: Tensor) -> None:
         # The first bad step, in whichever process; each of them that is bad there tells its pictures.

@@ -3,8 +3,9 @@
 An epoch's entry has the same keys whatever the data set: `epoch` (from 1), the means of the losses that were computed
 (`cls`, `frg`, `bas`, `area`, `total`), `accuracy` (Top-1 Cls of the training pictures, percent), `lr`, `seconds`,
 `images_per_second`, `data_wait` (share of the time spent waiting for pictures), `memory_mib` (peak of the process, or
-of its CUDA device), `steps`, `replaced_pictures` and, if the epoch was evaluated, `test`
-(:meth:`utils.metrics.LocalizationScores.summary`).
+of its CUDA device), `steps`, `replaced_pictures`, `dead_maps` where the generator was trained
+(:meth:`utils.metrics.DeadMaps.summary`) and, if the epoch was evaluated, `test`
+(:meth:`utils.metrics.LocalizationScores.summary`) and `cautions` (:func:`utils.evaluation.summary.cautions`).
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.distributed import process_count
 from utils.losses import bas_losses, training_pass
+from utils.metrics import map_extremes
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.training.settings import PRECISIONS, Engine
@@ -34,7 +35,7 @@ class Objective(nn.Module):
         self.dtype = PRECISIONS[amp]
         model.classifier_loc.requires_grad_(not warmup)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """One pass.
 
         Args:
@@ -43,8 +44,10 @@ class Objective(nn.Module):
 
         Returns:
             The scalar to minimise, and scalars to show, without gradient: the losses by name as far as they are
-            computed, `total` (not in a warm-up) and `accuracy`, the share of right answers.
+            computed, `total` (not in a warm-up) and `accuracy`, the share of right answers; and (B, 2) the highest
+            and the lowest value of each foreground map, None where there are none.
         """
+        extremes = None
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             if self.warmup:
                 logits = self.model.classify(images)
@@ -55,9 +58,11 @@ class Objective(nn.Module):
                 logits = output.logits
                 losses = bas_losses(output, labels, self.recipe)._asdict()
                 total = losses["total"]
+                if output.foreground_map is not None:
+                    extremes = map_extremes(output.foreground_map)
         shown = {name: loss.detach() for name, loss in losses.items() if loss is not None}
         shown["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
-        return total, shown
+        return total, shown, extremes
 
 
 # The older name warns in new PyTorch, and the newer one is unknown to old.

@@ -46,6 +46,12 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--lr_decay", type=positive_float, help="to this share of itself (default: 0.1)")
     group.add_argument("--lr", type=positive_float, help="base rate; biases x2, heads x10 (default: 0.001)")
+    group.add_argument(
+        "--generator_rate",
+        type=positive_float,
+        help="the generator's rate as a share of the classifier head's (default: 1, and with fewer "
+        "classes than the recipe's in proportion to them: each class's kernel is then trained more often)",
+    )
     group.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
     group.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
     group.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +12,12 @@ from typing import Any
 from utils.data.split import Split
 from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count
 from utils.evaluation.records import Evaluation
+from utils.evaluation.summary import cautions
 from utils.files import write_text
 from utils.inference.settings import SETTINGS_FILE, save_settings
 from utils.memory import peak_memory_mib
 from utils.models.recipe import explain
+from utils.reporting import dead_map_line
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import NotFiniteError, Trainer
 from utils.training.log import LOG_FILE, RunLog, epoch_line
@@ -36,6 +38,7 @@ class RunRecord:
 
     def __init__(self, folder: Path, trainer: Trainer, states: StateFolder) -> None:
         self._folder, self._trainer, self._states = folder, trainer, states
+        self._class_names: Sequence[str] = ()
         self._log = RunLog(folder / LOG_FILE, trainer.progress.epoch) if is_main() else None
 
     def begin(
@@ -58,7 +61,7 @@ class RunRecord:
             workers: processes that read pictures.
             source: where the data lie: `root`, and `is_own` if it is a data set of the user's own.
         """
-        trainer = self._trainer
+        trainer, self._class_names = self._trainer, train_split.class_names
         engine = asdict(trainer.engine)
         in_force = {**engine, "winograd": trainer.engine.uses_winograd(trainer.device)}
         computing = ", ".join(f"{name} {value}" for name, value in in_force.items())
@@ -98,7 +101,11 @@ class RunRecord:
             return
         finished = trainer.progress.epoch
         figures = {**figures, "memory_mib": peak_memory_mib(trainer.device)}
+        if "dead_maps" in figures:
+            figures["dead_maps"] = figures["dead_maps"].summary(self._class_names)
         print(epoch_line(finished - 1, trainer.recipe.epochs, figures), flush=True)
+        if "dead_maps" in figures and figures["dead_maps"]["count"]:
+            print(dead_map_line(figures["dead_maps"]), flush=True)
         sentences = sorted({sentence for one in replacements for sentence in one})
         print(*sentences[:SHOWN_REPLACEMENTS], sep="\n", end="\n" if sentences else "")
         self._log.add({"epoch": finished, **figures})
@@ -126,7 +133,7 @@ class RunRecord:
         if self._log is None:
             return
         summary = evaluation.scores().summary()
-        self._log.amend(test=summary)
+        self._log.amend(test=summary, cautions=cautions(evaluation, self._class_names))
         self._states.note_score(
             self._trainer.progress.epoch, summary["gt_known_loc"][evaluation.question.protocol.mean]
         )

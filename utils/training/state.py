@@ -41,6 +41,7 @@ class Progress:
         seen: pictures.
         seconds, waited: its duration so far, and the part of it spent waiting for pictures.
         replaced: pictures that could not be read.
+        extremes: (K, 2) of :func:`utils.metrics.extremes_by_class`; none where the generator was not yet trained.
     """
 
     epoch: int = 0
@@ -50,6 +51,7 @@ class Progress:
     seconds: float = 0.0
     waited: float = 0.0
     replaced: int = 0
+    extremes: list[list[float]] = field(default_factory=list)
 
     def means(self) -> dict[str, float]:
         """Of the unfinished epoch's figures so far, by name."""
