@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -35,14 +36,17 @@ from utils.errors import UsageError, UserError, run_command
 from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.summary import cautions
 from utils.files import write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
+from utils.inference.settings import change_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, override
 from utils.reporting import caution_lines, failure_report, score_table
+from utils.training.adaptation import adapt_recipe, explain_adaptation
 from utils.training.arguments import parse_arguments, settle_engine
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
@@ -93,7 +97,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
     seed_everything(recipe.seed)
 
     train_split, test_split = load_splits(args)
-    recipe = override(recipe, {"num_classes": len(train_split.class_names)})
+    recipe = suit_recipe(recipe, train_split, args)
     data = fingerprint(train_split)
     require_same_data({"train": data, "test": fingerprint(test_split) if test_split else None})
     if state is not None:
@@ -146,7 +150,9 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
             snapshots.take()
             if args.demo:
                 evaluation = demo.finish(model, train_split, test_split, recipe, device, args, weights)
-            elif test_split:
+            else:
+                recipe = settle_threshold(model, train_split, recipe, device, args, weights)
+            if test_split and not args.demo:
                 evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
                 report(evaluation, test_split, weights, args)
         if test_split:
@@ -168,6 +174,20 @@ def settle_recipe(args: argparse.Namespace, state: dict | None) -> Recipe:
             f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
         )
     return recipe
+
+
+def suit_recipe(recipe: Recipe, train_split: Split, args: argparse.Namespace) -> Recipe:
+    """The recipe for the classes of these pictures; says what it changes besides their number, and why.
+
+    A run that is resumed has its own number of classes in its settings, so nothing changes.
+    """
+    classes, pictures = len(train_split.class_names), len(train_split)
+    if args.demo or not args.adapt_recipe:
+        return replace(recipe, num_classes=classes)
+    adaptation = adapt_recipe(recipe, classes, pictures, vars(args))
+    if adaptation.reasons:
+        print(explain_adaptation(adaptation, recipe.num_classes, pictures))
+    return adaptation.recipe
 
 
 def share_of(batch_size: int) -> int:
@@ -214,6 +234,27 @@ def load_splits(args: argparse.Namespace) -> tuple[Split, Split | None]:
 def data_folder(args: argparse.Namespace) -> Path:
     """Where the data set lies."""
     return args.dataset_dir or args.root or ROOT / args.dataset / "data"
+
+
+def settle_threshold(
+    model: BAS, split: Split, recipe: Recipe, device: torch.device, args: argparse.Namespace, weights: Path
+) -> Recipe:
+    """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training pictures.
+
+    The paper's belongs to maps of the paper's classes. Where the training pictures have no boxes it stays.
+    """
+    paper = DATASETS[args.dataset].Model.recipe(args.arch, recipe.name)
+    is_adapted = args.adapt_recipe and recipe.num_classes < paper.num_classes
+    if not (is_adapted and args.threshold is None and recipe.threshold == paper.threshold and split.boxes):
+        return recipe
+    question = build_question(recipe, ten_crops=False)
+    folded = fold_batch_norm(model.eval())
+    chosen = choose_thresholds(folded, split, question, device, DEFAULT_BATCH_SIZE, args.num_workers)[question.main]
+    print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
+    recipe = replace(recipe, threshold=chosen)
+    if is_main():
+        change_settings(weights, recipe=asdict(recipe), threshold_chosen_on="training pictures and their boxes")
+    return recipe
 
 
 def evaluate_test(model: BAS, split: Split, recipe: Recipe, device: torch.device, num_workers: int) -> Evaluation:

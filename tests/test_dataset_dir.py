@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from tests.commands import (
+    OWN_TRAINING,
     RUN_FILES,
     SIZES,
-    TRAINING,
     assert_one_sentence,
     printed_scores,
     read_json,
@@ -80,7 +80,7 @@ def runs(tmp_path_factory):
     for layout, make in MAKE.items():
         data = make(home / f"my {layout}")  # a space in the path
         with redirect_stdout(io.StringIO()) as output:
-            assert run_training("--dataset-dir", data, *TRAINING, "--epochs", 1) == 0
+            assert run_training("--dataset-dir", data, *OWN_TRAINING, "--epochs", 1) == 0
         runs[layout] = data, output.getvalue()
     yield runs
     shutil.rmtree(home)
@@ -251,7 +251,7 @@ def test_training_without_test_pictures(tmp_path, capsys):
     """Protects data sets of training pictures alone: the run is made and says that nothing evaluates it."""
     data = make_image_folder(tmp_path / "data")
     shutil.rmtree(data / "test")
-    assert run_training("--dataset-dir", data, *TRAINING, "--epochs", 1) == 0
+    assert run_training("--dataset-dir", data, *OWN_TRAINING, "--epochs", 1) == 0
     assert "no evaluation after training: no folder" in capsys.readouterr().out
     assert (data / "logs" / "mobilenet" / "mobilenet0.pth.tar").is_file()
     assert not (data / "logs" / "mobilenet" / "evaluation.json").exists()

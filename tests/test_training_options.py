@@ -206,8 +206,9 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
 
     def evaluate(*_: object) -> SimpleNamespace:
         summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
-        question = SimpleNamespace(protocol=SimpleNamespace(mean=mean))
-        return SimpleNamespace(scores=lambda: SimpleNamespace(summary=lambda: summary), failures=[], question=question)
+        question = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
+        scored = SimpleNamespace(summary=lambda: summary)
+        return SimpleNamespace(scores=lambda: scored, failures=[], question=question, dead_maps=lambda: None)
 
     monkeypatch.setattr(train, "evaluate_test", evaluate)
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)

@@ -57,6 +57,7 @@ def demo_recipe(recipe: Recipe) -> Recipe:
         area_weight=1.5,
         final_relu=False,
         warmup_epochs=2,
+        generator_rate=0.45,
         threshold=0.1,
         top_k=8,
         align_maps=True,

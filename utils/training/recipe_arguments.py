@@ -35,6 +35,13 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
         help="all of one paper's settings: the first (CVPR 2022), or the second (IJCV 2023: no final ReLU, a ratio "
         "beyond 1 becomes 1, other weights, epochs and thresholds); options given beside it win (default: cvpr)",
     )
+    group.add_argument(
+        "--adapt_recipe",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="with fewer classes than the paper's, take defaults that suit them (head, warm-up, rates, batch size, "
+        "top-k, a threshold chosen on training boxes); they are printed with the reason (default: yes)",
+    )
     group.add_argument("--epochs", type=positive_int, help="default: the recipe's, CUB 100 (IJCV 120), ILSVRC 9")
     group.add_argument(
         "--lr_steps",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -226,7 +226,10 @@ def require_same_data(data: Mapping[str, Any]) -> None:
 
 def require_same_run(content: Mapping[str, Any], recipe: Recipe, engine: Engine, data: Mapping[str, Any]) -> None:
     """UsageError if going on with these settings or pictures would falsify the run; shows the differences."""
-    changed = _differences(content["settings"], asdict(recipe), lambda name: name not in MAY_CHANGE)
+    # A setting that is younger than the run had its default, which changes nothing.
+    defaults = {field.name: field.default for field in fields(Recipe) if field.default is not MISSING}
+    settings = {**defaults, **content["settings"]}
+    changed = _differences(settings, asdict(recipe), lambda name: name not in MAY_CHANGE)
     changed += _differences(content["engine"], asdict(engine), MUST_STAY.__contains__)
     if changed:
         raise UsageError(
