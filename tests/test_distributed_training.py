@@ -166,6 +166,7 @@ def test_without_batch_statistics_processes_do_not_matter(answers, name: str, co
             assert ours.keys() == expected.keys()
             for figure in FIGURES & ours.keys():
                 assert ours[figure] == pytest.approx(expected[figure], rel=1e-5), figure
+            assert ours.get("dead_maps") == expected.get("dead_maps")
 
 
 def test_cases_reach_what_they_are_about(answers) -> None:

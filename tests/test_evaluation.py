@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -27,8 +28,9 @@ from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, MapResult
 from utils.evaluation.run import _Output, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
-from utils.evaluation.summary import curves, summarize_map, sweep
+from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.localization import map_to_box
+from utils.metrics import DeadMaps
 from utils.models.recipe import override
 
 CPU = torch.device("cpu")
@@ -118,6 +120,28 @@ def test_many_questions_in_one_pass_equal_one_at_a_time(model: TinyBAS, split: S
         if kind in whole.thresholds:
             alone = replace(whole, grid=(), swept={}, thresholds={kind: whole.thresholds[kind]})
             assert summarize_map(together, kind) == summarize_map(run(model, split, alone), kind)
+
+
+def test_what_may_mislead(model: TinyBAS, split: Split) -> None:
+    """Protects the words beside the scores: dead maps of the label's own class whatever k, and whole-crop boxes."""
+    split = replace(split, labels=np.arange(11) % 5)
+    for bias, empty, full in ((0.0, (), ()), (-30.0, (1,), ()), (30.0, (), (1,))):
+        broken = copy.deepcopy(model)
+        with torch.no_grad():
+            broken.classifier_loc[0].bias[1] += bias  # of the class "b"
+        for top_k in (1, 2, 5):
+            question = build_question(replace(RECIPE, top_k=top_k), kinds=("bas", "cam"))
+            evaluation = run(broken, split, question)
+            assert evaluation.dead_maps() == DeadMaps(5, empty, full), (bias, top_k)
+        told = cautions(evaluation, split.class_names)
+        assert told["dead_maps"] == evaluation.dead_maps().summary("abcde")
+        assert told["whole_crop_boxes"].keys() == {kind.title for kind in evaluation.maps}
+    assert run(model, split, ask(("cam", "center"))).dead_maps() is None
+    whole = run(model, split, replace(ask(), thresholds={BAS: 0.0}))
+    assert (whole.maps[BAS].boxes == [0, 0, 32, 32]).all(axis=1).sum() == whole.whole_crop_boxes(BAS) > 0
+    assert run(model, split, replace(ask(), thresholds={BAS: 0.7})).whole_crop_boxes(BAS) == 0
+    empty = run(model, split, replace(ask(), thresholds={BAS: 0.999}))  # an empty mask's box is the whole crop
+    assert empty.whole_crop_boxes(BAS) == 11
 
 
 def test_figures_need_boxes_or_masks(model: TinyBAS, split: Split) -> None:

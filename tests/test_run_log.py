@@ -109,6 +109,7 @@ def test_curves_show_the_figures() -> None:
     """Protects curves.png: a panel for whatever was computed, each value at its epoch, the rate on a log scale."""
     entries = [entry(1), entry(2, test=SCORES), entry(3, lr=0.0001), entry(4, test=SCORES)]
     del entries[0]["bas"]
+    entries[2]["dead_maps"] = {"count": 2, "classes": 3, "empty": ["ant"], "full": ["bee"]}
     panels = {axes.get_title(loc="left"): axes for axes in draw_curves(entries).axes}
     lines = {
         (title, line.get_label()): list(zip(*line.get_data(), strict=True))
@@ -118,7 +119,9 @@ def test_curves_show_the_figures() -> None:
     test, waiting = "test pictures (mean over images), %", "time spent waiting for pictures, %"
     keys = {"L_cls": "cls", "L_frg": "frg", "L_bas": "bas", "L_ac": "area", "Top-1 Cls in training, %": "accuracy"}
     keys |= {"learning rate": "lr", "pictures a second": "images_per_second"}
-    assert set(panels) == {*keys, test, waiting}
+    dead = "classes with dead maps"
+    assert set(panels) == {*keys, test, waiting, dead}
+    assert [value for value in lines[dead, "dead maps"] if value[1] is not None] == [(3, 2)]
     for title, key in keys.items():
         assert lines[title, title] == [(one["epoch"], one[key]) for one in entries if key in one]
     assert lines[waiting, waiting] == [(epoch, 12.5) for epoch in (1, 2, 3, 4)]
