@@ -30,7 +30,7 @@ def test_few_classes() -> None:
     paper = CUB.Model.recipe("mobilenet")
     adaptation = adapt_recipe(paper, 10, 300, {"epochs": 20})
     expected = {"final_relu": False, "batch_size": 16, "warmup_epochs": 5, "lr_steps": (5, 16), "lr_decay": 0.4}
-    expected |= {"generator_rate": 0.3721, "top_k": 10}
+    expected |= {"generator_rate": 0.3721, "top_k": 10, "frozen_statistics": "whole", "align_maps": True}
     assert adaptation.recipe == replace(paper, num_classes=10, **expected)
     assert adaptation.reasons.keys() == expected.keys()
     lines = explain_adaptation(adaptation, 200, 300).splitlines()
@@ -45,7 +45,7 @@ def test_the_users_word_counts() -> None:
     paper = CUB.Model.recipe("vgg")
     given = {"epochs": 8, "batch_size": 32, "warmup_epochs": 1, "final_relu": True, "top_k": 3, "lr_decay": None}
     recipe, reasons = adapt_recipe(paper, 5, 100, given)
-    assert reasons.keys() == {"lr_steps", "lr_decay", "generator_rate"}
+    assert reasons.keys() == {"lr_steps", "lr_decay", "generator_rate", "frozen_statistics", "align_maps"}
     assert (recipe.lr_steps, recipe.generator_rate) == ((1, 6), round(5 * 32 / 430, 4))
     assert (recipe.batch_size, recipe.final_relu, recipe.top_k) == (
         paper.batch_size,

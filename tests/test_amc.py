@@ -242,3 +242,35 @@ def test_stage_tables_tell_the_truth(models, arch: str) -> None:
         model.get_submodule(name).register_forward_hook(remember(name))
     model.localize(torch.zeros(1, 3, 224, 224), top_k=model.num_classes)
     assert shapes == backbone.STAGES
+
+
+def test_one_pictures_mask_does_not_reach_anothers_background() -> None:
+    """Protects `frozen_statistics="whole"`: S_bg of a picture follows from its own mask, and is S without one.
+
+    With the authors' `masked` another picture's mask changes it, through the batch's statistics.
+    """
+    torch.manual_seed(0)
+    model = TinyBAS(final_relu=False).double().train()
+    images, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
+
+    def background_activations(ways: str, bias: float) -> torch.Tensor:
+        net = copy.deepcopy(model)
+        with torch.no_grad():
+            net.classifier_loc[0].bias[3] += bias  # the last picture's map, and no other
+        output = net(images, labels, frozen_statistics=ways)
+        reference = copy.deepcopy(model)
+        reference(images, labels)
+        for (name, ours), theirs in zip(net.named_buffers(), reference.buffers(), strict=True):
+            assert torch.equal(ours, theirs), name  # the second pass leaves the running statistics
+        assert all(layer.training for layer in net.modules())
+        return output.background_activation.detach()
+
+    before, after = (background_activations("whole", bias) for bias in (0.0, 30.0))
+    assert torch.equal(after[:3], before[:3]) and not torch.isclose(after[3], before[3])
+    before, after = (background_activations("masked", bias) for bias in (0.0, 30.0))
+    assert not torch.isclose(after[:3], before[:3]).any()
+
+    with torch.no_grad():
+        model.classifier_loc[0].bias.fill_(-1e4)  # no foreground at all
+    output = model(images, labels, frozen_statistics="whole")
+    torch.testing.assert_close(output.background_activation, output.activation, rtol=1e-9, atol=1e-12)

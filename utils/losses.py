@@ -14,6 +14,7 @@ from utils.models.recipe import Recipe
 EPSILON = 1e-8  # keeps the ratio finite where the activation is 0
 COMPARE = {"ge": torch.ge, "gt": torch.gt}
 BEYOND_ONE = {"zero": 0.0, "one": 1.0, "keep": None}
+FROZEN_STATISTICS = ("masked", "whole")
 GENERATOR_LOSSES = ("activation", "cross_entropy")
 
 
@@ -47,6 +48,7 @@ def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
         use_generator=bool(recipe.frg_weight or recipe.bas_weight or recipe.area_weight),
         branch=branch if recipe.bas_weight else None,
         freeze_f2=recipe.frozen_f2,
+        frozen_statistics=recipe.frozen_statistics,
     )
 
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils.errors import UsageError
-from utils.models.batch_norm import use_exact_batch_norm
+from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
 from utils.models.winograd import WinogradConv2d
 
 
@@ -108,7 +108,7 @@ def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return maps + bias[:, :, None, None]
 
 
-def call_frozen(module: nn.Module, inputs: Tensor) -> Tensor:
+def call_frozen(module: nn.Module, inputs: Tensor, statistics: Mapping[nn.Module, Statistics] | None = None) -> Tensor:
     """Runs `module` with its parameters as constants and throws away what it would write to its buffers.
 
     The gradient flows to `inputs` only, no weight is copied, and batch normalisation in training mode uses the
@@ -117,13 +117,23 @@ def call_frozen(module: nn.Module, inputs: Tensor) -> Tensor:
     Args:
         module: any module; a shared one is left exactly as it was.
         inputs: the module's input.
+        statistics: of :func:`utils.models.batch_norm.recorded_statistics`; its layers normalise by these instead.
 
     Returns:
         The module's output.
     """
     constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
     scratch = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    return functional_call(module, {**constants, **scratch}, (inputs,))
+    known = {name: layer for name, layer in module.named_modules() if layer in (statistics or {})}
+    for name, layer in known.items():
+        prefix = f"{name}." if name else ""
+        scratch[f"{prefix}running_mean"], scratch[f"{prefix}running_var"] = statistics[layer]
+        layer.training = False  # takes what stands in the place of its running statistics
+    try:
+        return functional_call(module, {**constants, **scratch}, (inputs,))
+    finally:
+        for layer in known.values():
+            layer.training = True
 
 
 def select_class(maps: Tensor, classes: Tensor) -> Tensor:
@@ -252,10 +262,15 @@ class BAS(nn.Module):
             features = stage(features)
         return self.head(self._enter_head(features))
 
-    def frozen_f2(self, features: Tensor) -> Tensor:
-        """As :meth:`f2`, but f2's weights are constants and its running statistics stay (paper section 3.3, L_bas)."""
+    def frozen_f2(self, features: Tensor, statistics: Mapping[nn.Module, Statistics] | None = None) -> Tensor:
+        """As :meth:`f2`, but f2's weights are constants and its running statistics stay (paper section 3.3, L_bas).
+
+        Args:
+            features: (B, C, h, w).
+            statistics: see :func:`call_frozen`.
+        """
         for stage in self.f2_stages():
-            features = call_frozen(stage, features)
+            features = call_frozen(stage, features, statistics)
         return call_frozen(self.head, self._enter_head(features))
 
     def foreground_maps(self, features: Tensor, classes: Tensor) -> Tensor:
@@ -336,6 +351,7 @@ class BAS(nn.Module):
         use_generator: bool = True,
         branch: str | None = "background",
         freeze_f2: bool = True,
+        frozen_statistics: str = "masked",
     ) -> BASOutput:
         """The training pass with all branches of the activation map constraint (paper section 3.3).
 
@@ -349,13 +365,17 @@ class BAS(nn.Module):
             branch: the part of F that passes through f2 once more: `background` gives S_bg, `foreground` the class
                 scores of the foreground, None nothing.
             freeze_f2: whether f2 takes part in this second pass with constant weights, or is trained by it as well.
+            frozen_statistics: what the frozen f2's batch normalisation takes as constants of the batch: `masked`, the
+                statistics of the masked features themselves (the authors' way), or `whole`, those of the first pass.
 
         Returns:
             Named outputs for the losses.
         """
         features = self.f1(images)
         foreground_map = self.foreground_maps(features, labels[:, None]) if use_generator else None
-        class_maps = self.f2(features)
+        keeps_statistics = frozen_statistics == "whole" and use_generator and branch is not None and freeze_f2
+        with recorded_statistics(self.f2_stages() if keeps_statistics else ()) as statistics:
+            class_maps = self.f2(features)
         logits = global_average(class_maps)
         activation = logits.gather(1, labels[:, None]).squeeze(1)
         output = BASOutput(logits, None, foreground_map, activation, None)
@@ -364,8 +384,8 @@ class BAS(nn.Module):
         if branch is not None:
             # L_bas trains the generator alone (and f1 through it): F is detached here and f2 is frozen.
             mask = 1 - foreground_map if branch == "background" else foreground_map
-            second_f2 = self.frozen_f2 if freeze_f2 else self.f2
-            maps = second_f2(features.detach() * mask.to(features.dtype))
+            masked = features.detach() * mask.to(features.dtype)
+            maps = self.frozen_f2(masked, statistics) if freeze_f2 else self.f2(masked)
             if branch == "background":
                 output = output._replace(background_activation=global_average(select_class(maps, labels)).squeeze(1))
             else:

@@ -1,4 +1,4 @@
-"""Batch normalisation that is as exact in channels-last memory on a CPU as it is in PyTorch's own layout.
+"""Batch normalisation: exact in channels-last memory on a CPU, and the statistics of one pass kept for another.
 
 PyTorch adds up a channel's values one after the other in float32 where the memory is channels-last, and in float64
 where it is contiguous. Over the 100,000 values of an early layer this loses two to three digits of the statistics and
@@ -8,7 +8,9 @@ adds in pairs: the rounding stays at the last digits of float32, at some 5 % of 
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,46 @@ def use_exact_batch_norm(model: nn.Module) -> nn.Module:
         if type(layer) is nn.BatchNorm2d:
             layer.__class__ = ExactBatchNorm2d
     return model
+
+
+class Statistics(NamedTuple):
+    """What a layer in training normalised a batch by, as constants."""
+
+    mean: Tensor  # (C,)
+    variance: Tensor  # (C,) biased
+
+
+@contextmanager
+def recorded_statistics(modules: Iterable[nn.Module]) -> Iterator[dict[nn.Module, Statistics]]:
+    """Within the block, notes the batch statistics of every batch normalisation in training that is passed through.
+
+    Args:
+        modules: the layers, or what contains them.
+
+    Returns:
+        layer -> what it was passed last.
+    """
+    found: dict[nn.Module, Statistics] = {}
+
+    def note(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if layer.training:
+            found[layer] = batch_statistics(inputs[0])
+
+    norms = [layer for module in modules for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    hooks = [layer.register_forward_pre_hook(note) for layer in norms]
+    try:
+        yield found
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+@torch.no_grad()
+def batch_statistics(maps: Tensor) -> Statistics:
+    """The mean and biased variance of each channel of (B, C, H, W), in float32 at least."""
+    maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+    mean = maps.mean(PLACES)
+    return Statistics(mean, (maps - _along_channels(mean)).square_().mean(PLACES))
 
 
 class _Normalize(torch.autograd.Function):

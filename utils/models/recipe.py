@@ -37,6 +37,9 @@ class Recipe:
     # What trains the generator besides L_ac: `activation` is L_bas; `cross_entropy` see utils/losses.py.
     generator_loss: str = "activation"
     frozen_f2: bool = True  # f2 is constant in the second pass
+    # What the frozen f2 normalises a batch by: statistics of the masked features (`masked`, the authors' code) or those
+    # of the whole pictures (`whole`).
+    frozen_statistics: str = "masked"
     tap: str | None = None  # the layer after which f1 ends; None is the paper's, utils/models/<arch>.py lists them
     final_relu: bool = True  # the class maps end in a ReLU (the CVPR model)
     warmup_epochs: int = 0  # first epochs on L_cls alone; 0 in the paper, the demo uses it

@@ -67,6 +67,11 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
             min(1.0, round(num_classes * batch_size / KERNELS_AND_PICTURES, 4)),
             "in proportion to the classes: at the full rate the maps of few classes end at 0 or 1 everywhere",
         ),
+        "frozen_statistics": (
+            "masked" if given.get("sync_bn") else "whole",
+            "with few classes in a batch, one class's masks would decide what is measured of another's background",
+        ),
+        "align_maps": (True, "maps are drawn where their cells look, which finds more boxes"),
         "top_k": (min(recipe.top_k, num_classes), "there are no more classes"),
     }
     changes = {

@@ -83,12 +83,14 @@ def build_trainer(
         model, loader, paths, recipe, engine, device: as for :class:`Trainer`.
 
     Raises:
-        UsageError: batch normalisation cannot be synchronised there.
+        UsageError: batch normalisation cannot be synchronised there, or not with this recipe.
     """
     # Started alone, a process sees the whole batch anyway.
     if recipe.sync_bn and process_count() > 1:
         if device.type != "cuda":
             raise UsageError(f"--sync_bn needs CUDA and the device is {device}; leave it out")
+        if recipe.frozen_statistics == "whole":
+            raise UsageError("--sync_bn does not go with --frozen_statistics whole; give --frozen_statistics masked")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     if engine.uses_winograd(device):
         use_winograd(model)

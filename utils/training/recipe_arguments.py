@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from utils.arguments import natural, non_negative_float, positive_float, positive_int, seed
-from utils.losses import BEYOND_ONE, COMPARE, GENERATOR_LOSSES
+from utils.losses import BEYOND_ONE, COMPARE, FROZEN_STATISTICS, GENERATOR_LOSSES
 from utils.models.registry import RECIPES
 from utils.models.taps import taps_in_words
 
@@ -108,6 +108,13 @@ def _add_ablations(parser: argparse.ArgumentParser) -> None:
         default=None,
         help="f2 is constant in the second pass; with --no-frozen_f2 it is trained there as well, with which the "
         "paper says the loss collapses (default: frozen)",
+    )
+    group.add_argument(
+        "--frozen_statistics",
+        choices=FROZEN_STATISTICS,
+        help="what the frozen f2's batch normalisation takes as constants: the statistics of the masked features, in "
+        "which one picture's mask changes what is measured of another, or those of the whole pictures (default: "
+        "masked, and with fewer classes than the recipe's whole)",
     )
     group.add_argument(
         "--tap",
