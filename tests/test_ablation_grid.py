@@ -210,7 +210,7 @@ def test_options_of_the_grid_itself(option: str, capsys: pytest.CaptureFixture) 
 
 def test_the_demo_compares_several_k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the table of k: each k's threshold and scores are those of a demo with that k in force."""
-    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40")
+    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40", "--generator_rate", "1")
     assert [one["k"] for one in compared["top_k"]] == [1, 3, 8, 12]  # the recipe's, and there are 12 classes
     assert compared["scores"].keys() == {"bas", "cam", "center"}
     alone = run_demo(tmp_path, monkeypatch, "--resume", "--top_k", "3")

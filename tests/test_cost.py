@@ -41,7 +41,7 @@ def test_only_the_read_generator_channels_are_computed(mode: str, monkeypatch: p
 def test_frozen_branch_computes_no_weight_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     """Freezing f2 saves its weight gradients: one forward's worth of work for each convolution of f2."""
     frozen = count_gflop("CUB", "vgg", "train")
-    monkeypatch.setattr(BAS, "frozen_f2", BAS.f2)
+    monkeypatch.setattr(BAS, "frozen_f2", lambda model, features, _: model.f2(features))
     # conv5_1 to conv5_3, then the head's three convolutions, on 14 x 14.
     weights = 3 * 512 * 512 * 9 + 512 * 1024 * 9 + 1024 * 1024 * 9 + 1024 * 200
     assert count_gflop("CUB", "vgg", "train") - frozen == pytest.approx(2 * weights * 14 * 14 / 1e9, rel=1e-6)

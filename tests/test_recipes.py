@@ -23,6 +23,8 @@ SHARED = {
     "bas_weight": 1.0,
     "generator_loss": "activation",
     "frozen_f2": True,
+    "frozen_statistics": "masked",
+    "generator_rate": 1.0,
     "tap": None,
     "sync_bn": False,
     "warmup_epochs": 0,
@@ -120,6 +122,8 @@ def test_training_options_set_the_recipe() -> None:
         "ratio_compare": "ge",
         "generator_loss": "cross_entropy",
         "tap": "conv3_3",
+        "generator_rate": 0.5,
+        "frozen_statistics": "whole",
     }
     argv = [text for name, value in values.items() for text in (f"--{name}", str(value))]
     flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn"]
@@ -128,7 +132,7 @@ def test_training_options_set_the_recipe() -> None:
     assert {name: getattr(given, name) for name in values} == values
     changed = {field.name for field in fields(Recipe) if getattr(given, field.name) != getattr(recipe, field.name)}
     assert changed == values.keys()
-    assert set(parse()) - {"recipe"} == values.keys()
+    assert set(parse()) - {"recipe", "adapt_recipe"} == values.keys()
     assert override(recipe, parse("--lr_steps")).lr_steps == ()
 
 

@@ -48,8 +48,8 @@ def demo_recipe(recipe: Recipe) -> Recipe:
     - k = 8 of the 12 classes: over seeds, the mean of several classes' maps varies less than the map of a single one.
     - No final ReLU, as in the IJCV model: with it the class maps of a few hundred steps die, all logits 0.
     - Maps drawn where their cells look: at 96 pixels, being drawn 3.5 off costs MobileNetV1 every twelfth box.
-    - Two first epochs on L_cls alone, then a lower rate, the generator's in proportion to the classes, and the frozen
-      f2 normalising by the whole pictures: what :mod:`utils.training.adaptation` says of few classes.
+    - Two first epochs on L_cls alone, then a lower rate, the generator's in proportion to the classes: what
+      :mod:`utils.training.adaptation` says of few classes.
     """
     return replace(
         recipe,
@@ -58,7 +58,6 @@ def demo_recipe(recipe: Recipe) -> Recipe:
         final_relu=False,
         warmup_epochs=2,
         generator_rate=0.45,
-        frozen_statistics="whole",
         threshold=0.1,
         top_k=8,
         align_maps=True,
