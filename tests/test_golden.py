@@ -77,15 +77,15 @@ def training_step(model: BAS, recipe: Recipe, seed: int, engine: Engine | None =
 
 
 def assert_first_step(
-    output: BASOutput, losses: BASLosses, area_weight: float, figures: dict, background: float = 1e-4
+    output: BASOutput, losses: BASLosses, area_weight: float, figures: dict, activations: float = 1e-4
 ) -> None:
     assert losses.cls.item() == pytest.approx(figures["cls"], rel=1e-4)
     assert losses.frg.item() == pytest.approx(figures["frg"], rel=1e-4)
     assert (losses.bas + area_weight * losses.area).item() == pytest.approx(figures["bas_plus_area"], rel=1e-4)
     assert losses.total.item() == pytest.approx(figures["total"], rel=1e-4)
     assert losses.area.item() == pytest.approx(figures["area"], rel=1e-4)
-    assert output.activation.tolist() == pytest.approx(figures["activation"], rel=1e-4)
-    assert output.background_activation.tolist() == pytest.approx(figures["background_activation"], rel=background)
+    assert output.activation.tolist() == pytest.approx(figures["activation"], rel=activations)
+    assert output.background_activation.tolist() == pytest.approx(figures["background_activation"], rel=activations)
 
 
 def assert_gradient_norms(model: BAS, expected: dict[str, float], relative: float) -> None:
@@ -119,8 +119,8 @@ def test_three_training_steps(dataset: str, arch: str, engine: Engine | None) ->
 
     Once the bare model, whose sums run in the order of the authors', and once network, pictures and optimiser as
     `train.py` makes and lays them out. Other sums round otherwise: from float64 the authors' own figures lie up to
-    1.6e-4 in S_bg of the first step and 1.3e-2 in the total of the second (InceptionV3), which is what the bounds of
-    the latter allow for.
+    1.6e-4 in the activations of the first step and 1.3e-2 in the total of the second (InceptionV3), which is what the
+    bounds of the latter allow for.
 
     Bounds after three steps: two roundings of the same code (contiguous and channels-last) were measured against the
     reference. In each of the sixteen runs three quarters of the entries had changed by what the reference says to
@@ -141,8 +141,8 @@ def test_three_training_steps(dataset: str, arch: str, engine: Engine | None) ->
     for step, figures in enumerate(expected["train"]):
         output, losses = training_step(model, recipe, step, engine)
         if step == 0:
-            assert_first_step(output, losses, recipe.area_weight, figures, background=1e-4 if engine is None else 5e-4)
-            assert_gradient_norms(model, expected["grad_norm"], relative=3e-2)
+            assert_first_step(output, losses, recipe.area_weight, figures, activations=1e-4 if engine is None else 5e-4)
+            assert_gradient_norms(model, expected["grad_norm"], relative=3e-2 if engine is None else 1e-1)
         bounds = (1e-4, 1e-3, 5e-2) if engine is None else (1e-4, 3e-2, 1e-1)
         assert losses.total.item() == pytest.approx(figures["total"], rel=bounds[step])
         optimizer.step()
