@@ -25,6 +25,7 @@ class Panel:
     lines: Mapping[str, tuple[str, ...]]
     factor: float = 1.0
     is_log: bool = False
+    is_count: bool = False  # whole numbers from 0
 
 
 def _single(title: str, key: str, **more: Any) -> Panel:
@@ -36,7 +37,7 @@ PANELS = (
     _single("L_frg", "frg"),
     _single("L_bas", "bas"),
     _single("L_ac", "area"),
-    Panel("classes with dead maps", {"dead maps": ("dead_maps", "count")}),
+    Panel("classes with dead maps", {"dead maps": ("dead_maps", "count")}, is_count=True),
     _single("Top-1 Cls in training, %", "accuracy"),
     Panel(
         "test pictures (mean over images), %",
@@ -80,6 +81,9 @@ def draw_curves(entries: Sequence[Mapping[str, Any]]) -> Figure | None:
         draw_lines(axes, panel.title, epochs, lines)
         if panel.is_log:
             axes.set_yscale("log")
+        if panel.is_count:
+            axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
+            axes.yaxis.get_major_locator().set_params(integer=True)
         margin = 0.03 * (epochs[-1] - epochs[0]) or 0.5
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)  # the same for all, to be read across
         axes.xaxis.get_major_locator().set_params(integer=True)
