@@ -166,15 +166,28 @@ def test_second_ctrl_c_ends_at_once() -> None:
     assert process.communicate(timeout=30) == ("", "") and process.returncode == 130
 
 
-def test_interrupted_while_nobody_listens(home, whole) -> None:
+@pytest.mark.parametrize("moment", ["in the first step", "after an epoch's line"])
+def test_interrupted_while_nobody_listens(home, whole, moment: str) -> None:
     """`train.py |& tee log` and Ctrl-C, which ends tee first: saved all the same, exit code 75."""
-    process = start(home, "deaf", "--save_every_steps", 0)
-    wait_for(process, lambda: (home / "deaf" / "mobilenet" / "settings.json").exists())
+    name = "deaf" + moment[:2]
+    process = start(home, name, "--save_every_steps", 0)
+    folder = home / name / "mobilenet"
+    wait_for(process, (folder / "settings.json").exists)
     process.stdout.close()
     process.stderr.close()
-    time.sleep(1)
+    if moment != "in the first step":
+        wait_for(process, lambda: (folder / "log.jsonl").exists() and states(home, name))
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 75 and len(states(home, "deaf")) == 1
+    assert process.wait(timeout=60) == 75 and len(states(home, name)) == 1
+
+
+def test_training_goes_on_when_nobody_listens(home, whole) -> None:
+    """A closed terminal or an ended `tee` alone: the run ends as it would have."""
+    process = start(home, "unheard")
+    process.stdout.close()
+    process.stderr.close()
+    assert process.wait(timeout=300) == 0
+    assert_same_ending(home, "unheard", whole)
 
 
 def test_full_disk_while_saving(home, whole) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 
 import torch
 
 from utils.memory import reuse_freed_memory
+from utils.streams import survive_closed_streams, unwritten_output
 
 
 class UserError(Exception):
@@ -36,13 +35,12 @@ def run_command(main: Callable[[], None]) -> int:
         The process's exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     reuse_freed_memory()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a file name that is no Unicode must not end a run
-            stream.reconfigure(errors="backslashreplace")
-    try:
-        return _run(main)
-    finally:
-        _give_up_closed_streams()
+    survive_closed_streams()
+    code = _run(main)
+    lost = unwritten_output()
+    if lost is not None:
+        _tell(f"error: part of what was to be printed could not be written: {lost.strerror}")
+    return code or int(lost is not None)
 
 
 def _run(main: Callable[[], None]) -> int:
@@ -67,15 +65,4 @@ def _run(main: Callable[[], None]) -> int:
 
 
 def _tell(sentence: str) -> None:
-    with suppress(OSError):  # nobody listens any more; the exit code still tells
-        print(sentence, file=sys.stderr)
-
-
-def _give_up_closed_streams() -> None:
-    """Keeps Python from ending with a code of its own, because what nobody listens to cannot be flushed."""
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except (OSError, ValueError):
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    print(sentence, file=sys.stderr)
