@@ -1,7 +1,7 @@
 """Standard output and error that no work is lost over: their reader may leave before the work is done.
 
-`train.py | tee log` whose tee was ended, a terminal that was closed, `>&-`: what is computed and saved is worth more than
-the lines about it, so these go nowhere from then on and the command goes on.
+`train.py | tee log` whose tee was ended, a terminal that was closed, `>&-`: what is computed and saved is worth more
+than the lines about it, so these go nowhere from then on and the command goes on.
 """
 
 from __future__ import annotations
@@ -76,4 +76,4 @@ def _open_nowhere(number: int) -> TextIO:
     if descriptor != number:
         os.dup2(descriptor, number)
         os.close(descriptor)
-    return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115 - open as long as the process
+    return open(number, "w", encoding="utf-8", errors="backslashreplace", closefd=False)
