@@ -9,6 +9,7 @@ import argparse
 import json
 import shlex
 import sys
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -38,9 +39,9 @@ from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.summary import cautions
-from utils.files import write_text
+from utils.files import alone_in, file_digest, sweep, write_text
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
-from utils.inference.settings import change_settings
+from utils.inference.settings import change_settings, made_weights
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
@@ -54,7 +55,7 @@ from utils.training.interruption import Interruption
 from utils.training.provenance import set_tf32
 from utils.training.record import RunRecord
 from utils.training.saver import Saver
-from utils.training.snapshots import Snapshots
+from utils.training.snapshots import Snapshots, list_snapshots
 from utils.training.state import (
     find_training_state,
     fingerprint,
@@ -79,12 +80,21 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def train(args: argparse.Namespace, device: torch.device) -> None:
-    """Recipe, data, model, optimiser, loop."""
+    """The run's folder."""
     if args.demo:
         demo.prepare(args, ROOT)
     args.arch = args.arch or "vgg"
     folder = (args.save_path or (args.dataset_dir or ROOT / args.dataset) / "logs") / args.arch
+    with alone_in(folder, "a run") if is_main() else nullcontext():
+        train_in(folder, args, device)
+
+
+def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> None:
+    """Recipe, data, model, optimiser, loop; nobody else writes into the run's folder."""
     states = StateFolder(folder, args.keep)
+    if is_main():
+        sweep(folder)
+        states.sweep()
     state, state_path = find_training_state(args.resume, states)
     recipe = settle_recipe(args, state)
     engine = settle_engine(args, state["engine"] if state is not None else {})
@@ -93,7 +103,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         if args.demo:
             states.clear()
         else:
-            refuse_to_overwrite(states, weights)
+            refuse_to_overwrite(folder, states, weights)
     seed_everything(recipe.seed)
 
     train_split, test_split = load_splits(args)
@@ -147,6 +157,7 @@ def train(args: argparse.Namespace, device: torch.device) -> None:
         with interruption.at_once(saver.whereabouts):
             if is_main():
                 print(f"model saved: {save_weights(model, weights)}")
+                change_settings(weights, sha256=file_digest(weights))
             snapshots.take()
             if args.demo:
                 evaluation = demo.finish(model, train_split, test_split, recipe, device, args, weights)
@@ -205,9 +216,13 @@ def share_of(batch_size: int) -> int:
     return share
 
 
-def refuse_to_overwrite(states: StateFolder, weights: Path) -> None:
-    """UsageError if a run, or weights of the name that this one will write, are in the folder already."""
-    for path in (*(states.path / entry.file for entry in states.entries()), weights):
+def refuse_to_overwrite(folder: Path, states: StateFolder, weights: Path) -> None:
+    """UsageError if a run, or weights of the name that this one will write, are in the folder already.
+
+    A run that ended before its first state has left nothing that is worth keeping.
+    """
+    grown = (path for epoch, path in list_snapshots(folder).items() if epoch)
+    for path in (*(states.path / entry.file for entry in states.entries()), weights, *made_weights(folder), *grown):
         if path.exists():
             raise UsageError(f"{path} is there already; go on with --resume, or choose another --save_path")
 

@@ -13,6 +13,7 @@ from PIL import Image
 import train
 from utils.demo import run as demo
 from utils.demo.compose import compose
+from utils.errors import UsageError
 from utils.metrics import METRICS
 
 
@@ -49,6 +50,28 @@ def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.
     settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
     assert settings["recipe"]["threshold"] == chosen
     assert run_demo(tmp_path, monkeypatch, "--threshold", "0.37")["thresholds"]["bas"] == 0.37
+
+
+@pytest.mark.parametrize("what", ["states", "weights", "snapshots", "settings", "results", "another root"])
+def test_demo_clears_only_what_a_demo_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """Protects a real run, or a report, in the folder that --save_path names."""
+    run = tmp_path / "mobilenet"
+    path = {
+        "states": run / "states" / "epoch_0003.pth.tar",
+        "weights": run / "mobilenet99.pth.tar",
+        "snapshots": run / "snapshots" / "epoch_007.npz",
+        "results": tmp_path / "results.json",
+    }.get(what, run / "settings.json")
+    if what == "another root":
+        run_demo(tmp_path, monkeypatch)
+        path.write_text(path.read_text().replace(str(tmp_path / "data"), "/data/birds"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if what != "another root":
+        path.write_text("{}")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")}
+    with pytest.raises(UsageError, match=f"{path} is not the demo's; choose another --save_path"):
+        run_demo(tmp_path, monkeypatch)
+    assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
 def test_demo_has_its_own_data() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.training.checkpoints import INDEX, StateFolder
+from utils.files import file_digest
+from utils.training.checkpoints import INDEX, StateFolder, damage_of_file
 
 
 def save(states: StateFolder, epoch: int, step: int = 0, text: str = "") -> Path:
@@ -81,7 +82,7 @@ def test_going_on_from_an_earlier_state_drops_the_later_ones(tmp_path: Path) -> 
     assert [entry.place for entry in states.entries()] == [(1, 0), (2, 0), (2, 30)]
     assert states.newest_intact() == path and "epoch_0004.pth.tar" not in names(states)
     again = save(states, 2, 30, "another text")
-    assert states.newest_intact() == again and again.read_text() == "another text"
+    assert states.newest_intact() == again and again.read_text().startswith("another text\n")
 
 
 def test_a_failed_save_leaves_everything(tmp_path: Path) -> None:
@@ -99,23 +100,89 @@ def test_a_failed_save_leaves_everything(tmp_path: Path) -> None:
     assert names(states) == before and states.newest_intact() == first
 
 
-def test_what_a_killed_process_left_is_cleaned_away(tmp_path: Path) -> None:
-    """Protects the disk: half-written files, and states that the index never came to name, go with the next save."""
-    states = StateFolder(tmp_path)
+def test_what_a_killed_process_left(tmp_path: Path) -> None:
+    """Protects the disk and the work: half-written files go, a whole state that the index does not name is used."""
+    states = StateFolder(tmp_path, keep=1)
     save(states, 1)
-    (states.path / ".epoch_0002.pth.4711.tmp.tar").write_text("half")
-    (states.path / "epoch_0002.pth.tar").write_text("whole, but not in the index")
-    assert states.newest_intact().name == "epoch_0001.pth.tar"
-    save(states, 1, 5)
-    assert names(states) == ["epoch_0001.pth.tar", "epoch_0001_step_00000005.pth.tar", INDEX]
+    (states.path / ".epoch_0002.pth.4711.tmp.tar").write_text("half, of an older version")
+    (states.path / f".epoch_0002.pth.{'a' * 16}.tmp.tar").write_text("half")
+    (states.path / ".mine.tmp.txt").write_text("not ours")
+    other = StateFolder(tmp_path / "other")
+    os.replace(save(other, 2), states.path / "epoch_0002.pth.tar")
+    states.sweep()
+    assert names(states) == [".mine.tmp.txt", "epoch_0001.pth.tar", "epoch_0002.pth.tar", INDEX]
+    assert states.newest_intact().name == "epoch_0002.pth.tar"
+    save(states, 2, 5)
+    assert names(states) == [".mine.tmp.txt", "epoch_0002_step_00000005.pth.tar", INDEX]
 
 
-@pytest.mark.parametrize("text", ["{", "[5]", '[{"file": "x"}]'])
-def test_a_damaged_index(tmp_path: Path, text: str) -> None:
-    """Protects the user: one sentence that names the index and the mend."""
+LOST_INDEX = [
+    None,
+    "",
+    "{",
+    "[]",
+    "{}",
+    "[5]",
+    '[{"file": "x"}]',
+    "[" * 100000,
+    '[{"file": "../a", "epoch": 1, "step": 0}]',
+]
+
+
+@pytest.mark.parametrize("text", LOST_INDEX)
+def test_states_are_a_run_whatever_the_index_says(tmp_path: Path, text: str | None, capsys) -> None:
+    """Protects days of training: without an index, states are found, checked one by one, used, and never deleted."""
+    states = StateFolder(tmp_path, keep=1)
+    first, best = save(states, 1), save(states, 2)
+    states.note_score(2, 80.0)
+    first = save(StateFolder(tmp_path, keep=5), 1, 7)  # a past that was given up took 2 away
+    best, newest = save(StateFolder(tmp_path, keep=5), 2), save(StateFolder(tmp_path, keep=5), 3)
+    if text is None:
+        (states.path / INDEX).unlink()
+    else:
+        (states.path / INDEX).write_text(text)
+    (states.path / "epoch_0004.pth.tar").write_text("cut short")
+    (states.path / "notes.txt").write_text("mine")
+    assert states.newest_intact() == newest
+    assert "epoch_0004.pth.tar is damaged (it is cut short" in capsys.readouterr().out
+    for epoch in (5, 6, 7):
+        save(states, epoch)
+    kept = [first.name, best.name, newest.name, "epoch_0004.pth.tar", "epoch_0007.pth.tar"]
+    assert set(kept) <= set(names(states)) and "epoch_0006.pth.tar" not in names(states)
+    again = save(states, 2, 5)  # gives up 3, 4 and 7: the spared ones stay under another name, out of the way
+    assert states.newest_intact() == again
+    assert {"epoch_0003.pth.tar.given_up", "epoch_0004.pth.tar.given_up"} <= set(names(states))
+
+
+def test_a_state_is_checked_by_whatever_way_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects `cd states; train.py --resume epoch_0001.pth.tar`, a link, a state that was moved elsewhere."""
+    states = StateFolder(tmp_path / "run")
+    path = save(states, 1)
+    (tmp_path / "link").symlink_to(path)
+    moved = tmp_path / "moved.pth.tar"
+    moved.write_bytes(path.read_bytes())
+    monkeypatch.chdir(states.path)
+    ways = (Path(path.name), tmp_path / "run" / ".." / "run" / "states" / path.name, tmp_path / "link", moved)
+    assert [damage_of_file(way) for way in ways] == ["", "", "", ""]
+    for file in (path, moved):
+        content = file.read_bytes()
+        file.write_bytes(b"S" + content[1:])
+    assert [damage_of_file(way) for way in ways] == ["its checksum is wrong"] * 4
+
+
+def test_states_of_older_runs(tmp_path: Path) -> None:
+    """Protects runs from before states carried their checksum: the index has it."""
     states = StateFolder(tmp_path)
-    save(states, 1)
-    assert json.loads((states.path / INDEX).read_text())[0]["bytes"] == len("state 1 0")
-    (states.path / INDEX).write_text(text)
-    with pytest.raises(UserError, match=r"index.json cannot be read .* --resume FILE"):
-        states.newest_intact()
+    states.path.mkdir()
+    path = states.path / "epoch_0001.pth.tar"
+    path.write_text("state")
+    digest = "5f96fa7f6bd1c1d1c7fe2ae8bc9fa5d9cb5d6dda0bbd5de3d9e1e9d9a64a3f5e"
+    row = {"file": path.name, "epoch": 1, "step": 0, "bytes": 5, "sha256": file_digest(path), "gt_known_loc": 3.0}
+    (states.path / INDEX).write_text(json.dumps([row]))
+    assert states.newest_intact() == path
+    for wrong in ({"bytes": 6}, {"sha256": digest}):
+        (states.path / INDEX).write_text(json.dumps([{**row, **wrong}]))
+        assert states.newest_intact() is None
+    (states.path / INDEX).unlink()
+    assert states.newest_intact() is None  # nothing tells whether it is whole
+    assert damage_of_file(path) == ""  # but who names it gets it

@@ -127,9 +127,55 @@ def test_damaged_state_is_said_and_the_one_before_taken(home, whole) -> None:
     newest.write_bytes(newest.read_bytes()[:1000])
     result = run(home, "damaged", "--resume", "--num_workers", 0)
     assert result.returncode == 0, result.stderr
-    assert f"{newest} is damaged (1000 bytes instead of " in result.stdout
+    assert f"{newest} is damaged (it is cut short, " in result.stdout
     assert f"resumed from {before} after 1 epochs and 4 steps" in result.stdout
     assert_same_ending(home, "damaged", whole)
+
+
+@pytest.mark.parametrize("text", [None, "[]", "{}", "{"])
+@pytest.mark.parametrize("resume", [(), ("--resume", "auto")])
+def test_lost_index_loses_no_state(home, whole, text: str | None, resume: tuple[str, ...]) -> None:
+    """An index that is gone, empty or damaged: without --resume refused, with it the run goes on from its states."""
+    name = f"index{''.join(map(hex, (text or '').encode()))}{len(resume)}"
+    shutil.copytree(home / whole, home / name)
+    index = home / name / "mobilenet" / "states" / INDEX
+    states(home, name)[-1].unlink()
+    (home / name / "mobilenet" / f"mobilenet{EPOCHS - 1}.pth.tar").unlink()
+    kept = states(home, name)
+    index.unlink() if text is None else index.write_text(text)
+    result = run(home, name, *resume, "--num_workers", 0)
+    assert set(kept) <= set(states(home, name))
+    if resume:
+        assert result.returncode == 0 and f"resumed from {kept[-1]}" in result.stdout
+        assert_same_ending(home, name, whole)
+    else:
+        assert result.returncode == 2
+        assert_one_sentence(result.stderr, str(kept[-1]), "is there already; go on with --resume")
+    shutil.rmtree(home / name)
+
+
+def test_two_starts_in_one_folder(home, whole) -> None:
+    """The second one is told; the first one ends as it would have."""
+    process = start(home, "twice")
+    folder = home / "twice" / "mobilenet"
+    wait_for(process, (folder / "settings.json").exists)
+    result = run(home, "twice", "--resume", "auto")
+    assert result.returncode == 1
+    assert_one_sentence(result.stderr, f"a run is under way in {folder} (process {process.pid} on ")
+    assert process.communicate(timeout=300)[1] == "" and process.returncode == 0
+    assert_same_ending(home, "twice", whole)
+    (folder / f"mobilenet{EPOCHS - 1}.pth.tar").unlink()
+    for path in (folder / "states").iterdir():
+        path.unlink()
+
+
+def test_a_finished_run_is_not_overwritten_by_a_shorter_one(home, whole) -> None:
+    """Its weights have another name, and its states were deleted to save space: settings and log still are its own."""
+    shutil.copytree(home / whole, home / "finished")
+    shutil.rmtree(home / "finished" / "mobilenet" / "states")
+    result = run(home, "finished", "--epochs", 1)
+    assert result.returncode == 2
+    assert_one_sentence(result.stderr, f"mobilenet{EPOCHS - 1}.pth.tar is there already")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -178,7 +224,7 @@ def test_interrupted_while_nobody_listens(home, whole, moment: str) -> None:
     if moment != "in the first step":
         wait_for(process, lambda: (folder / "log.jsonl").exists() and states(home, name))
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=60) == 75 and len(states(home, name)) == 1
+    assert process.wait(timeout=60) == 75 and states(home, name)
 
 
 def test_training_goes_on_when_nobody_listens(home, whole) -> None:

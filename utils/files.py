@@ -1,21 +1,45 @@
-"""Files are written under a temporary name and renamed, so that a crash or a full disk never leaves half a file."""
+"""Files are written under a temporary name and renamed, so that a crash or a full disk never leaves half a file.
+
+What is no regular file (a device, a FIFO, this process's own output) cannot be replaced and is written into; a link
+stays, and what it leads to is replaced.
+"""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import re
+import secrets
+import shutil
+import stat
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from utils.errors import UserError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+LOCK_FILE = ".running"
+SMALLEST_FREE = 1 << 16  # bytes; with less a disk is full, whatever the library that writes calls it
+_TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp(\..*)?")
+_SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
+_SEAL_BYTES = 73
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = False) -> Path:
     """Lets `write` fill a temporary file beside `path`, then renames it to `path`.
 
     Args:
-        path: the file to make; its folder is created, an older file of that name is replaced as a whole.
+        path: the file to make; its folder is created, an older file of that name is replaced as a whole and hands on
+            its mode. Links are followed; a device or a FIFO is written into.
         write: receives the temporary path (same suffix as `path`) and writes the content there.
         durable: whether the content is on the disk, not only on its way there, before it takes the place of an older
             file, and the renaming before this returns: then a power cut leaves one or the other.
@@ -27,22 +51,70 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
         UserError: the file cannot be written (no permission, disk full); an older `path` is left as it was.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise UserError(f"cannot write {path}: it is a folder; name a file")
+        before = os.stat(path) if path.exists() else None
+        if before is not None and (not stat.S_ISREG(before.st_mode) or _own_stream(before) is not None):
+            _write_into(path, before, write)
+        else:
+            _replace(Path(os.path.realpath(path)), before, write, durable)
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"cannot write {path}: {_reason(path, error)}") from error
+    return path
+
+
+def _replace(path: Path, before: os.stat_result | None, write: Callable[[Path], object], durable: bool) -> None:
+    # Nobody can know the name beforehand and put a link in its place.
+    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
         write(temporary)
+        if before is not None:
+            os.chmod(temporary, stat.S_IMODE(before.st_mode))
         if durable:
             _flush_to_disk(temporary)
         os.replace(temporary, path)
         if durable:
             _flush_to_disk(path.parent)
-    except (OSError, RuntimeError) as error:
-        # torch.save reports a full disk as a RuntimeError.
-        raise UserError(f"cannot write {path}: {error}; free some space or choose another folder") from error
     finally:
         with suppress(OSError):  # where it could not be made, it need not go
             temporary.unlink(missing_ok=True)
-    return path
+
+
+def _own_stream(status: os.stat_result) -> int | None:
+    """The standard stream that writes into a file already, and would go on writing into the replaced one."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(number), status):
+                return number
+    return None
+
+
+def _write_into(path: Path, status: os.stat_result, write: Callable[[Path], object]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        content = Path(folder) / f"content{path.suffix}"
+        write(content)
+        number = _own_stream(status)
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # in the order of the lines
+        # Without waiting for somebody who reads from a FIFO: there may be nobody.
+        descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK) if number is None else os.dup(number)
+        if number is None:
+            os.set_blocking(descriptor, True)
+        with content.open("rb") as source, os.fdopen(descriptor, "wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    # torch.save reports a full disk as a RuntimeError of its own words.
+    folder = next((one for one in path.absolute().parents if one.is_dir()), Path("/"))
+    if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < SMALLEST_FREE:
+        return "No space left on device; free some space or choose another folder"
+    if getattr(error, "errno", None) == errno.ENXIO:
+        return "nobody reads from it; start the reader first, or name a file"
+    return f"{getattr(error, 'strerror', None) or error}; free some space or choose another folder"
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -56,8 +128,74 @@ def _flush_to_disk(path: Path) -> None:
 
 
 def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
-    """Writes UTF-8 text by write-then-rename; see :func:`write_atomically`."""
-    return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable)
+    """Writes UTF-8 text by write-then-rename; see :func:`write_atomically`.
+
+    A file name in it that is no Unicode is written with escapes.
+    """
+    content = text.encode("utf-8", "backslashreplace")
+    return write_atomically(path, lambda temporary: temporary.write_bytes(content), durable)
+
+
+def sweep(folder: Path) -> None:
+    """Removes what killed writers left half-written in a folder; only to be called where nobody else writes."""
+    for path in folder.glob(".*.tmp*"):
+        if _TEMPORARY.fullmatch(path.name) and path.is_file() and not path.is_symlink():
+            with suppress(OSError):
+                path.unlink()
+
+
+@contextmanager
+def alone_in(folder: Path, what: str) -> Iterator[None]:
+    """A block in which no other process is in the same block; ends with the process, however it ends.
+
+    Args:
+        folder: is created.
+        what: goes on in the block, for the message.
+
+    Raises:
+        UserError: another process is in it, or the folder cannot be written.
+    """
+    if fcntl is None:
+        yield
+        return
+    path = folder / LOCK_FILE
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _locked(path)
+    except BlockingIOError as error:
+        owner = path.read_text(encoding="utf-8", errors="replace").strip() or "another process"
+        raise UserError(
+            f"{what} is under way in {folder} ({owner}); wait for its end, or choose another folder"
+        ) from error
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {_reason(path, error)}") from error
+    with file:
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {os.uname().nodename}\n")
+        file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                path.unlink()  # while it is locked
+
+
+def _locked(path: Path) -> TextIO:
+    while True:
+        file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666), "r+", encoding="utf-8")
+        try:
+            # A record lock: processes that read pictures do not inherit it, and outlive a killed run by seconds.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except PermissionError as error:  # what some systems call it
+            raise BlockingIOError from error
+        except BlockingIOError:
+            raise
+        except OSError:
+            return file  # a file system without locks
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()  # its owner has just taken it away
 
 
 def require_writable(folder: Path) -> None:
@@ -81,3 +219,21 @@ def file_digest(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def seal(path: Path) -> None:
+    """Appends the SHA-256 of a file's content to it, for :func:`is_sealed`; a zip file stays readable as one."""
+    digest = file_digest(path)
+    with path.open("ab") as file:
+        file.write(f"\nsha256 {digest}\n".encode())
+
+
+def is_sealed(path: Path) -> bool | None:
+    """Whether a file is as it was when :func:`seal` sealed it; None if it carries no seal. OSError if unreadable."""
+    digest, rest = hashlib.sha256(), path.stat().st_size - _SEAL_BYTES
+    with path.open("rb") as file:
+        while rest > 0 and (block := file.read(min(1 << 20, rest))):
+            digest.update(block)
+            rest -= len(block)
+        found = _SEAL.fullmatch(file.read())
+    return None if found is None else found[1].decode() == digest.hexdigest()

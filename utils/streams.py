@@ -26,7 +26,7 @@ def survive_closed_streams() -> None:
         stream = getattr(sys, name)
         if stream is None:
             setattr(sys, name, _open_nowhere(number))
-        elif isinstance(stream, io.TextIOWrapper):
+        elif type(stream) is io.TextIOWrapper and not isinstance(_raw(stream), _Outliving):
             with suppress(OSError, ValueError):  # a text stream on something else
                 setattr(sys, name, _outliving(stream))
 
@@ -35,12 +35,16 @@ def unwritten_output() -> OSError | None:
     """Writes what is still to be written; what has kept a stream from being written, besides a reader that left."""
     for name, _ in _STREAMS:
         stream = getattr(sys, name)
-        raw = getattr(getattr(stream, "buffer", None), "raw", None)
+        raw = _raw(stream)
         if isinstance(raw, _Outliving):
             stream.flush()
             if raw.failure is not None:
                 return raw.failure
     return None
+
+
+def _raw(stream: TextIO) -> object:
+    return getattr(getattr(stream, "buffer", None), "raw", None)
 
 
 class _Outliving(io.FileIO):

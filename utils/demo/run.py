@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,21 +18,24 @@ from typing import Any
 import torch
 
 from utils.data.split import Split, spread
-from utils.demo.compose import compose
+from utils.demo.compose import RECORD, compose
 from utils.distributed import is_main, wait_for_all
+from utils.errors import UsageError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import cautions
-from utils.files import write_text
+from utils.files import sweep, write_text
 from utils.gallery import save_gallery
-from utils.inference.settings import change_settings
+from utils.inference.settings import SETTINGS_FILE, change_settings, run_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
 from utils.reporting import caution_lines, comparison_table
+from utils.training.checkpoints import StateFolder
+from utils.training.snapshots import list_snapshots
 
 DEFAULT_FOLDER = "demo_run"
 DEFAULT_ARCH = "mobilenet"
@@ -39,6 +43,7 @@ EVALUATION_BATCH = 32
 GALLERY_PICTURES = 12
 SNAPSHOT_PICTURES = 6
 KINDS = ("bas", "cam", "center")
+RESULTS = RESULTS_FILE, PICTURE_FILE = "results.json", "results.png"
 
 
 def demo_recipe(recipe: Recipe) -> Recipe:
@@ -78,13 +83,30 @@ def prepare(args: argparse.Namespace, root: Path) -> None:
         root: the repository, where the demo's folder is made unless `--save_path` names another.
     """
     folder = (args.save_path or root / DEFAULT_FOLDER).resolve()
-    print(f"demo: composing pictures of animals in places; everything it makes lies in {folder}")
     args.arch = args.arch or DEFAULT_ARCH
     args.root = folder / "data"
     if is_main():
+        _refuse_what_is_not_the_demos(folder, folder / args.arch)
+    print(f"demo: composing pictures of animals in places; everything it makes lies in {folder}")
+    if is_main():
+        sweep(folder)
         compose(args.root)
     wait_for_all()
     args.save_path = folder
+
+
+def _refuse_what_is_not_the_demos(folder: Path, run: Path) -> None:
+    """UsageError if the demo's files would take the place of another run's or of a report's."""
+    is_demos = (folder / "data" / RECORD).is_file()
+    is_demos_run = is_demos and run_settings(run).get("root") == str(folder / "data")
+    others = [] if is_demos else [folder / name for name in RESULTS]
+    if not is_demos_run:
+        states = StateFolder(run)
+        others += [run / SETTINGS_FILE, *(states.path / entry.file for entry in states.entries())]
+        others += [*list_snapshots(run).values(), *run.glob("*.pth.tar")]
+    for path in others:
+        if os.path.lexists(path):
+            raise UsageError(f"{path} is not the demo's; choose another --save_path")
 
 
 def finish(
@@ -135,10 +157,10 @@ def finish(
         record["top_k"] = [
             {"k": kind.top_k, "threshold": question.thresholds[kind], "scores": summaries[kind]} for kind in kinds
         ]
-    results = write_text(folder / "results.json", json.dumps(record, indent=2) + "\n")
+    results = write_text(folder / RESULTS_FILE, json.dumps(record, indent=2) + "\n")
     shown = replace(question, thresholds={kind: chosen[kind] for kind in compared if kind.kind != "center"})
     indices = spread(~evaluation.failed, GALLERY_PICTURES)
-    picture = save_gallery(folder / "results.png", model, test_split, indices, shown, device)
+    picture = save_gallery(folder / PICTURE_FILE, model, test_split, indices, shown, device)
     print(_report(summaries, question.thresholds, len(test_split)))
     for line in caution_lines(record["cautions"]):
         print(line)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ from utils.checkpoint import Checkpoint
 from utils.data.split import Split
 from utils.errors import UserError
 from utils.evaluation.protocols import Protocol
-from utils.files import write_text
+from utils.files import file_digest, write_text
 from utils.models.recipe import Recipe, override
 from utils.models.registry import RECIPES
 
@@ -75,6 +76,13 @@ def _read_settings(path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], 
         content = json.loads(path.read_text(encoding="utf-8"))
         if content["weights"] != checkpoint.path.name:
             return {}, None
+        digest = content.get("sha256")
+        if digest is not None and file_digest(checkpoint.path) != digest:
+            print(
+                f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): "
+                "it was damaged or exchanged",
+                file=sys.stderr,
+            )
         settings = {name: content["recipe"][name] for name in EVALUATION_SETTINGS if name in content["recipe"]}
         wrong = [name for name, value in settings.items() if not EVALUATION_SETTINGS[name](value)]
         if wrong:
@@ -93,6 +101,21 @@ def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
     """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
     content = {"weights": weights.name, "recipe": asdict(recipe), **more}
     return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """What is recorded of the run in a folder; {} if there is none or its settings cannot be read."""
+    try:
+        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def made_weights(folder: Path) -> list[Path]:
+    """The weights that a run in a folder has written."""
+    name = run_settings(folder).get("weights")
+    return [folder / name] if isinstance(name, str) and name == Path(name).name else []
 
 
 def change_settings(weights: Path, **changes: Any) -> Path:

@@ -14,7 +14,7 @@ from utils.distributed import broadcast_value, gather_everywhere, is_main, proce
 from utils.evaluation.records import Evaluation
 from utils.evaluation.summary import cautions
 from utils.files import write_text
-from utils.inference.settings import SETTINGS_FILE, save_settings
+from utils.inference.settings import run_settings, save_settings
 from utils.memory import peak_memory_mib
 from utils.models.recipe import explain
 from utils.reporting import dead_map_line
@@ -87,11 +87,8 @@ class RunRecord:
         progress = self._trainer.progress
         if progress.epoch == progress.step == 0:
             return []
-        try:
-            starts = json.loads((self._folder / SETTINGS_FILE).read_text(encoding="utf-8"))["starts"]
-            return starts if isinstance(starts, list) else []
-        except (OSError, ValueError, KeyError, TypeError):
-            return []  # moved away: the run goes on all the same
+        starts = run_settings(self._folder).get("starts")
+        return starts if isinstance(starts, list) else []  # moved away: the run goes on all the same
 
     def add_epoch(self, figures: Mapping[str, Any]) -> None:
         """Prints and logs an epoch; figures of :func:`utils.training.engine.train_one_epoch`."""

@@ -20,7 +20,7 @@ from utils.distributed import broadcast_value, gather_everywhere, is_main, proce
 from utils.errors import UsageError, UserError
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
-from utils.training.checkpoints import StateFolder
+from utils.training.checkpoints import StateFolder, damage_of_file
 from utils.training.settings import Engine
 
 # A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
@@ -163,14 +163,17 @@ def _choose_state(choice: str | None, states: StateFolder, restarted: bool) -> P
     if choice in ("last", "auto"):
         path = states.newest_intact()
         if path is None:
-            mend = "move the folder away to begin anew" if there else "leave out --resume to start the run"
+            mend = (
+                "give one of them as --resume FILE to go on from it as it is, or choose another --save_path"
+                if there
+                else "leave out --resume to start the run"
+            )
             raise UserError(f"--resume: there is no intact state in {states.path}; {mend}")
         return path
     path = Path(choice)
-    own = StateFolder(path.parent.parent)
-    damage = [own.damage(entry) for entry in own.entries() if own.path / entry.file == path]
-    if any(damage):
-        raise UserError(f"--resume: {path} is damaged ({damage[0]}); give another state, or none for the newest")
+    damage = damage_of_file(path)
+    if damage:
+        raise UserError(f"--resume: {path} is damaged ({damage}); give another state, or none for the newest")
     return path
 
 
