@@ -194,6 +194,15 @@ def test_top_k_fusion() -> None:
     torch.testing.assert_close(model.localize(images, top_k=3, labels=labels)[1][:, 0], expected)
     for top_k in (5, 200):
         torch.testing.assert_close(model.localize(images, top_k=top_k)[1][:, 0], maps.mean(1))
+    ties = torch.zeros(len(images), 5)  # behind a final ReLU that is shut
+    ties[:, 3] = 1
+    features = model.f1(images)
+    for top_k, classes in ((1, [3]), (2, [3, 0]), (4, [3, 0, 1, 2])):
+        expected = maps[:, classes].mean(1, keepdim=True)
+        for largest in (top_k, 4, 5):
+            fused = model.fuse_each_top_k(features, ties, (top_k, largest))[top_k]
+            torch.testing.assert_close(fused, expected)
+        torch.testing.assert_close(model.fuse_top_k(features, ties, top_k), expected)
 
 
 def test_ten_crops_in_one_pass_equal_separate_passes() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ from utils.boxes import iou
 from utils.errors import UsageError
 from utils.evaluation.protocols import PROTOCOLS, find_protocol
 from utils.localization import map_to_box
+from utils.models.bas import Grid
 
 SIZES = (256, 224)
+GOLDEN = Path(__file__).with_name("reference") / "golden"
 
 
 def random_maps(count: int = 60) -> list[np.ndarray]:
@@ -35,19 +40,29 @@ def test_authors_protocol_is_map_to_box() -> None:
     assert protocol.is_right([0.5, 0.500001]).tolist() == [False, True]
 
 
-def test_ijcv_protocol_has_whole_pixels_up_to_223() -> None:
-    """Protects the IJCV figures: no box reaches 224, fractions are cut off, an IoU of 0.5 is enough."""
-    protocol = find_protocol("ijcv")
+def test_ijcv_protocol_is_the_authors_code() -> None:
+    """Protects the IJCV figures: every box, IoU and accuracy of their code, on the maps that it was given."""
+    golden = json.loads((GOLDEN / "WSOL_protocol.json").read_text())
+    draw, protocol = np.random.RandomState(golden["seed"]), find_protocol("ijcv")
     assert protocol.mean == "image_mean" and protocol.sizes(*SIZES) == SIZES
-    assert protocol.boxes(np.zeros((224, 224), np.float32), (0.5,)).tolist() == [[0, 0, 223, 223]]
-    true = protocol.true_boxes([[101, 51, 300, 128]], (512, 128), *SIZES)
-    assert true.tolist() == [[34, 86, 134, 223]]
     assert protocol.is_right([0.49, 0.5]).tolist() == [False, True]
-    authors = find_protocol("authors")
-    for spatial_map in random_maps(20):
-        score_map = protocol.score_map(spatial_map, 224)
-        expected = np.minimum(authors.boxes(score_map, (0.3, 0.6)), 223)
-        assert protocol.boxes(score_map, (0.3, 0.6)).tolist() == expected.tolist()
+    maps = 0.8 * np.kron(draw.random_sample((12, 7, 7)), np.ones((4, 4))) + 0.2 * draw.random_sample((12, 28, 28))
+    maps = maps.astype(np.float32)
+    maps[0] = 0.5
+    maps[1] = 0
+    maps[1, 20:, 20:] = 1
+    score_maps = [protocol.score_map(one, 224) for one in maps]
+    truth = [
+        protocol.true_boxes(np.reshape(boxes, (-1, 4)), size, *SIZES)
+        for boxes, size in zip(golden["boxes_original"], golden["sizes_wh"], strict=True)
+    ]
+    assert [boxes.tolist() for boxes in truth] == golden["boxes_scaled"]
+    for row in golden["per_threshold"]:
+        boxes = [protocol.boxes(one, [row["threshold"]])[0] for one in score_maps]
+        assert np.array(boxes).tolist() == row["boxes"]
+        ious = [iou(box, true).max() for box, true in zip(boxes, truth, strict=True)]
+        np.testing.assert_allclose(ious, row["best_iou"], rtol=0, atol=1e-12)
+        assert 100 * protocol.is_right(ious).mean() == pytest.approx(row["gt_known"], abs=1e-12)
 
 
 def wsolevaluation_box(score_map: np.ndarray, threshold: float) -> list[int]:
@@ -67,11 +82,12 @@ def test_wsolevaluation_protocol() -> None:
     assert protocol.sizes(*SIZES) == (224, 224) and not protocol.ten_crops and not protocol.strict
     thresholds = (0.0, 0.1, 0.33, 0.5, 0.9)
     for spatial_map in random_maps():
-        resized = cv2.resize(spatial_map, (224, 224), interpolation=cv2.INTER_CUBIC)
+        # Maps are float32; wsolevaluation's `t2n` makes them float64 first.
+        resized = cv2.resize(spatial_map.astype(np.float64), (224, 224), interpolation=cv2.INTER_CUBIC)
         resized -= resized.min()
         resized /= resized.max()
         score_map = protocol.score_map(spatial_map, 224)
-        np.testing.assert_allclose(score_map, resized, atol=1e-6)
+        assert score_map.tolist() == resized.tolist()
         boxes = protocol.boxes(score_map, thresholds)
         assert boxes.tolist() == [wsolevaluation_box(score_map, threshold) for threshold in thresholds]
     assert protocol.true_boxes([[101, 51, 520, 128]], (512, 128), 224, 224).tolist() == [[44, 89, 227, 224]]
@@ -85,7 +101,9 @@ def test_wsolevaluation_protocol() -> None:
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 def test_maps_without_contrast_have_a_defined_box(protocol) -> None:
     """Protects evaluations from dead maps: a constant one gives one box, whose IoU can be computed."""
-    for value in (0.0, 1.0, 0.3):
+    for value in (0.0, 1.0, 0.3, 1e-5, 7.7):
+        for grid in (None, Grid(0, 8)):
+            assert not protocol.score_map(np.full((28, 28), value, np.float32), 224, grid).any()
         boxes = protocol.boxes(protocol.score_map(np.full((28, 28), value, np.float32), 224), (0.0, 0.5))
         assert boxes.shape == (2, 4)
         assert np.isfinite(

@@ -44,11 +44,12 @@ def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size:
     return np.array([0, 0, width, height]) if box is None else box
 
 
-def normalize_map(spatial_map: ArrayLike | torch.Tensor) -> np.ndarray:
+def normalize_map(spatial_map: ArrayLike | torch.Tensor, epsilon: float = 0.0) -> np.ndarray:
     """Stretches a map linearly so that its minimum becomes 0 and its maximum 1 (min-max normalisation).
 
     Args:
         spatial_map: (h, w), any range of values.
+        epsilon: added to the difference of maximum and minimum before the map is divided by it.
 
     Returns:
         (h, w) float32 or float64 in [0, 1]; zeros where the map is constant or holds a NaN or an infinity.
@@ -62,11 +63,14 @@ def normalize_map(spatial_map: ArrayLike | torch.Tensor) -> np.ndarray:
         span = highest - lowest  # NaN or infinite as soon as one value is
     if not 0 < span < np.inf:
         return np.zeros_like(values)
-    return (values - lowest) / span
+    return (values - lowest) / (span + values.dtype.type(epsilon))
 
 
 def upsample_map(
-    spatial_map: ArrayLike | torch.Tensor, size: int | tuple[int, int], interpolation: int = cv2.INTER_LINEAR
+    spatial_map: ArrayLike | torch.Tensor,
+    size: int | tuple[int, int],
+    interpolation: int = cv2.INTER_LINEAR,
+    dtype: type[np.floating] = np.float32,
 ) -> np.ndarray:
     """Resizes a map, pixel centres at half positions (as `align_corners=False`).
 
@@ -74,9 +78,10 @@ def upsample_map(
         spatial_map: (h, w).
         size: side of the resized square, or (height, width), in pixels.
         interpolation: OpenCV's constant; bilinear unless told otherwise.
+        dtype: in which it is computed, np.float32 or np.float64.
 
     Returns:
-        (height, width) float32.
+        (height, width) of `dtype`.
 
     Raises:
         ValueError: the map is empty or not 2-D, or the size is not positive.
@@ -84,7 +89,7 @@ def upsample_map(
     height, width = (size, size) if isinstance(size, int | np.integer) else size
     if min(height, width) < 1:
         raise ValueError(f"size must be positive, not {size}")
-    values = _as_map(spatial_map).astype(np.float32, copy=False)
+    values = _as_map(spatial_map).astype(dtype, copy=False)
     return cv2.resize(values, (int(width), int(height)), interpolation=interpolation)
 
 

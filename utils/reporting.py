@@ -101,9 +101,11 @@ def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
     Args:
         cautions: of :func:`utils.evaluation.summary.cautions`.
     """
-    boxes = {title: one for title, one in cautions["whole_crop_boxes"].items() if one["count"]}
-    listed = ", ".join(f"{title} {one['count']} ({one['percent']:.1f} %)" for title, one in boxes.items())
-    lines = [f"boxes that are the whole crop: {listed}"] if boxes else []
+    lines = []
+    for name, title in (("whole_crop_boxes", "boxes that are the whole crop"), ("constant_maps", "constant maps")):
+        found = {kind: one for kind, one in cautions.get(name, {}).items() if one["count"]}
+        listed = ", ".join(f"{kind} {one['count']} ({one['percent']:.1f} %)" for kind, one in found.items())
+        lines += [f"{title}: {listed}"] if found else []
     dead = cautions["dead_maps"]
     return lines + ([dead_map_line(dead)] if dead is not None and dead["count"] else [])
 

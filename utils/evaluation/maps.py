@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from utils.metrics import map_extremes
-from utils.models.bas import BAS, Encoding, Grid, select_class
+from utils.models.bas import BAS, Encoding, Grid, rank_classes, select_class
 
 # `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
 # recipe's. 0.2 of the maximum is Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square
@@ -53,7 +53,7 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
     Returns:
         kind -> (B, 1, h, w), each of its own size and range.
     """
-    classes = encoding.scores.argmax(dim=1) if labels is None else labels
+    classes = rank_classes(encoding.scores, 1).squeeze(1) if labels is None else labels
     makers = {
         "cam": lambda: select_class(encoding.class_maps, classes),
         "gradcam": lambda: grad_cam(model, encoding.features, classes),

@@ -56,7 +56,8 @@ class Protocol:
             grid: where the map's cells look; None stretches the map over the crop, as all three codes do.
 
         Returns:
-            (size, size) float32 in [0, 1].
+            (size, size) in [0, 1], float32 (float64 where the protocol's code computes so); zeros where the map is
+            constant.
         """
         return self.upsample(normalize_map(spatial_map), size, grid)
 
@@ -88,16 +89,15 @@ class Protocol:
 
 
 class IJCVProtocol(Protocol):
-    """The authors' IJCV code: boxes in whole pixels from 0 to S - 1, an IoU of 0.5 is enough, mean over images."""
+    """The authors' IJCV code: true boxes in whole pixels up to S - 1, an IoU of 0.5 is enough, mean over images."""
 
     name = "ijcv"
-    title = "ijcv: the authors' IJCV code, whole-pixel boxes in [0, 223], IoU >= 0.5, mean over images"
+    title = "ijcv: the authors' IJCV code, true boxes in whole pixels up to 223, IoU >= 0.5, mean over images"
     strict = False
     mean = "image_mean"
 
-    def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
-        height, width = score_map.shape
-        return np.minimum(super().boxes(score_map, thresholds), [width - 1, height - 1, width - 1, height - 1])
+    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+        return self.upsample(normalize_map(spatial_map, epsilon=1e-5), size, grid)
 
     def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
         scaled = super().true_boxes(boxes, image_size, resize_size, crop_size)
@@ -118,11 +118,13 @@ class WsolEvaluationProtocol(Protocol):
         return crop_size, crop_size
 
     def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+        if not normalize_map(spatial_map).any():  # a constant map's rounding errors would be stretched to 0 ... 1
+            return np.zeros((size, size))
         return normalize_map(self.upsample(spatial_map, size, grid))
 
     def upsample(self, spatial_map: ArrayLike, size: int, grid: Grid | None) -> np.ndarray:
         return (
-            upsample_map(spatial_map, size, cv2.INTER_CUBIC)
+            upsample_map(spatial_map, size, cv2.INTER_CUBIC, np.float64)
             if grid is None
             else super().upsample(spatial_map, size, grid)
         )

@@ -53,7 +53,7 @@ class Question:
     amp: bool = False
 
     def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
-        """A map of one kind as thresholds see it: (h, w) -> (S, S) float32 in [0, 1]."""
+        """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""
         grid = grid_of(model, kind) if self.align else None
         return self.protocol.score_map(spatial_map, self.crop_size, grid)
 

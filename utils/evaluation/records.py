@@ -42,6 +42,7 @@ class MapPart(NamedTuple):
     ious: np.ndarray  # (n, T)
     boxes: np.ndarray  # (n, 4)
     missed: np.ndarray  # (n,)
+    constant: np.ndarray  # (n,)
     errors: list[str]
     max_box_acc: MaxBoxAcc | None
     pixels: PixelScores | None
@@ -57,6 +58,7 @@ class MapResult:
         ious: (N, T) the best IoU with a true box; 0 where there is no prediction or no true box.
         boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
         missed: (N,) whether a picture gave no such map: unreadable, or an output that is not finite.
+        constant: (N,) whether a picture's map is the same everywhere, so that it draws no box of its own.
         errors: N error types at the threshold in force, "" for pictures without true boxes.
         max_box_acc: counts, or None where it was not asked for.
         pixels: counts, or None where there are no masks.
@@ -77,6 +79,7 @@ class MapResult:
         self.ious = np.zeros((count, len(self.thresholds)))
         self.boxes = np.zeros((count, 4), dtype=np.int64)
         self.missed = np.zeros(count, dtype=bool)
+        self.constant = np.zeros(count, dtype=bool)
         self.errors = [""] * count
         self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
         self.pixels = PixelScores() if has_masks else None
@@ -89,6 +92,7 @@ class MapResult:
 
     def add(self, index: int, score_map: np.ndarray, picture: Picture) -> None:
         """Scores one map, of :meth:`Question.score_map`."""
+        self.constant[index] = not score_map.any()
         contours = contour_boxes(score_map, self._contour_thresholds) if self._contour_thresholds else None
         if self._protocol.draws_contours:
             boxes = contours.largest[self._columns_of_boxes]
@@ -116,12 +120,13 @@ class MapResult:
     def part(self, indices: np.ndarray) -> MapPart:
         """The rows of these pictures, the only ones that were counted."""
         errors = [self.errors[index] for index in indices]
-        rows = self.ious[indices], self.boxes[indices], self.missed[indices]
+        rows = self.ious[indices], self.boxes[indices], self.missed[indices], self.constant[indices]
         return MapPart(*rows, errors, self.max_box_acc, self.pixels)
 
     def merge(self, indices: np.ndarray, part: MapPart) -> None:
         """Adds the rows and counts of other pictures of the split."""
-        self.ious[indices], self.boxes[indices], self.missed[indices] = part.ious, part.boxes, part.missed
+        self.ious[indices], self.boxes[indices] = part.ious, part.boxes
+        self.missed[indices], self.constant[indices] = part.missed, part.constant
         for index, error in zip(indices, part.errors, strict=True):
             self.errors[index] = error
         if self.max_box_acc is not None:

@@ -20,7 +20,7 @@ from utils.evaluation.maps import MapKind, label_map_extremes, make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
-from utils.models.bas import BAS
+from utils.models.bas import BAS, rank_classes
 from utils.progress import progress_bar
 
 
@@ -113,13 +113,13 @@ class _Output:
             maps = make_maps(model, encoding, (*question.thresholds, *question.swept), labels)
             extremes = label_map_extremes(model, encoding, labels, maps)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
-        best = probabilities.topk(min(5, model.num_classes))
+        best = rank_classes(probabilities, min(5, model.num_classes))
         # From CUDA these copies go to pinned memory behind the batch's own kernels; `wait` waits for them alone, and
         # not for the next batch, which is launched by then.
         # Other devices have no such event: there the copies themselves wait.
         is_cuda = device.type == "cuda"
         self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=is_cuda)
-        self._best = [values.to("cpu", non_blocking=is_cuda) for values in (best.indices, best.values)]
+        self._best = [values.to("cpu", non_blocking=is_cuda) for values in (best, probabilities.gather(1, best))]
         self._extremes = None if extremes is None else extremes.to("cpu", non_blocking=is_cuda)
         self._maps = {kind: values.squeeze(1).float().to("cpu", non_blocking=is_cuda) for kind, values in maps.items()}
         self._copied = torch.cuda.current_stream(device).record_event() if is_cuda else None

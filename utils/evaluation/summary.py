@@ -46,16 +46,27 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         class_names: K names.
 
     Returns:
-        `whole_crop_boxes`: by kind of map the `count` and `percent`, of the pictures with a prediction, of boxes that
-        are the whole crop: such a box is right wherever the object fills the picture, and tells nothing.
+        By kind of map, `count` and `percent` of the pictures with a prediction: `whole_crop_boxes`, boxes that are the
+        whole crop: such a box is right wherever the object fills the picture, and tells nothing; `constant_maps`, maps
+        that are the same everywhere, and so draw no other box.
         `dead_maps`: :meth:`utils.metrics.DeadMaps.summary` of the label's own foreground map, None if it was not asked.
     """
-    boxes = {}
+    boxes, constant = {}, {}
     for kind in evaluation.question.thresholds:
-        count, predicted = evaluation.whole_crop_boxes(kind), int((~evaluation.maps[kind].missed).sum())
-        boxes[kind.title] = {"count": count, "percent": 100 * count / predicted if predicted else None}
+        result = evaluation.maps[kind]
+        predicted = int((~result.missed).sum())
+        boxes[kind.title] = _share(evaluation.whole_crop_boxes(kind), predicted)
+        constant[kind.title] = _share(int(result.constant.sum()), predicted)
     dead = evaluation.dead_maps()
-    return {"whole_crop_boxes": boxes, "dead_maps": dead.summary(class_names) if dead is not None else None}
+    return {
+        "whole_crop_boxes": boxes,
+        "constant_maps": constant,
+        "dead_maps": dead.summary(class_names) if dead is not None else None,
+    }
+
+
+def _share(count: int, whole: int) -> dict[str, Any]:
+    return {"count": count, "percent": 100 * count / whole if whole else None}
 
 
 def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:

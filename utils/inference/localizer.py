@@ -21,7 +21,7 @@ from utils.errors import UserError
 from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops
-from utils.models.bas import BAS
+from utils.models.bas import BAS, rank_classes
 from utils.progress import progress_bar
 
 NOT_FINITE = "the model's output is not finite; try another checkpoint"
@@ -143,9 +143,9 @@ class Localizer:
             encoding = self.model.encode_crops(*cut_crops(images.to(self.device, non_blocking=True), question))
             maps = make_maps(self.model, encoding, (question.main,), labels=None)[question.main]
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
-        best = probabilities.topk(min(5, len(self.class_names)))
+        best = rank_classes(probabilities, min(5, len(self.class_names)))
         spatial_maps = maps[:, 0].float().cpu().numpy()
-        rows = zip(images, sizes, best.indices.tolist(), best.values.tolist(), spatial_maps, strict=True)
+        rows = zip(images, sizes, best.tolist(), probabilities.gather(1, best).tolist(), spatial_maps, strict=True)
         finite = (probabilities.isfinite().all(dim=1) & maps.isfinite().all(dim=(1, 2, 3))).tolist()
         return [self._finding(*row) if good else None for row, good in zip(rows, finite, strict=True)]
 

@@ -136,6 +136,15 @@ def call_frozen(module: nn.Module, inputs: Tensor, statistics: Mapping[nn.Module
             layer.training = True
 
 
+def rank_classes(scores: Tensor, count: int) -> Tensor:
+    """The `count` best-scored classes, best first: (..., K) -> (..., count) indices.
+
+    Of equal scores, as behind a final ReLU that is shut, the class of the lower index comes first: on every device, and
+    for every `count`, the same ones.
+    """
+    return scores.sort(dim=-1, descending=True, stable=True).indices[..., :count]
+
+
 def select_class(maps: Tensor, classes: Tensor) -> Tensor:
     """Picks one channel a sample: (B, K, h, w) and (B,) -> (B, 1, h, w)."""
     return maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
@@ -303,7 +312,7 @@ class BAS(nn.Module):
         """
         if top_k >= self.num_classes:
             return self.classifier_loc(features).mean(dim=1, keepdim=True)
-        classes = labels[:, None] if top_k == 1 and labels is not None else logits.topk(top_k, dim=1).indices
+        classes = labels[:, None] if top_k == 1 and labels is not None else rank_classes(logits, top_k)
         return self.foreground_maps(features, classes).mean(dim=1, keepdim=True)
 
     def fuse_each_top_k(
@@ -316,14 +325,13 @@ class BAS(nn.Module):
             top_ks: the k.
         """
         largest = min(max(top_ks), self.num_classes)
-        order = logits.topk(largest, dim=1).indices
+        order = rank_classes(logits, largest)
         if largest == self.num_classes:  # all classes: one convolution, no kernels picked
             maps = self.classifier_loc(features)
             maps = maps.gather(1, order[:, :, None, None].expand(-1, -1, *maps.shape[2:]))
         else:
             maps = self.foreground_maps(features, order)
-        sums = maps.cumsum(dim=1)
-        fused = {k: sums[:, min(k, largest) - 1 : min(k, largest)] / min(k, largest) for k in top_ks}
+        fused = {k: maps[:, :k].mean(dim=1, keepdim=True) for k in top_ks}  # summed as for a single k
         if 1 in fused and labels is not None:
             fused[1] = self.foreground_maps(features, labels[:, None])
         return fused
@@ -427,10 +435,11 @@ class BAS(nn.Module):
         """
         encoding = self.encode_crops(crops, map_crop)
         scores = encoding.scores
+        classes = rank_classes(scores, 1).squeeze(1) if labels is None else labels
         return Localization(
             logits=encoding.logits,
             foreground_map=self.fuse_top_k(encoding.features, scores, top_k, labels),
-            class_map=select_class(encoding.class_maps, scores.argmax(dim=1) if labels is None else labels),
+            class_map=select_class(encoding.class_maps, classes),
         )
 
     @torch.no_grad()
