@@ -198,18 +198,19 @@ def _locked(path: Path) -> TextIO:
         file.close()  # its owner has just taken it away
 
 
-def require_writable(folder: Path) -> None:
+def require_writable(folder: Path, option: str = "--save") -> None:
     """Finds out before long work whether its results can be written; makes nothing.
 
     Args:
-        folder: that of `--save`; it need not exist yet.
+        folder: where results belong; it need not exist yet.
+        option: that names it.
 
     Raises:
         UserError: it cannot be made, or nothing can be written there.
     """
     nearest = next(one for one in (folder, *folder.absolute().parents) if os.path.lexists(one))
     if not (nearest.is_dir() and os.access(nearest, os.W_OK | os.X_OK)):
-        raise UserError(f"nothing can be written into {folder}; choose another folder with --save")
+        raise UserError(f"nothing can be written into {folder}; choose another folder with {option}")
 
 
 def file_digest(path: Path) -> str:

@@ -20,7 +20,9 @@ from utils.models.bas import BAS, Encoding, Grid, rank_classes, select_class
 # of half of the side.
 DEFAULT_THRESHOLDS = {"bas": None, "cam": 0.2, "gradcam": 0.15, "center": 0.6}
 KINDS = tuple(DEFAULT_THRESHOLDS)
-TITLES = {"bas": "BAS", "cam": "CAM", "gradcam": "Grad-CAM", "center": "centred Gaussian"}
+# Maps that another tool made, read from files (:mod:`utils.evaluation.map_files`); the threshold is a CAM's.
+FILES, FILES_THRESHOLD = "files", DEFAULT_THRESHOLDS["cam"]
+TITLES = {"bas": "BAS", "cam": "CAM", "gradcam": "Grad-CAM", "center": "centred Gaussian", FILES: "map files"}
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class MapKind:
     """One kind of map.
 
     Attributes:
-        kind: one of `KINDS`.
+        kind: one of `KINDS`, or `FILES`.
         top_k: how many foreground maps are averaged; of `bas` only, None elsewhere.
     """
 
@@ -47,7 +49,7 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
     Args:
         model: gave the encoding.
         encoding: of :meth:`utils.models.bas.BAS.encode_crops`.
-        kinds: which maps.
+        kinds: which maps; those of files are passed over.
         labels: (B,) classes to localise; the predicted ones where None.
 
     Returns:
@@ -61,7 +63,9 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
     }
     top_ks = [kind.top_k for kind in kinds if kind.kind == "bas"]
     fused = _foreground_maps(model, encoding, top_ks, labels) if top_ks else {}
-    return {kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds}
+    return {
+        kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds if kind.kind != FILES
+    }
 
 
 @torch.no_grad()
@@ -85,10 +89,8 @@ def label_map_extremes(model: BAS, encoding: Encoding, labels: Tensor, maps: Map
 
 
 def grid_of(model: BAS, kind: MapKind) -> Grid | None:
-    """Where the cells of a kind of map look; None for the Gaussian, which looks nowhere and is centred as it is."""
-    return {"bas": model.feature_grid, "gradcam": model.feature_grid, "cam": model.class_grid, "center": None}[
-        kind.kind
-    ]
+    """Where the cells of a kind of map look; None for the Gaussian, centred as it is, and for files of others."""
+    return {"bas": model.feature_grid, "gradcam": model.feature_grid, "cam": model.class_grid}.get(kind.kind)
 
 
 @torch.no_grad()

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from utils.evaluation.maps import DEFAULT_THRESHOLDS, MapKind, grid_of
+from utils.evaluation.maps import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind, grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
+from utils.metrics.checks import as_normalized_map
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 
@@ -37,6 +39,7 @@ class Question:
         contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
         with_masks: whether PxAP and peak IoU are wanted, where there are masks.
         amp: half precision on CUDA.
+        map_folder: of the maps that are read from files; `are_scored` tells whether they are (S, S) in [0, 1] already.
     """
 
     protocol: Protocol
@@ -51,9 +54,13 @@ class Question:
     contour_grid: tuple[float, ...] = ()
     with_masks: bool = False
     amp: bool = False
+    map_folder: Path | None = None
+    are_scored: bool = False
 
     def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
         """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""
+        if kind.kind == FILES and self.are_scored:
+            return as_normalized_map(spatial_map)
         grid = grid_of(model, kind) if self.align else None
         return self.protocol.score_map(spatial_map, self.crop_size, grid)
 
@@ -76,14 +83,14 @@ def build_question(
     Args:
         recipe: sizes, class count, top-k and the BAS map's threshold.
         protocol: see :mod:`utils.evaluation.protocols`.
-        kinds: of :data:`utils.evaluation.maps.KINDS`.
+        kinds: of :data:`utils.evaluation.maps.KINDS`, or `FILES`.
         ten_crops: the protocol's rule where None.
         threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
         more: further attributes of :class:`Question`.
     """
     top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all
     resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
-    defaults = {**DEFAULT_THRESHOLDS, "bas": recipe.threshold}
+    defaults = {**DEFAULT_THRESHOLDS, FILES: FILES_THRESHOLD, "bas": recipe.threshold}
     return Question(
         protocol=protocol,
         resize_size=resize_size,

@@ -16,7 +16,9 @@ from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
 from utils.distributed import gather_everywhere, process_count, rank
-from utils.evaluation.maps import MapKind, label_map_extremes, make_maps
+from utils.errors import UserError
+from utils.evaluation.map_files import read_map
+from utils.evaluation.maps import FILES, MapKind, label_map_extremes, make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
@@ -134,11 +136,19 @@ class _Output:
         self.extremes = None if self._extremes is None else self._extremes.numpy()
         self.maps = {kind: values.numpy() for kind, values in self._maps.items()}
 
-    def score_map(self, row: int, kind: MapKind) -> np.ndarray | None:
-        """One picture's map as thresholds see it; None where it is not finite."""
-        spatial_map = self.maps[kind][row]
-        if not np.isfinite(spatial_map).all():
-            return None
+    def score_map(self, row: int, kind: MapKind, image_id: str) -> np.ndarray:
+        """One picture's map as thresholds see it.
+
+        Raises:
+            UserError: there is none, or it is not finite.
+        """
+        if kind.kind == FILES:
+            side = (self.question.crop_size,) * 2 if self.question.are_scored else None
+            spatial_map = read_map(self.question.map_folder, image_id, side)
+        else:
+            spatial_map = self.maps[kind][row]
+            if not np.isfinite(spatial_map).all():
+                raise UserError(f"the map of {kind.title} is not finite")
         score_map = self.question.score_map(self.model, kind, spatial_map)
         if kind == self.question.main:
             self.main_maps[row] = score_map
@@ -204,12 +214,13 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     truth = true_boxes(split, index, batch.sizes[row].tolist(), question) if evaluation.boxed[index] else None
     picture = Picture(truth, mask, bool(output.top5[row, 0] == split.labels[index]))
     for kind, result in evaluation.maps.items():
-        score_map = output.score_map(row, kind)
-        if score_map is not None:
-            result.add(index, score_map, picture)
-        else:
+        try:
+            score_map = output.score_map(row, kind, split.ids[index])
+        except UserError as error:
             result.miss(index, bool(evaluation.boxed[index]))
-            output.failures[index] = f"{split.paths[index]}: the map of {kind.title} is not finite"
+            output.failures[index] = f"{split.paths[index]}: {error}"
+        else:
+            result.add(index, score_map, picture)
 
 
 def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:

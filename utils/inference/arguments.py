@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from utils.arguments import add_common_options, natural, number, positive_int
 from utils.data.split import SPLITS_WITH_VAL
 from utils.errors import UsageError
-from utils.evaluation.maps import DEFAULT_THRESHOLDS, KINDS
+from utils.evaluation.maps import DEFAULT_THRESHOLDS, FILES, KINDS
 from utils.evaluation.protocols import PROTOCOLS
 from utils.inference.settings import SETTINGS_FILE
 from utils.models.registry import RECIPES
@@ -19,7 +19,7 @@ from utils.models.taps import taps_in_words
 
 DEFAULT_BATCH_SIZE = 8
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
-_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis")
+_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps")
 # Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
 LOCALIZER_OPTIONS = (
     *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),
@@ -105,6 +105,8 @@ def parse_arguments(
     _add_outputs(parser)
     args = parser.parse_args(argv)
     _check(parser, args)
+    if args.map_files and not (args.map or args.compare):
+        args.map = FILES
     args.map = args.map or "bas"
     return args
 
@@ -159,10 +161,25 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--images", nargs="+", metavar="PATH", help="pictures of your own: files, folders, patterns; no labels needed"
     )
+    group.add_argument(
+        "--map-files",
+        "--map_files",
+        type=Path,
+        metavar="FOLDER",
+        help="score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, "
+        "or beside those of --map or --compare; they are maps of the square that the protocol looks at",
+    )
     group.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
     group.add_argument("--json", type=Path, metavar="FILE", help="save the figures and the settings there")
     group.add_argument(
         "--save", type=Path, metavar="FOLDER", help="a new folder for report.html, images.csv, results.json, pictures"
+    )
+    group.add_argument(
+        "--save-maps",
+        "--save_maps",
+        type=Path,
+        metavar="FOLDER",
+        help="save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
     )
     group.add_argument(
         "--vis", type=natural, default=0, metavar="N", help="N test pictures with maps and boxes on one sheet (a PNG)"
@@ -188,6 +205,10 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error("--compare names a map twice")
         if args.map is not None:
             parser.error("give --map or --compare, not both")
+    if args.map_files and not args.map_files.is_dir():
+        parser.error(f"--map-files {args.map_files} is no folder; name one with <image id>.npy for each picture")
+    if args.map_files and args.vis:
+        parser.error("--vis draws the network's own maps; leave it or --map-files out")
     if args.select_on and args.threshold is not None:
         parser.error("--select-on chooses the threshold; leave out --threshold")
     if args.top_ks and not (args.sweep and "bas" in (args.compare or [args.map or "bas"])):

@@ -19,13 +19,14 @@ from utils.data.split import Split, spread
 from utils.data.transforms import denormalize
 from utils.distributed import is_main
 from utils.errors import UsageError, UserError
-from utils.evaluation.maps import MapKind
+from utils.evaluation.map_files import are_scored, count_maps, describe_maps, save_map
+from utils.evaluation.maps import FILES, MapKind
 from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, Observation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
-from utils.files import write_text
+from utils.files import require_writable, write_text
 from utils.gallery import save_gallery
 from utils.inference.arguments import DEFAULT_BATCH_SIZE
 from utils.inference.loading import DatasetFolder, Loaded
@@ -73,6 +74,20 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
     if args.sweep and not split.boxes:
         raise UsageError(f"--sweep compares boxes and the test split has none ({split.layout}); leave it out")
     question = build_test_question(loaded, args, bool(split.masks))
+    rules = {
+        "map": question.main.title,
+        "protocol": question.protocol.name,
+        "resize_size": question.resize_size,
+        "crop_size": question.crop_size,
+        "align_maps": question.align,
+    }
+    if args.map_files:
+        question = replace(question, are_scored=are_scored(args.map_files, rules))
+        print(f"maps in {args.map_files} for {count_maps(args.map_files, split.ids)} of {len(split)} pictures")
+    if args.save_maps:
+        require_writable(args.save_maps, "--save-maps")
+        if is_main():
+            describe_maps(args.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
 
     with ExitStack() as stack:
         report = None
@@ -84,7 +99,7 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         print(_settings_line(loaded, question))
         begin = time.perf_counter()
         loader = build_loader(split, question, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers, loaded.device)
-        observe = partial(describe, split) if args.save else None
+        observe = partial(_observe, split, args) if args.save or args.save_maps else None
         receive = None if report is None else lambda described: report.add_drawn(*described)
         evaluation = evaluate(loaded.model, loader, split, question, loaded.device, observe=observe, receive=receive)
         if not is_main():
@@ -95,6 +110,8 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         print_results(evaluation, results, published)
         if report is not None:
             print(f"look at {report.finish(results)}")
+    if args.save_maps:
+        print(f"maps of {question.main.title} saved in {args.save_maps}")
     if args.json:
         print(f"figures saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
     if args.sweep and not args.save:
@@ -116,6 +133,8 @@ def load_split(folder: DatasetFolder, args: argparse.Namespace, name: str) -> Sp
 def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: bool) -> Question:
     """What the arguments ask of the test set."""
     kinds = args.compare or [args.map]
+    if args.map_files and FILES not in kinds:
+        kinds = [*kinds, FILES]
     question = build_question(
         loaded.recipe,
         loaded.protocol,
@@ -126,6 +145,7 @@ def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: boo
         contour_grid=threshold_grid(args.max_box_acc_step),
         with_masks=has_masks,
         amp=args.amp,
+        map_folder=args.map_files,
     )
     if not (args.sweep and "bas" in kinds):
         return question
@@ -236,6 +256,14 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
     if evaluation.failures:
         missed = np.logical_or.reduce([result.missed for result in evaluation.maps.values()]).sum()
         print(failure_report(evaluation.failures, masks=len(evaluation.failures) - int(missed)))
+
+
+def _observe(
+    split: Split, args: argparse.Namespace, evaluation: Evaluation, seen: Observation
+) -> tuple[ImageRecord, bytes | None] | None:
+    if args.save_maps and seen.main_map is not None:
+        save_map(args.save_maps, split.ids[seen.index], seen.main_map)
+    return describe(split, evaluation, seen) if args.save else None
 
 
 def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[ImageRecord, bytes | None]:

@@ -1,0 +1,135 @@
+"""Maps as files: another evaluator, written here in wsolevaluation's words, scores ours; ours scores files as maps."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.commands import NOISE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
+from tests.test_pixel_scores import wsolevaluation_px_ap
+from tests.test_protocols import wsolevaluation_box
+from utils.boxes import iou
+from utils.errors import UserError
+from utils.evaluation.map_files import path_of_map, read_map, save_map
+
+SIDE = 48
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """Seven test pictures with boxes and masks, and a network of hills and valleys."""
+    home = tmp_path_factory.mktemp("maps")
+    make_cub(home / "data", NOISE, 5)
+    for index, (label, _, (x0, y0, x1, y1)) in enumerate(NOISE):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[y0:y1, x0:x1] = 255
+        path = home / "data" / "segmentations" / f"{label + 1:03}.Class" / f"{index + 1}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+    write_random_net(home / "net.pth.tar", 5)
+    yield home
+    shutil.rmtree(home)
+
+
+def infer(home: Path, *more: object) -> int:
+    options = ["--arch", "mobilenet", "--checkpoint", home / "net.pth.tar", "--data", home / "data", "--device", "cpu"]
+    return run_inference("CUB", *options, "--num_workers", 0, *more)
+
+
+def wsolevaluation_scores(folder: Path) -> dict[str, float]:
+    """What wsolevaluation's box and mask evaluators make of files, in percent."""
+    thresholds = np.arange(0, 1, 0.01)
+    correct, images = {iou: np.zeros(len(thresholds)) for iou in (30, 50, 70)}, []
+    tests = [(number, label, box) for number, (label, is_train, box) in enumerate(NOISE, start=1) if not is_train]
+    for number, label, (x0, y0, x1, y1) in tests:
+        cam = np.load(folder / f"{label + 1:03}.Class" / f"{number}.jpg.npy")
+        resized = cv2.resize(cam, (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
+        resized = resized - resized.min()
+        resized = resized / resized.max()
+        scale = SIDE / 64
+        truth = np.array([int(x0 * scale), int(y0 * scale), int(x1 * scale), int(y1 * scale)])
+        ious = np.array([iou(wsolevaluation_box(resized, threshold), truth) for threshold in thresholds])
+        for percent, counts in correct.items():
+            counts += ious >= percent / 100
+        mask = np.zeros((64, 64), np.uint8)
+        mask[y0:y1, x0:x1] = 1
+        images.append((resized, cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)))
+    best = {percent: 100 * counts.max() / len(tests) for percent, counts in correct.items()}
+    return {"max_box_acc": best[50], "px_ap": wsolevaluation_px_ap(images, 0.001)}
+
+
+def test_both_ways(home, tmp_path, capsys) -> None:
+    """Protects --save-maps and --map-files: the same figures there, here, and here again from the files."""
+    maps = tmp_path / "maps"
+    sizes = ("--resize_size", SIDE, "--crop_size", SIDE)
+    assert infer(home, "--protocol", "wsolevaluation", *sizes, "--save-maps", maps, "--json", tmp_path / "ours") == 0
+    assert f"saved in {maps}" in capsys.readouterr().out
+    ours, theirs = read_json(tmp_path / "ours"), wsolevaluation_scores(maps)
+    assert ours["max_box_acc"]["max_box_acc"]["value"] == theirs["max_box_acc"] > 0
+    assert ours["pixels"]["px_ap"] == pytest.approx(theirs["px_ap"], abs=1e-9)
+
+    again = ("--protocol", "wsolevaluation", *sizes, "--threshold", ours["settings"]["threshold"])
+    assert infer(home, *again, "--map-files", maps, "--json", tmp_path / "files") == 0
+    assert "for 7 of 7 pictures" in capsys.readouterr().out
+    files = read_json(tmp_path / "files")
+    assert files["map"] == "map files"
+    for name in ("scores", "errors", "iou", "max_box_acc", "pixels"):
+        assert files[name] == ours[name], name
+
+    assert infer(home, *again, "--compare", "bas", "center", "--map-files", maps, "--json", tmp_path / "three") == 0
+    three = read_json(tmp_path / "three")["maps"]
+    assert len(three) == 3 and three["map files"]["max_box_acc"] == ours["max_box_acc"]
+
+
+@pytest.mark.parametrize("protocol", ["authors", "ijcv"])
+@pytest.mark.parametrize("align", ["--align_maps", "--no-align_maps"])
+def test_maps_are_those_that_are_scored(home, tmp_path, capsys, protocol: str, align: str) -> None:
+    """Protects saved maps under every protocol, drawn aligned or not: read again, they give the same figures."""
+    common = ("--protocol", protocol, "--threshold", 0.5)
+    assert infer(home, *common, align, "--save-maps", tmp_path / "maps", "--json", tmp_path / "ours") == 0
+    assert infer(home, *common, align, "--map-files", tmp_path / "maps", "--json", tmp_path / "files") == 0
+    ours, files = read_json(tmp_path / "ours"), read_json(tmp_path / "files")
+    for name in ("scores", "errors", "iou", "max_box_acc", "pixels"):
+        assert files[name] == ours[name], name
+    assert infer(home, "--protocol", "wsolevaluation", "--map-files", tmp_path / "maps") == 1
+    assert_one_sentence(capsys.readouterr().err, f"were scored with protocol {protocol}, resize_size 64")
+
+
+def test_files_that_are_no_maps(home, tmp_path, capsys) -> None:
+    """Protects scores of files: each that is missing or no map counts as a miss and is named, and none is unpickled."""
+    maps = tmp_path / "maps"
+    names = [
+        f"{label + 1:03}.Class/{number}.jpg"
+        for number, (label, is_train, _) in enumerate(NOISE, start=1)
+        if not is_train
+    ]
+    bad = [None, np.zeros(5), np.full((4, 4), np.nan), np.array([["a"]]), np.array([[{}]], dtype=object)]
+    for name, content in zip(names, [*bad, np.eye(7), np.eye(5, dtype=np.uint8)], strict=True):
+        path = path_of_map(maps, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if content is not None:
+            np.save(path, content, allow_pickle=True)
+    assert infer(home, "--map-files", maps, "--json", tmp_path / "files") == 0
+    record, printed = read_json(tmp_path / "files"), capsys.readouterr().out
+    assert "for 6 of 7 pictures" in printed and record["scores"]["missed"] == 5
+    reasons = ("there is no map", "shape (5,)", "holds NaN", "<U1", "allow_pickle=False")
+    assert all(reason in failure for reason, failure in zip(reasons, record["failures"], strict=True))
+    (maps / "empty").mkdir()
+    assert infer(home, "--map-files", maps / "empty") == 1
+    assert_one_sentence(capsys.readouterr().err, "there is no map of the 7 pictures", names[0])
+    for wrong in (["--map-files", tmp_path / "nowhere"], ["--map-files", maps, "--vis", 3]):
+        assert infer(home, *wrong) == 2
+
+
+def test_ids_do_not_lead_out(tmp_path) -> None:
+    """Protects other folders from ids of foreign lists."""
+    for image_id in ("../../bird", "/etc/bird"):
+        with pytest.raises(UserError, match="leads out of"):
+            save_map(tmp_path, image_id, np.zeros((2, 2)))
+    save_map(tmp_path / ".." / tmp_path.name, "a/b.c", np.eye(2))
+    assert read_map(tmp_path, "a/b.c").tolist() == np.eye(2).tolist()
