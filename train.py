@@ -12,8 +12,7 @@ import sys
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 import CUB
 import CUB.DataLoader
@@ -64,6 +63,9 @@ from utils.training.state import (
     restore_training_state,
     seed_everything,
 )
+
+if TYPE_CHECKING:
+    import torch
 
 DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 ROOT = Path(__file__).resolve().parent

@@ -1,0 +1,58 @@
+"""Protects the first minute on a fresh machine: what is missing is one sentence, and nothing needs a desktop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import pytest
+
+from tests.commands import ROOT, assert_one_sentence
+from utils.imports import REQUIREMENTS
+
+COMMANDS = (("train.py", "--help"), ("CUB/BAS_inference.py", "--help"), ("-m", "utils.figures", "--help"))
+STUBS = {
+    "missing": "raise ModuleNotFoundError(\"No module named 'x'\", name=__name__)",
+    "broken": "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')",
+}
+
+
+def run(command: tuple[str, ...], **environment: object) -> subprocess.CompletedProcess[str]:
+    everything = {**os.environ, **{name: str(value) for name, value in environment.items()}}
+    arguments = [sys.executable, *command]
+    return subprocess.run(arguments, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("module", [name for name in REQUIREMENTS if name != "matplotlib"])  # which draws at the end
+@pytest.mark.parametrize("kind", STUBS)
+def test_a_requirement_that_cannot_be_imported(tmp_path: Path, module: str, kind: str) -> None:
+    """One sentence that names the requirement and the command that mends it, whatever is started."""
+    (tmp_path / f"{module}.py").write_text(STUBS[kind])
+    for command in COMMANDS if module in ("torch", "cv2") else COMMANDS[:1]:
+        result = run(command, PYTHONPATH=tmp_path)
+        assert result.returncode == 1, command
+        assert_one_sentence(result.stderr, f"{REQUIREMENTS[module]} cannot be imported", "-m pip install -r")
+
+
+def test_other_programs_keep_their_errors(tmp_path: Path) -> None:
+    """Protects whoever imports these packages in a program of their own."""
+    (tmp_path / "own.py").write_text("import utils\nimport cv2")
+    (tmp_path / "cv2.py").write_text(STUBS["broken"])
+    result = run((str(tmp_path / "own.py"),), PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    assert result.returncode == 1 and result.stderr.startswith("Traceback")
+
+
+def test_no_desktop_is_needed(tmp_path: Path) -> None:
+    """Protects bare servers: without libGL and GLib the commands start, as installed from requirements.txt."""
+    for name in ("libGL.so.1", "libgthread-2.0.so.0", "libglib-2.0.so.0"):
+        (tmp_path / name).write_bytes(b"")  # the loader takes the first of that name, and fails
+    result = run(("train.py", "--help"), LD_LIBRARY_PATH=tmp_path)
+    try:
+        version("opencv-python")
+    except PackageNotFoundError:
+        assert (result.returncode, result.stderr) == (0, "")
+    else:  # it stands in for the requirement, where there is a desktop
+        assert_one_sentence(result.stderr, "opencv-python-headless cannot be imported", "uninstall -y opencv-python")
