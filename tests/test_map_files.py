@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import NOISE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
+from tests.commands import NOISE, ROOT, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
 from tests.test_pixel_scores import wsolevaluation_px_ap
 from tests.test_protocols import wsolevaluation_box
 from utils.boxes import iou
@@ -84,6 +85,31 @@ def test_both_ways(home, tmp_path, capsys) -> None:
     assert infer(home, *again, "--compare", "bas", "center", "--map-files", maps, "--json", tmp_path / "three") == 0
     three = read_json(tmp_path / "three")["maps"]
     assert len(three) == 3 and three["map files"]["max_box_acc"] == ours["max_box_acc"]
+
+
+def test_arrays_without_a_network(capsys) -> None:
+    """Protects the README's lines from arrays to scores: run as they stand, they give wsolevaluation's figures."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (block,) = [block for block in blocks if "in pictures:" in block]
+    draw = np.random.default_rng(0)
+    pictures = []
+    for index in range(5):
+        mask = np.zeros((224, 224), np.uint8)
+        mask[40 : 150 + 5 * index, 30:200] = 1
+        spatial_map = cv2.GaussianBlur(cv2.resize(mask.astype(np.float32), (14, 14)) + draw.random((14, 14)), (0, 0), 1)
+        pictures.append((spatial_map, [[30, 40, 200, 150 + 5 * index]], (224, 224), mask))
+    names = {"pictures": pictures}
+    exec(block, names)
+    ious, images = np.zeros((100, 5)), []
+    for index, (spatial_map, boxes, _, mask) in enumerate(pictures):
+        resized = cv2.resize(spatial_map.astype(np.float64), (224, 224), interpolation=cv2.INTER_CUBIC)
+        resized = (resized - resized.min()) / (resized - resized.min()).max()
+        images.append((resized, mask))
+        ious[:, index] = [iou(wsolevaluation_box(resized, threshold), boxes[0]) for threshold in np.arange(100) / 100]
+    found = names["boxes"].summary(), names["pixels"].summary()
+    assert found[0]["max_box_acc"]["value"] == 100 * (ious >= 0.5).mean(axis=1).max() > 0
+    assert found[1]["px_ap"] == pytest.approx(wsolevaluation_px_ap(images, 0.001), abs=1e-9)
+    assert str(found[0]) in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("protocol", ["authors", "ijcv"])

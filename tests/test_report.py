@@ -228,6 +228,19 @@ def test_failing_disk_is_named(tmp_path):
     with pytest.raises(UserError, match=r"the row of 1 picture is kept in .*report\.part"), report:
         report.add(RECORD, PICTURE, MAP)
     assert list(read_records(tmp_path / "report.part" / "images.csv")) == [RECORD]
+    first = Report(tmp_path / "first", CLASSES, "title")
+    (first.part / "pictures").write_text("no folder")
+    with pytest.raises(UserError) as stop, first:
+        first.add(RECORD, PICTURE, MAP)
+    assert "kept" not in str(stop.value) and not first.part.exists()  # nothing was, and nothing is said to be
+
+
+def test_nothing_is_written_through_a_planted_link(tmp_path):
+    """Protects other folders: the name of the unfinished report may be known, and somebody's link be there."""
+    (tmp_path / "other").mkdir()
+    (tmp_path / "report.part").symlink_to(tmp_path / "other")
+    with pytest.raises(UsageError, match=r"report\.part holds what"):
+        Report(tmp_path / "report", CLASSES, "title")
 
 
 def test_thumbnails_are_spread_over_folders(tmp_path):

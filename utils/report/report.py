@@ -87,7 +87,7 @@ class Report:
             spatial_map: (h, w) of the picture's centred part, any range of values; None if there is none.
 
         Raises:
-            UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
+            UserError: a file cannot be written; the rows so far, if there are any, stay in `<folder>.part`.
         """
         thumbnail = None
         if picture is not None:
@@ -189,7 +189,8 @@ class Report:
             yield
         except OSError as error:
             mend = "free some space or choose another folder"
-            raise UserError(f"cannot write the report: {_reason(error)}; {mend}; {self._kept()}") from error
+            kept = f"; {self._kept()}" if self.rows else ""  # without a row nothing stays
+            raise UserError(f"cannot write the report: {_reason(error)}; {mend}{kept}") from error
 
     def _kept(self) -> str:
         rows = f"the rows of {self.rows} pictures are" if self.rows != 1 else "the row of 1 picture is"
@@ -212,7 +213,7 @@ def _require_vacant(folder: Path, part: Path) -> None:
         if folder.is_dir() and (folder.is_mount() or folder == Path.cwd()):
             # It could not be replaced by the finished one.
             raise UsageError(f"{folder} is in use by the system or the shell; {mend} inside it for the report")
-        if part.exists() and (not part.is_dir() or any(part.iterdir())):
+        if os.path.lexists(part) and (part.is_symlink() or not part.is_dir() or any(part.iterdir())):
             raise UsageError(f"{part} holds what an interrupted evaluation wrote; move it away or delete it")
     except OSError as error:
         raise UsageError(f"cannot write a report to {folder}: {_reason(error)}; choose another folder") from error
