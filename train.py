@@ -54,6 +54,7 @@ from utils.training.interruption import Interruption
 from utils.training.provenance import set_tf32
 from utils.training.record import RunRecord
 from utils.training.saver import Saver
+from utils.training.snapshots import FOLDER as SNAPSHOTS
 from utils.training.snapshots import Snapshots, list_snapshots
 from utils.training.state import (
     find_training_state,
@@ -95,8 +96,8 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
     """Recipe, data, model, optimiser, loop; nobody else writes into the run's folder."""
     states = StateFolder(folder, args.keep)
     if is_main():
-        sweep(folder)
-        states.sweep()
+        for place in (folder, states.path, folder / SNAPSHOTS):
+            sweep(place)
     state, state_path = find_training_state(args.resume, states)
     recipe = settle_recipe(args, state)
     engine = settle_engine(args, state["engine"] if state is not None else {})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from utils.errors import UserError
-from utils.files import file_digest
+from utils.files import file_digest, sweep
 from utils.training.checkpoints import INDEX, StateFolder, damage_of_file
 
 
@@ -109,7 +109,7 @@ def test_what_a_killed_process_left(tmp_path: Path) -> None:
     (states.path / ".mine.tmp.txt").write_text("not ours")
     other = StateFolder(tmp_path / "other")
     os.replace(save(other, 2), states.path / "epoch_0002.pth.tar")
-    states.sweep()
+    sweep(states.path)
     assert names(states) == [".mine.tmp.txt", "epoch_0001.pth.tar", "epoch_0002.pth.tar", INDEX]
     assert states.newest_intact().name == "epoch_0002.pth.tar"
     save(states, 2, 5)

@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from utils.files import file_digest, is_sealed, seal, sweep, write_atomically, write_text
+from utils.files import file_digest, is_sealed, seal, write_atomically, write_text
 
 FOLDER = "states"
 INDEX = "index.json"
@@ -165,10 +165,6 @@ class StateFolder:
         self._settle(
             [replace(entry, gt_known_loc=gt_known_loc) if entry.place == (epoch, 0) else entry for entry in entries]
         )
-
-    def sweep(self) -> None:
-        """Removes what killed runs left half-written."""
-        sweep(self.path)
 
     def _settle(self, entries: list[Entry], beyond: list[Entry] | None = None) -> None:
         scored = [entry for entry in entries if entry.gt_known_loc is not None]

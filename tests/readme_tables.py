@@ -1,0 +1,74 @@
+"""Compares a new run with the README's figures: `python -m tests.readme_tables demo_run`, after `train.py --demo`.
+
+The README has mean ± standard deviation over seeds. One run, of any seed and number of threads, is to lie within three
+standard deviations of the mean and two points (one picture of the demo's 216 is half a point); no class's map may be
+dead, since the README says that none is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+
+from utils.errors import UserError, run_command
+from utils.metrics import METRICS
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+DEMO_TABLE = "**Measured here, on the demo** (`python train.py --demo"
+MEAN = "image_mean"
+DEVIATIONS, POINTS = 3, 2.0
+ROWS = {"bas": "BAS", "cam": "CAM", "center": "centred Gaussian"}
+
+
+def read_table(text: str, beginning: str) -> dict[str, list[tuple[float, float]]]:
+    """The first table after a text: the beginning of each row -> mean and standard deviation of each cell.
+
+    Raises:
+        UserError: there is no such text, or no table of means and standard deviations after it.
+    """
+    _, found, rest = text.partition(beginning)
+    rows = re.findall(r"^\| ([^|]+) \|((?: [\d.]+ ± [\d.]+ \|)+)$", rest, re.MULTILINE) if found else []
+    if not rows:
+        raise UserError(f"README.md has no table of means and standard deviations after {beginning!r}")
+    return {
+        title: [(float(mean), float(spread)) for mean, spread in re.findall(r"([\d.]+) ± ([\d.]+)", cells)]
+        for title, cells in rows
+    }
+
+
+def differences(folder: Path, text: str) -> list[str]:
+    """What of a finished demo is not as the README says, a line each.
+
+    Args:
+        folder: of the demo.
+        text: the README's.
+    """
+    results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    table, told = read_table(text, DEMO_TABLE), []
+    for kind, beginning in ROWS.items():
+        (cells,) = [cells for title, cells in table.items() if title.startswith(beginning)]
+        for metric, (mean, spread) in zip(METRICS[:3], cells, strict=True):
+            value = results["scores"][kind][metric][MEAN]
+            print(f"{beginning:18} {metric:14} README {mean:5.1f} ± {spread:.1f}, now {value:.1f}")
+            if abs(value - mean) > DEVIATIONS * spread + POINTS:
+                told.append(f"{beginning} {metric} is {value:.1f}, the README's {mean:.1f} ± {spread:.1f}")
+    dead = results["cautions"]["dead_maps"]
+    if dead["count"]:
+        told.append(f"{dead['count']} classes have dead maps ({', '.join(dead['empty'] + dead['full'])})")
+    return told
+
+
+def main() -> None:
+    """Reads the folder's name from the command line."""
+    if len(sys.argv) != 2:
+        raise UserError("give the folder of a finished demo, such as demo_run")
+    told = differences(Path(sys.argv[1]), README.read_text(encoding="utf-8"))
+    if told:
+        raise UserError("; ".join(told))
+    print("as the README says")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
