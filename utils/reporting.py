@@ -95,6 +95,18 @@ def dead_map_line(dead: Mapping[str, Any]) -> str:
     )
 
 
+def misfit_lines(misfits: Mapping[str, Any]) -> list[str]:
+    """The pictures whose boxes cannot be theirs, if there are any; their scores mean nothing.
+
+    Args:
+        misfits: of :func:`utils.evaluation.summary.summarize_misfits`.
+    """
+    count, first = misfits["count"], misfits["first"]
+    more = f"; and {count - len(first)} more" if count > len(first) else ""
+    told = f"boxes that cannot be their picture's: {count} ({misfits['percent'] or 0:.1f} %): {'; '.join(first)}{more}"
+    return [told] if count else []
+
+
 def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
     """What may mislead about scores, as far as there is anything.
 
@@ -103,7 +115,8 @@ def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
     """
     boxes = {title: one for title, one in cautions["whole_crop_boxes"].items() if one["count"]}
     listed = ", ".join(f"{title} {one['count']} ({one['percent']:.1f} %)" for title, one in boxes.items())
-    lines = [f"boxes that are the whole crop: {listed}"] if boxes else []
+    lines = misfit_lines(cautions["misfits"]) if "misfits" in cautions else []
+    lines += [f"boxes that are the whole crop: {listed}"] if boxes else []
     dead = cautions["dead_maps"]
     return lines + ([dead_map_line(dead)] if dead is not None and dead["count"] else [])
 

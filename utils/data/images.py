@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UsageError, UserError
 
@@ -60,6 +60,15 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """How a viewer turns a picture that was read as stored: its EXIF tag, 1 (not at all) to 8; 1 without a good one."""
+    with suppress(Exception):  # PIL's, of any kind, for a damaged tag
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        if orientation in range(1, 9):
+            return orientation
+    return 1
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:

@@ -37,6 +37,8 @@ class Question:
         contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
         with_masks: whether PxAP and peak IoU are wanted, where there are masks.
         amp: half precision on CUDA.
+        ignore_misfits: whether to go on where many boxes cannot be of their pictures, see
+            :mod:`utils.evaluation.misfits`.
     """
 
     protocol: Protocol
@@ -51,6 +53,7 @@ class Question:
     contour_grid: tuple[float, ...] = ()
     with_masks: bool = False
     amp: bool = False
+    ignore_misfits: bool = False
 
     def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
         """A map of one kind as thresholds see it: (h, w) -> (S, S) float32 in [0, 1]."""

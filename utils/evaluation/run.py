@@ -17,6 +17,7 @@ from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
 from utils.distributed import gather_everywhere, process_count, rank
 from utils.evaluation.maps import MapKind, label_map_extremes, make_maps
+from utils.evaluation.misfits import find_misfit, require_fit
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
@@ -56,6 +57,9 @@ def evaluate(
 
     Returns:
         The records of all pictures.
+
+    Raises:
+        MisfitError: too many boxes cannot be of their pictures, and the question does not ignore it.
     """
     model.eval()
     own = own_pictures(len(split), loader.batch_size)
@@ -67,6 +71,11 @@ def evaluate(
     rounds = range(count_rounds(len(split), loader.batch_size))
     for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
         seconds = 0.0 if output is None else _score_batch(evaluation, split, output)
+        if (
+            evaluation.misfit_of and process_count() == 1 and not question.ignore_misfits
+        ):  # an hour's evaluation need not go to its end
+            certain = [misfit for misfit in evaluation.misfits if misfit.kind != "turned"]
+            require_fit(certain, evaluation.checked, int(evaluation.boxed.sum()), split.name)
         if observe is not None:
             rows = () if output is None else range(len(output.batch.labels))
             for value in gather_round(observe(evaluation, output.observation(row, seconds)) for row in rows):
@@ -76,6 +85,8 @@ def evaluate(
         for number, part in enumerate(gather_everywhere(evaluation.part(own))):
             if number != rank():
                 evaluation.merge(part)
+    if not question.ignore_misfits:
+        require_fit(evaluation.misfits, evaluation.checked, evaluation.checked, split.name)
     return evaluation
 
 
@@ -183,6 +194,8 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     batch, question = output.batch, evaluation.question
     index = int(batch.indices[row])
     evaluation.sizes[index] = batch.sizes[row]
+    if evaluation.boxed[index] and batch.readable[row]:
+        _compare_boxes(evaluation, split, index, int(batch.turns[row]))
     error = batch.errors[row]
     if not error and not output.is_finite[row]:
         error = f"{split.paths[index]}: the model's output is not finite"
@@ -210,6 +223,14 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
         else:
             result.miss(index, bool(evaluation.boxed[index]))
             output.failures[index] = f"{split.paths[index]}: the map of {kind.title} is not finite"
+
+
+def _compare_boxes(evaluation: Evaluation, split: Split, index: int, turn: int) -> None:
+    """Notes what is wrong with the boxes of a picture."""
+    image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
+    misfit = find_misfit(split.paths[index], size, turn, split.boxes[image_id], split.sizes.get(image_id))
+    if misfit is not None:
+        evaluation.misfit_of[index] = misfit
 
 
 def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from utils.evaluation.maps import MapKind
+from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
 from utils.metrics import METRICS, IouHistogram
 
@@ -46,6 +48,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         class_names: K names.
 
     Returns:
+        `misfits`: :func:`summarize_misfits`.
         `whole_crop_boxes`: by kind of map the `count` and `percent`, of the pictures with a prediction, of boxes that
         are the whole crop: such a box is right wherever the object fills the picture, and tells nothing.
         `dead_maps`: :meth:`utils.metrics.DeadMaps.summary` of the label's own foreground map, None if it was not asked.
@@ -55,7 +58,23 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         count, predicted = evaluation.whole_crop_boxes(kind), int((~evaluation.maps[kind].missed).sum())
         boxes[kind.title] = {"count": count, "percent": 100 * count / predicted if predicted else None}
     dead = evaluation.dead_maps()
-    return {"whole_crop_boxes": boxes, "dead_maps": dead.summary(class_names) if dead is not None else None}
+    return {
+        "misfits": summarize_misfits(evaluation),
+        "whole_crop_boxes": boxes,
+        "dead_maps": dead.summary(class_names) if dead is not None else None,
+    }
+
+
+def summarize_misfits(evaluation: Evaluation) -> dict[str, Any]:
+    """The pictures whose boxes cannot be theirs: `count`, `percent` of the pictures with boxes, count by kind of
+    :data:`utils.evaluation.misfits.REASONS` as `kinds`, and a phrase about each of the `first` ones."""
+    misfits, checked = evaluation.misfits, evaluation.checked
+    return {
+        "count": len(misfits),
+        "percent": 100 * len(misfits) / checked if checked else None,
+        "kinds": dict(Counter(misfit.kind for misfit in misfits)),
+        "first": [misfit.text for misfit in misfits[:SHOWN]],
+    }
 
 
 def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -126,6 +126,7 @@ def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: boo
         contour_grid=threshold_grid(args.max_box_acc_step),
         with_masks=has_masks,
         amp=args.amp,
+        ignore_misfits=args.ignore_misfits,
     )
     if not (args.sweep and "bas" in kinds):
         return question
