@@ -31,6 +31,7 @@ from utils.data.split import (
     parse_label,
     parse_number,
     read_lines,
+    shorten,
 )
 from utils.errors import UserError
 
@@ -68,15 +69,15 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
     unlabelled = [image_id for image_id in ids if image_id not in labels[split]]
     if unlabelled:
         raise UserError(
-            f"{here / LABELS} has no label for {unlabelled[0]}, as for {len(unlabelled)} of the {len(ids)} images of "
-            f"{here / IDS}; add the lines or get the file anew"
+            f"{here / LABELS} has no label for {shorten(unlabelled[0])}, as for {len(unlabelled)} of the {len(ids)} "
+            f"images of {here / IDS}; add the lines or get the file anew"
         )
     places = (Path(pictures),) if pictures else (folder, folder / "images", folder / split)
     root = _find_place(places, ids)
     if root is None:
         raise UserError(
-            f"the picture {ids[0]}, as others that {here / IDS} names, is in none of {', '.join(map(str, places))}; "
-            "put the pictures into one of these"
+            f"the picture {shorten(ids[0])}, as others that {here / IDS} names, is in none of "
+            f"{', '.join(map(str, places))}; put the pictures into one of these"
         )
     require_pictures(root, ids, here / IDS, "fetch them or take their lines out of the list")
     boxes, masks, truths = _read_truths(here / TRUTHS, frozenset(ids), tuple(dict.fromkeys((*places, folder))))
