@@ -103,7 +103,8 @@ def misfit_lines(misfits: Mapping[str, Any]) -> list[str]:
     """
     count, first = misfits["count"], misfits["first"]
     more = f"; and {count - len(first)} more" if count > len(first) else ""
-    told = f"boxes that cannot be their picture's: {count} ({misfits['percent'] or 0:.1f} %): {'; '.join(first)}{more}"
+    verb = "may not" if set(misfits["kinds"]) == {"turned"} else "cannot"
+    told = f"boxes that {verb} be their picture's: {count} ({misfits['percent'] or 0:.1f} %): {'; '.join(first)}{more}"
     return [told] if count else []
 
 

@@ -31,7 +31,7 @@ REASONS = {
     "upright": "the boxes were drawn on the upright picture, but the file stores it turned, with an EXIF tag: save the "
     "pictures upright, or turn the boxes",
     "turned": "the files store the pictures turned, with an EXIF tag, and nothing tells whether the boxes were drawn "
-    "on these pixels or on the upright picture: save the pictures upright, with the boxes of those",
+    "on the upright picture or, as they are read, on the stored pixels: save the pictures upright, with such boxes",
 }
 AS_STORED = "as stored"  # no misfit: a picture that shows that the boxes of turned ones are in the stored pixels
 
@@ -115,9 +115,10 @@ def require_fit(misfits: Sequence[Misfit], checked: int, count: int, split: str)
         return
     kinds = [misfit.kind for misfit in misfits]
     reason = REASONS[max(REASONS, key=kinds.count)]
+    verb = "may not" if set(kinds) == {"turned"} else "cannot"
     more = f"; and {len(misfits) - SHOWN} more" if len(misfits) > SHOWN else ""
     raise MisfitError(
-        f"the boxes of {len(misfits)} of the {checked} pictures that were read of the {split} split cannot be theirs "
+        f"the boxes of {len(misfits)} of the {checked} pictures that were read of the {split} split {verb} be theirs "
         f"({'; '.join(misfit.text for misfit in misfits[:SHOWN])}{more}); probably {reason}; {OPTION} scores them all "
         "the same"
     )
