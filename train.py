@@ -33,6 +33,7 @@ from utils.distributed import (
     process_group,
 )
 from utils.errors import UsageError, UserError, run_command
+from utils.evaluation.misfits import OPTION
 from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
@@ -149,7 +150,7 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
             snapshots.take()
             if test_split and record.lacks_scores(args.eval_every):
                 with interruption.at_once(saver.whereabouts):
-                    evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+                    evaluation = evaluate_test(model, test_split, recipe, device, args)
                 record.add_scores(evaluation)
             with record.of_failure():
                 figures = train_one_epoch(trainer, args.show_step, saver.after_step)
@@ -167,7 +168,7 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
             else:
                 recipe = settle_threshold(model, train_split, recipe, device, args, weights)
             if test_split and not args.demo:
-                evaluation = evaluate_test(model, test_split, recipe, device, args.num_workers)
+                evaluation = evaluate_test(model, test_split, recipe, device, args)
                 report(evaluation, test_split, weights, args)
         if test_split:
             record.add_scores(evaluation)
@@ -265,7 +266,7 @@ def settle_threshold(
     is_adapted = args.adapt_recipe and recipe.num_classes < paper.num_classes
     if not (is_adapted and args.threshold is None and recipe.threshold == paper.threshold and split.boxes):
         return recipe
-    question = build_question(recipe, ten_crops=False)
+    question = build_question(recipe, ten_crops=False, ignore_misfits=args.ignore_misfits)
     folded = fold_batch_norm(model.eval())
     chosen = choose_thresholds(folded, split, question, device, DEFAULT_BATCH_SIZE, args.num_workers)[question.main]
     print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
@@ -275,10 +276,12 @@ def settle_threshold(
     return recipe
 
 
-def evaluate_test(model: BAS, split: Split, recipe: Recipe, device: torch.device, num_workers: int) -> Evaluation:
+def evaluate_test(
+    model: BAS, split: Split, recipe: Recipe, device: torch.device, args: argparse.Namespace
+) -> Evaluation:
     """Evaluates the test split as BAS_inference.py does, and prints the table."""
-    question = build_question(recipe)
-    loader = build_loader(split, question, DEFAULT_BATCH_SIZE, num_workers, device)
+    question = build_question(recipe, ignore_misfits=args.ignore_misfits)
+    loader = build_loader(split, question, DEFAULT_BATCH_SIZE, args.num_workers, device)
     evaluation = evaluate(fold_batch_norm(model.eval()), loader, split, question, device)
     print(score_table(evaluation.scores().summary()))
     for line in caution_lines(cautions(evaluation, split.class_names)):
@@ -301,6 +304,7 @@ def report(evaluation: Evaluation, split: Split, weights: Path, args: argparse.N
     print(f"figures saved in {path}; to repeat the evaluation:")
     option = "--dataset-dir" if args.dataset_dir else "--data"
     paths = [option, data_folder(args).resolve(), "--checkpoint", weights.resolve()]
+    paths += [OPTION] if args.ignore_misfits else []
     command = shlex.join(["python", "BAS_inference.py", "--arch", args.arch, *map(str, paths)])
     print(f"  cd {args.dataset} && {command}")
 

@@ -26,7 +26,7 @@ from utils.data.split import (
     Line,
     Split,
     check_split_name,
-    parse_boxes,
+    parse_box,
     parse_number,
     read_lines,
     split_of_class_folders,
@@ -133,7 +133,7 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     if split == "test":
         lines = _select(_read_by_id(boxes_file), keys, boxes_file)
         boxes = {image_id: _parse_xywh(line) for image_id, line in zip(ids, lines, strict=True)}
-    elif boxes_file.is_file():
+    elif boxes_file.exists():
         # Training needs no boxes; those there are serve to choose a threshold without touching the test pictures.
         lines_by_id = _read_by_id(boxes_file)
         boxes = {images[key].text: _parse_xywh(lines_by_id[key]) for key in keys if key in lines_by_id}
@@ -191,11 +191,7 @@ def _parse_label(line: Line, class_count: int) -> int:
 
 def _parse_xywh(line: Line) -> np.ndarray:
     """`x y w h` -> (1, 4) `xyxy` in original pixels."""
-    boxes = parse_boxes(line.text.split(), line)
-    if len(boxes) != 1 or (boxes[:, 2:] <= 0).any():
-        raise line.error(f"{line.text!r} is not one box x y w h with positive w and h")
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes
+    return parse_box(line.text.split(), line, strict=True, widths=True)
 
 
 def _find_masks(folders: Sequence[Path], ids: Sequence[str]) -> dict[str, MaskFiles]:
@@ -274,16 +270,14 @@ def _parse_truth(line: Line, path: Path) -> np.ndarray:
     numbers = line.text.split()
     if len(numbers) != 6:
         raise line.error(f"{len(numbers)} numbers where x0 y0 x1 y1 h w are due")
-    boxes = parse_boxes(numbers[:4], line)
+    box = parse_box(numbers[:4], line, strict=True)
     height, width = (parse_number(number, line) for number in numbers[4:])
-    if (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise line.error(f"{line.text!r} has no box with x0 < x1 and y0 < y1")
     # An unreadable picture is the evaluation's to count; it says nothing against the line.
     with suppress(ImageError):
         found = read_image_size(path)
         if found != (width, height):
             raise line.error(
                 f"the line is for a picture of {width:g}x{height:g} pixels, but {path} has {found[0]}x{found[1]}: "
-                "the lines are not in the order of test_list.txt"
+                "the lines are not in the order of test_list.txt, or the pictures have been resized or turned since"
             )
-    return boxes
+    return box

@@ -23,13 +23,14 @@ from xml.etree import ElementTree
 import numpy as np
 from torchvision.models import ResNet50_Weights
 
-from utils.data.images import list_class_pictures, list_folders, list_pictures
+from utils.data.images import describe_folders, list_class_pictures, list_folders, list_pictures
 from utils.data.split import (
     Line,
     Split,
     check_split_name,
     parse_boxes,
     parse_number,
+    read_bytes,
     read_lines,
     read_table,
     split_of_class_folders,
@@ -42,6 +43,7 @@ MEND = (
 )
 
 _PICTURE_FOLDERS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
+SIDES = ("width", "height")
 _XML_FOLDERS = ("Annotations/CLS-LOC/val", "Annotations/val", "ILSVRC/Annotations/CLS-LOC/val")
 _SYNSETS, _CSV, _AUTHORS_BOXES, _AUTHORS_LIST = (
     "LOC_synset_mapping.txt",
@@ -54,6 +56,7 @@ _SYNSETS, _CSV, _AUTHORS_BOXES, _AUTHORS_LIST = (
 class _Truth(NamedTuple):
     wnid: str
     boxes: np.ndarray  # (n, 4) xyxy in original pixels
+    size: tuple[float, float] | None  # (width, height) of the picture that they were drawn on, where it is told
 
 
 def load_split(root: Path, split: str) -> Split:
@@ -88,7 +91,7 @@ def _load_train(root: Path) -> Split:
 
 def _load_validation(root: Path) -> Split:
     folder = _require_picture_folder(root, "val")
-    pictures = _list_validation_pictures(folder)
+    pictures, kind = _list_validation_pictures(folder)
     source, truths = _read_truths(root)
     names = sorted(pictures)
     without = [name for name in names if _stem(name) not in truths]
@@ -100,24 +103,25 @@ def _load_validation(root: Path) -> Split:
     class_names = _find_class_names(root, pictures, truths)
     label_of = {wnid: label for label, wnid in enumerate(class_names)}
     listed = _read_authors_list(root / _AUTHORS_LIST, label_of)
-    wnids = [pictures[name] or listed.get(_stem(name)) or truths[_stem(name)].wnid for name in names]
+    wnids = [_wnid(pictures[name]) or listed.get(_stem(name)) or truths[_stem(name)].wnid for name in names]
     unknown = [(name, wnid) for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unknown:
         raise UserError(
             f"{folder}: {unknown[0][0]} is of the class {unknown[0][1]}, which is none of the {len(class_names)} known "
             f"ones, as are {len(unknown)} of {len(names)} pictures; complete {_SYNSETS} or the class folders of train/"
         )
-    nested = any(pictures.values())
+    sizes = {name: truths[_stem(name)].size for name in names}
     return Split(
         name="test",
-        layout=f"ILSVRC2012 validation, {'class folders' if nested else 'one flat folder'} in {folder}, boxes from "
-        f"{source} ({len(names)} of its {len(truths)} images are here)",
+        layout=f"ILSVRC2012 validation, {kind}, boxes from {source} ({len(names)} of its {len(truths)} images are "
+        "here)",
         ids=tuple(names),
-        paths=tuple(folder / (pictures[name] or "") / name for name in names),
+        paths=tuple(folder / pictures[name] for name in names),
         labels=np.array([label_of[wnid] for wnid in wnids], dtype=np.int64),
         boxes={name: truths[_stem(name)].boxes for name in names},
         class_names=class_names,
         masks={},
+        sizes={name: size for name, size in sizes.items() if size is not None},
     )
 
 
@@ -135,37 +139,43 @@ def _require_picture_folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _list_validation_pictures(folder: Path) -> dict[str, str | None]:
-    """Picture name -> its class folder, or None in a flat folder."""
+def _list_validation_pictures(folder: Path) -> tuple[dict[str, str], str]:
+    """Picture name -> its path in `folder`, below its class folder or flat; and a phrase that says which."""
     loose = list_pictures(folder)
     if not list_folders(folder):
         if not loose:
             raise UserError(f"{folder} holds neither pictures nor class folders; {MEND}")
-        return dict.fromkeys(loose)
+        return {name: name for name in loose}, f"one flat folder in {folder}"
     if loose:
         raise UserError(
             f"{folder} holds class folders and {len(loose)} loose pictures, the first {loose[0]}; put all into class "
             "folders or none"
         )
-    pictures: dict[str, str | None] = {}
-    for wnid, names in list_class_pictures(folder).items():
-        for name in names:
-            if name in pictures:
-                raise UserError(
-                    f"{name} lies in {folder / pictures[name]} and in {folder / wnid}; remove the wrong one"
-                )
-            pictures[name] = wnid
-    return pictures
+    pictures: dict[str, str] = {}
+    groups = list_class_pictures(folder, may_be_empty=True)
+    for path in (f"{wnid}/{picture}" for wnid, members in groups.items() for picture in members):
+        place, _, name = path.rpartition("/")
+        if name in pictures:
+            first = (folder / pictures[name]).parent
+            raise UserError(f"{name} lies in {first} and in {folder / place}; remove the wrong one")
+        pictures[name] = path
+    return pictures, f"class folders in {folder}{describe_folders(groups)}"
 
 
-def _find_class_names(root: Path, pictures: dict[str, str | None], truths: dict[str, _Truth]) -> tuple[str, ...]:
+def _wnid(path: str) -> str:
+    """The class folder of a validation picture's path; "" in a flat folder."""
+    return path.partition("/")[0] if "/" in path else ""
+
+
+def _find_class_names(root: Path, pictures: dict[str, str], truths: dict[str, _Truth]) -> tuple[str, ...]:
     """The sorted wnids: of LOC_synset_mapping.txt, else train/'s folders, else val/'s folders, else the boxes'."""
     mapped = _read_synset_mapping(root)
     if mapped:
         return mapped
     train = _find_picture_folder(root, "train")
     folders = list_folders(train) if train else ()
-    wnids = folders or {wnid for wnid in pictures.values() if wnid} or {truth.wnid for truth in truths.values()}
+    nested = {wnid for path in pictures.values() if (wnid := _wnid(path))}
+    wnids = folders or nested or {truth.wnid for truth in truths.values()}
     return tuple(sorted(wnids))
 
 
@@ -228,7 +238,7 @@ def _read_csv(path: Path) -> dict[str, _Truth]:
         if not fields or len(fields) % 5:
             raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are due")
         numbers = [field for position, field in enumerate(fields) if position % 5]
-        _add(truths, stem, _Truth(fields[0], parse_boxes(numbers, line)), line)
+        _add(truths, stem, _Truth(fields[0], parse_boxes(numbers, line), None), line)
     return truths
 
 
@@ -242,9 +252,10 @@ def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
 def _read_xml(path: Path) -> _Truth:
     file = Line(str(path), "")
     try:
-        objects = ElementTree.parse(path).getroot().findall("object")
+        root = ElementTree.fromstring(read_bytes(path, MEND))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise file.error(f"no well-formed XML ({error})") from error
+    objects = root.findall("object")
     if not objects:
         raise file.error("it describes no object")
     corners = ("xmin", "ymin", "xmax", "ymax")
@@ -252,7 +263,9 @@ def _read_xml(path: Path) -> _Truth:
     wnid = objects[0].findtext("name", "").strip()
     if not wnid or not all(numbers):
         raise file.error("an object lacks its name or a corner of its bndbox (xmin, ymin, xmax, ymax)")
-    return _Truth(wnid, parse_boxes(numbers, file))
+    # Some tools leave the size out, or at 0.
+    width, height = (parse_number(root.findtext(f"size/{side}", "").strip() or "0", file) for side in SIDES)
+    return _Truth(wnid, parse_boxes(numbers, file), (width, height) if width and height else None)
 
 
 def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
@@ -260,10 +273,12 @@ def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
     for line in read_lines(path, MEND):
         head, _, numbers = line.text.partition(";")
         # wnid\\name.JPEG W H
-        match = re.fullmatch(r"([^\\/\s]+)[\\/]+(\S+)\s+\d+\s+\d+", head.strip())
+        match = re.fullmatch(r"([^\\/\s]+)[\\/]+([^\\/\s]+)\s+([0-9]+)\s+([0-9]+)", head.strip())
         if match is None:
             raise line.error(rf"{head.strip()!r} is not wnid\\name.JPEG W H, as must stand before the ;")
-        _add(truths, _stem(match[2]), _Truth(match[1], parse_boxes(numbers.split(), line)), line)
+        wnid, name, width, height = match.groups()
+        size = parse_number(width, line), parse_number(height, line)
+        _add(truths, _stem(name), _Truth(wnid, parse_boxes(numbers.split(), line), size), line)
     return truths
 
 

@@ -208,7 +208,8 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
         summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
         question = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
         scored = SimpleNamespace(summary=lambda: summary)
-        return SimpleNamespace(scores=lambda: scored, failures=[], question=question, dead_maps=lambda: None)
+        found = {"failures": [], "misfits": [], "checked": 4}
+        return SimpleNamespace(scores=lambda: scored, question=question, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(train, "evaluate_test", evaluate)
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)

@@ -62,6 +62,13 @@ def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str)
         help="draw maps where their cells look, not stretched over the crop as the authors do (default: stretched)",
     )
     parser.add_argument(
+        "--ignore-misfits",
+        "--ignore_misfits",
+        action="store_true",
+        help="score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of "
+        "pixels, ...) all the same (default: more than some slips end the evaluation)",
+    )
+    parser.add_argument(
         "--num_workers",
         type=natural,
         help=f"processes that read pictures (default: {DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0)",

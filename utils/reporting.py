@@ -95,13 +95,26 @@ def dead_map_line(dead: Mapping[str, Any]) -> str:
     )
 
 
+def misfit_lines(misfits: Mapping[str, Any]) -> list[str]:
+    """The pictures whose boxes cannot be theirs, if there are any; their scores mean nothing.
+
+    Args:
+        misfits: of :func:`utils.evaluation.summary.summarize_misfits`.
+    """
+    count, first = misfits["count"], misfits["first"]
+    more = f"; and {count - len(first)} more" if count > len(first) else ""
+    verb = "may not" if set(misfits["kinds"]) == {"turned"} else "cannot"
+    told = f"boxes that {verb} be their picture's: {count} ({misfits['percent'] or 0:.1f} %): {'; '.join(first)}{more}"
+    return [told] if count else []
+
+
 def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
     """What may mislead about scores, as far as there is anything.
 
     Args:
         cautions: of :func:`utils.evaluation.summary.cautions`.
     """
-    lines = []
+    lines = misfit_lines(cautions["misfits"]) if "misfits" in cautions else []
     for name, title in (("whole_crop_boxes", "boxes that are the whole crop"), ("constant_maps", "constant maps")):
         found = {kind: one for kind, one in cautions.get(name, {}).items() if one["count"]}
         listed = ", ".join(f"{kind} {one['count']} ({one['percent']:.1f} %)" for kind, one in found.items())

@@ -25,13 +25,14 @@ def read_class_names(
         UserError: the file is missing, no text or empty, or its numbers do not count up one by one.
     """
     lines = read_lines(Path(path), mend)
-    numbered = [re.fullmatch(r"(\d+)\s+(.+)", line.text) for line in lines]
+    # As text, since a number may have more digits than Python converts.
+    numbered = [re.fullmatch(r"0*([0-9]+)\s+(.+)", line.text) for line in lines]
     # Names may begin with a number themselves.
-    if not all(numbered) or int(numbered[0][1]) > 1:
+    if not all(numbered) or numbered[0][1] not in ("0", "1"):
         return tuple(line.text for line in lines)
     first = int(numbered[0][1])
     for due, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):
-        if int(match[1]) != due:
+        if match[1] != str(due):
             raise line.error(f"the class number is {match[1]} where {due} is due")
     return tuple(match[2] for match in numbered)
 

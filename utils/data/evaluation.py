@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
-from utils.data.images import ImageError
+from utils.data.images import ImageError, exif_orientation
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
 from utils.data.masks import IGNORE, MaskError, read_mask
 from utils.data.split import Split
@@ -27,6 +27,7 @@ class EvaluationBatch(NamedTuple):
         labels: (B,) int64; -1 for pictures of unknown class.
         indices: (B,) int64, positions in the split.
         sizes: (B, 2) int64, (width, height) of the original picture; (0, 0) where unreadable.
+        turns: (B,) int64, the EXIF orientation, which was not applied, 1 to 8; 1 where unreadable.
         readable: (B,) bool.
         errors: B sentences, "" where readable.
         masks: (B, S, S) uint8, see :func:`utils.data.masks.read_mask`; all IGNORE for a picture without a usable mask.
@@ -38,6 +39,7 @@ class EvaluationBatch(NamedTuple):
     labels: Tensor
     indices: Tensor
     sizes: Tensor
+    turns: Tensor
     readable: Tensor
     errors: tuple[str, ...]
     masks: Tensor | None
@@ -51,6 +53,7 @@ class EvaluationItem(NamedTuple):
     label: int
     index: int
     size: tuple[int, int]
+    turn: int
     error: str
     mask: Tensor | None
     mask_error: str
@@ -67,10 +70,10 @@ class _ResizedPictures(Pictures):
         try:
             picture = self._read(index)
         except ImageError as error:
-            image, size, message = torch.zeros(3, self._resize_size, self._resize_size), (0, 0), str(error)
-        else:
-            image, size, message = self._transform(picture), picture.size, ""
-        return EvaluationItem(image, label, index, size, message, *self._read_mask(index, size))
+            blank = torch.zeros(3, self._resize_size, self._resize_size)
+            return EvaluationItem(blank, label, index, (0, 0), 1, str(error), *self._read_mask(index, (0, 0)))
+        size, turn = picture.size, exif_orientation(picture)
+        return EvaluationItem(self._transform(picture), label, index, size, turn, "", *self._read_mask(index, size))
 
     def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
         return None, ""
@@ -124,12 +127,13 @@ class LooseImages(_ResizedPictures):
 
 def collate_evaluation(items: Sequence[EvaluationItem]) -> EvaluationBatch:
     """Stacks the items of :class:`EvaluationImages` or :class:`LooseImages` into one batch."""
-    images, labels, indices, sizes, errors, masks, mask_errors = zip(*items, strict=True)
+    images, labels, indices, sizes, turns, errors, masks, mask_errors = zip(*items, strict=True)
     return EvaluationBatch(
         images=default_collate(list(images)),
         labels=torch.tensor(labels),
         indices=torch.tensor(indices),
         sizes=torch.tensor(sizes),
+        turns=torch.tensor(turns),
         readable=torch.tensor([not error for error in errors]),
         errors=errors,
         masks=None if masks[0] is None else default_collate(list(masks)),

@@ -1,6 +1,7 @@
 """Any folder of class folders, as torchvision's ImageFolder reads it, becomes a Split; boxes and masks are optional.
 
-    <folder>/{train,val,test}/<class>/<picture>; "test" is read from val/ where there is no test/.
+    <folder>/{train,val,test}/<class>/<picture>, sub-folders of the class included; "test" is read from val/ where there
+        is no test/.
     <folder>/boxes.csv with the heading id,x0,y0,x1,y1: one line a box in original pixels; the id is
         `<split>/<class>/<picture>` or, where no other split has a picture of that name, `<class>/<picture>`.
     <folder>/masks/<split>/<class>/<name>.png for <class>/<name>.jpg or the like; or masks/<class>/<name>.png where no
@@ -12,6 +13,7 @@ The classes are the sorted class folders of train/, or of the split itself where
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +29,7 @@ from utils.data.split import (
     group_boxes,
     parse_box,
     read_table,
+    shorten,
     split_of_class_folders,
 )
 from utils.errors import UserError
@@ -73,7 +76,7 @@ def _find_masks(folder: Path, source: str, ids: Sequence[str]) -> dict[str, Mask
 
 
 def _has_namesake(split: Path, image_id: str) -> bool:
-    return any((split / image_id).with_suffix(suffix).is_file() for suffix in PICTURE_SUFFIXES)
+    return any(os.path.isfile((split / image_id).with_suffix(suffix)) for suffix in PICTURE_SUFFIXES)
 
 
 def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[str, np.ndarray], str]:
@@ -87,7 +90,7 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
         box = parse_box(numbers, line)
         image_id = name.removeprefix(f"{source}/")
         if image_id not in ids:
-            if not any((folder / place / name).is_file() for place in ("", *others)):
+            if not any(os.path.isfile(folder / place / name) for place in ("", *others)):
                 strays.append(name)
             continue
         if name == image_id and (twin := next((other for other in others if (folder / other / name).is_file()), None)):
@@ -96,5 +99,5 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
     grouped = group_boxes(boxes)
     said = f"boxes for {len(grouped)} of {len(ids)} images"
     if strays:
-        said += f" ({len(strays)} lines of {BOXES} name no picture, the first {strays[0]})"
+        said += f" ({len(strays)} lines of {BOXES} name no picture, the first {shorten(strays[0])})"
     return grouped, said

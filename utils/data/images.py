@@ -5,17 +5,22 @@ from __future__ import annotations
 import glob
 import os
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from utils.errors import UsageError, UserError
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm")
+# What systems put among a user's folders: thumbnails, waste baskets, snapshots, macOS' halves of files.
+_SYSTEM_FOLDERS = frozenset(
+    ("@eadir", "@tmp", "@recycle", "@__thumb", "#recycle", "#snapshot", "$recycle.bin")
+    + ("system volume information", "lost+found", "__macosx")
+)
 
 
 class ImageError(UserError):
@@ -55,6 +60,15 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     with suppress(Exception):
         ImageOps.exif_transpose(image, in_place=True)
     return _to_rgb(image)
+
+
+def exif_orientation(image: Image.Image) -> int:
+    """How a viewer turns a picture that was read as stored: its EXIF tag, 1 (not at all) to 8; 1 without a good one."""
+    with suppress(Exception):  # PIL's, of any kind, for a damaged tag
+        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        if orientation in range(1, 9):
+            return orientation
+    return 1
 
 
 def read_image_size(path: str | Path) -> tuple[int, int]:
@@ -105,35 +119,68 @@ def list_pictures(folder: Path) -> list[str]:
     Raises:
         UserError: the folder cannot be listed.
     """
-    # By name alone: asking the file system about each of ImageNet's 1.28 million files would take minutes.
-    return sorted(entry.name for entry in _scan(folder) if _is_picture_name(entry.name))
+    return _select_pictures(_scan(folder))
 
 
 def list_folders(folder: Path) -> list[str]:
-    """Lists the names of the folders (hidden ones left out) that lie in `folder`, sorted.
+    """Lists the names of the folders (hidden ones and systems' own left out) that lie in `folder`, sorted.
 
     Raises:
         UserError: the folder cannot be listed.
     """
-    return sorted(entry.name for entry in _scan(folder) if entry.is_dir() and not entry.name.startswith("."))
+    return _select_folders(_scan(folder))
 
 
-def list_class_pictures(folder: Path) -> dict[str, list[str]]:
-    """Lists a folder of class folders: class name -> names of its pictures, both sorted.
+def list_class_pictures(folder: Path, may_be_empty: bool = False) -> dict[str, list[str]]:
+    """Lists a folder of class folders as torchvision's ImageFolder does, sub-folders included.
+
+    Links are followed, but never back to a folder that leads to them.
+
+    Args:
+        folder: the folder of class folders.
+        may_be_empty: whether some of the class folders, not all, may hold no picture.
+
+    Returns:
+        Class name -> its pictures' paths below the class folder ("x.jpg", "2020/x.jpg"), both in ImageFolder's order.
 
     Raises:
-        UserError: there is no class folder, or one of them holds no picture.
+        UserError: there is no class folder, one of them holds no picture, or a folder cannot be listed.
     """
-    pictures = {name: list_pictures(folder / name) for name in list_folders(folder)}
+    root = Path(os.path.realpath(folder))
+    above = frozenset(map(str, (root, *root.parents)))
+    pictures = {name: _list_below(folder / name, above) for name in list_folders(folder)}
     if not pictures:
         raise UserError(f"{folder} holds no class folders; put the pictures into one folder per class there")
     empty = [name for name, names in pictures.items() if not names]
-    if empty:
+    if empty and not (may_be_empty and len(empty) < len(pictures)):
         raise UserError(
             f"{folder / empty[0]} holds no picture ({', '.join(PICTURE_SUFFIXES)}), as {len(empty)} of "
             f"{len(pictures)} class folders do; unpack its pictures or remove the folder"
         )
     return pictures
+
+
+def describe_folders(pictures: Mapping[str, Sequence[str]]) -> str:
+    """What is unusual about class folders, of :func:`list_class_pictures`, to go on a layout's phrase; mostly ""."""
+    empty = [name for name, names in pictures.items() if not names]
+    nested = sum("/" in picture for names in pictures.values() for picture in names)
+    told = f", {nested} pictures in sub-folders of their class" if nested else ""
+    first = f", the first {empty[0]}" if empty else ""
+    return told + (f", {len(empty)} of {len(pictures)} class folders without a picture{first}" if empty else "")
+
+
+def _list_below(folder: Path, above: frozenset[str]) -> list[str]:
+    """The pictures of a class folder; `above` are the real paths of the folders that lead to it."""
+    found, waiting = {}, [("", above)]
+    while waiting:
+        place, above = waiting.pop()
+        real = os.path.realpath(folder / place)
+        if real in above:
+            continue
+        entries, prefix = _scan(folder / place), f"{place}/" if place else ""
+        found[place] = [prefix + name for name in _select_pictures(entries)]
+        waiting += [(prefix + name, above | {real}) for name in _select_folders(entries)]
+    return [name for place in sorted(found) for name in found[place]]
 
 
 def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: str) -> None:
@@ -153,7 +200,7 @@ def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: 
         by_parent[(folder / name).parent].add(name)
     missing = set()
     for parent, members in by_parent.items():
-        present = {entry.name for entry in _scan(parent)} if parent.is_dir() else set()
+        present = {entry.name for entry in _scan(parent)} if os.path.isdir(parent) else set()
         missing.update(name for name in members if os.path.basename(name) not in present)
     if missing:
         first = next(name for name in names if name in missing)
@@ -199,13 +246,35 @@ def _expand(pattern: str) -> list[Path]:
 def _walk(folder: Path) -> list[Path]:
     pictures = []
     for parent, folders, names in os.walk(folder, onerror=_refuse_folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = filter(_is_own_folder, folders)
         pictures += [Path(parent, name) for name in names if _is_picture_name(name)]
     return sorted(pictures)
 
 
 def _is_picture_name(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES) and not name.startswith(".")
+
+
+def _is_own_folder(name: str) -> bool:
+    return not name.startswith(".") and name.lower() not in _SYSTEM_FOLDERS
+
+
+def _select_pictures(entries: Sequence[os.DirEntry]) -> list[str]:
+    # What the listing itself tells, and no more: asking the file system about each of ImageNet's 1.28 million files
+    # would take minutes. A link is taken for what its name says.
+    named = (entry for entry in entries if _is_picture_name(entry.name))
+    return sorted(entry.name for entry in named if entry.is_symlink() or entry.is_file(follow_symlinks=False))
+
+
+def _select_folders(entries: Sequence[os.DirEntry]) -> list[str]:
+    return sorted(entry.name for entry in entries if _is_own_folder(entry.name) and _is_folder(entry))
+
+
+def _is_folder(entry: os.DirEntry) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads nowhere
+        return False
 
 
 def _scan(folder: Path) -> list[os.DirEntry]:

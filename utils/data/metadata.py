@@ -5,13 +5,14 @@ In `<folder>/<split>/` or `<folder>/metadata/<split>/`, for the splits "train", 
     class_labels.txt  `id,label`, labels from 0.
     localization.txt  `id,x0,y0,x1,y1` in original pixels, one line a box, or `id,mask,ignore`, one line a mask; ignore
                       is a mask of pixels that do not count, given once an image or left empty. May be missing.
-    image_sizes.txt   not needed: the pictures tell their sizes.
+    image_sizes.txt   `id,width,height` of the pictures that the boxes were drawn on. May be missing.
 The pictures lie at `<folder>/<id>`, `<folder>/images/<id>` or `<folder>/<split>/<id>`, masks in one of the same places.
 `<folder>/classes.txt`, if there, names the classes.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -27,12 +28,15 @@ from utils.data.split import (
     check_split_name,
     group_boxes,
     parse_box,
+    parse_label,
     parse_number,
     read_lines,
+    shorten,
 )
 from utils.errors import UserError
 
 IDS, LABELS, TRUTHS, CLASSES = "image_ids.txt", "class_labels.txt", "localization.txt", "classes.txt"
+SIZES = "image_sizes.txt"
 MEND = "wsolevaluation's metadata format needs it: see the head of utils/data/metadata.py"
 
 # So many files are looked for in each place before it is taken for the wrong one.
@@ -65,15 +69,15 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
     unlabelled = [image_id for image_id in ids if image_id not in labels[split]]
     if unlabelled:
         raise UserError(
-            f"{here / LABELS} has no label for {unlabelled[0]}, as for {len(unlabelled)} of the {len(ids)} images of "
-            f"{here / IDS}; add the lines or get the file anew"
+            f"{here / LABELS} has no label for {shorten(unlabelled[0])}, as for {len(unlabelled)} of the {len(ids)} "
+            f"images of {here / IDS}; add the lines or get the file anew"
         )
     places = (Path(pictures),) if pictures else (folder, folder / "images", folder / split)
     root = _find_place(places, ids)
     if root is None:
         raise UserError(
-            f"the picture {ids[0]}, as others that {here / IDS} names, is in none of {', '.join(map(str, places))}; "
-            "put the pictures into one of these"
+            f"the picture {shorten(ids[0])}, as others that {here / IDS} names, is in none of "
+            f"{', '.join(map(str, places))}; put the pictures into one of these"
         )
     require_pictures(root, ids, here / IDS, "fetch them or take their lines out of the list")
     boxes, masks, truths = _read_truths(here / TRUTHS, frozenset(ids), tuple(dict.fromkeys((*places, folder))))
@@ -86,6 +90,7 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
         boxes=boxes,
         class_names=_name_classes(folder / CLASSES, labels),
         masks=masks,
+        sizes=_read_sizes(here / SIZES) if boxes else {},
     )
 
 
@@ -94,13 +99,13 @@ def find_lists(folder: Path) -> dict[str, Path]:
     found = {}
     for split in SPLITS_WITH_VAL:
         places = (folder / split, folder / "metadata" / split)
-        found[split] = next((place for place in places if (place / IDS).is_file()), None)
+        found[split] = next((place for place in places if (place / IDS).exists()), None)
     return {split: place for split, place in found.items() if place is not None}
 
 
 def _find_place(places: Sequence[Path], names: Sequence[str]) -> Path | None:
     probes = names[:_PROBES]
-    return next((place for place in places if any((place / name).is_file() for name in probes)), None)
+    return next((place for place in places if any(os.path.isfile(place / name) for name in probes)), None)
 
 
 # --- labels and classes
@@ -112,9 +117,7 @@ def _read_labels(folder: Path) -> dict[str, int]:
         image_id, _, text = line.text.rpartition(",")
         if not image_id:
             raise line.error(f"{line.text!r} is not id,label")
-        label = parse_number(text, line, int)
-        if label < 0:
-            raise line.error(f"the label is {label}, but labels count from 0")
+        label = parse_label(text, line)
         if labels.setdefault(image_id, label) != label:
             raise line.error(f"the label of {image_id} is {label}, but {labels[image_id]} in an earlier line")
     return labels
@@ -170,6 +173,19 @@ def _read_truths(
         for image_id, (objects, ignore) in listed.items()
     }
     return {}, masks, f"no boxes, masks for {len(masks)} of {len(ids)} images"
+
+
+def _read_sizes(path: Path) -> dict[str, tuple[float, float]]:
+    """Image id -> (width, height), for the images of the list, if there is one."""
+    if not path.exists():
+        return {}
+    sizes = {}
+    for line in read_lines(path, MEND):
+        image_id, *numbers = line.text.rsplit(",", maxsplit=2)
+        if len(numbers) != 2:
+            raise line.error(f"{line.text!r} is not id,width,height")
+        sizes[image_id] = (parse_number(numbers[0], line), parse_number(numbers[1], line))
+    return sizes
 
 
 def _names_a_mask(fields: Sequence[str]) -> bool:

@@ -5,20 +5,28 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.data.images import list_class_pictures
+from utils.data.images import describe_folders, list_class_pictures
 from utils.data.masks import MaskFiles
 from utils.errors import UsageError, UserError
 
 SPLITS = ("train", "test")
 SPLITS_WITH_VAL = ("train", "val", "test")
+
+# What no right list holds: a class beyond the largest data sets' (ImageNet-21k has 21,841), for each of which the
+# network would have a map; a corner beyond any picture; a line longer than any path or row of boxes, in characters.
+MOST_CLASSES = 100_000
+FARTHEST = 1e6
+LONGEST_LINE = 10_000
 
 
 @dataclass(frozen=True)
@@ -34,6 +42,7 @@ class Split:
         boxes: image id -> (n, 4) float64 `xyxy` in original pixels, for the images that have some.
         class_names: K names; K is the number of classes.
         masks: image id -> mask files, for the images that have some.
+        sizes: image id -> (width, height) of the picture that its boxes were drawn on, where a list tells it.
 
     Raises:
         UsageError: another name.
@@ -48,6 +57,7 @@ class Split:
     boxes: Mapping[str, np.ndarray]
     class_names: tuple[str, ...]
     masks: Mapping[str, MaskFiles]
+    sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         check_split_name(self.name, SPLITS_WITH_VAL)
@@ -86,7 +96,9 @@ def spread(good: ArrayLike, count: int) -> list[int]:
 
 
 def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tuple[str, ...] | None = None) -> Split:
-    """Makes a split, without boxes, of `<class>/<picture>` below `folder`; ids are these relative paths.
+    """Makes a split, without boxes, of `<class>/.../<picture>` below `folder`; ids are these relative paths.
+
+    A class without a picture cannot be learnt, but be missing from a test: its folder is refused in "train" alone.
 
     Args:
         name: see :class:`Split`.
@@ -95,9 +107,10 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
         class_names: all classes in the order of their labels; the sorted class folders where it is None.
 
     Raises:
-        UserError: no class folders, one without a picture, or one that `class_names` lacks.
+        UserError: no class folders, one without a picture (but for "train", all of them), or one that `class_names`
+            lacks.
     """
-    pictures = list_class_pictures(folder)
+    pictures = list_class_pictures(folder, may_be_empty=name != "train")
     class_names = class_names or tuple(pictures)
     label_of = {group: label for label, group in enumerate(class_names)}
     unknown = [group for group in pictures if group not in label_of]
@@ -105,7 +118,7 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
         raise UserError(f"the folder {folder / unknown[0]} is none of the {len(class_names)} classes; remove it")
     return Split(
         name=name,
-        layout=layout,
+        layout=layout + describe_folders(pictures),
         ids=tuple(f"{group}/{picture}" for group, members in pictures.items() for picture in members),
         paths=tuple(folder / group / picture for group, members in pictures.items() for picture in members),
         labels=np.repeat([label_of[group] for group in pictures], [len(members) for members in pictures.values()]),
@@ -129,38 +142,69 @@ class Line(NamedTuple):
 
     def error(self, problem: str) -> UserError:
         """The error to raise for what is wrong with this line."""
-        return UserError(f"{self.where}: {problem}; correct it or get the file anew")
+        return UserError(f"{self.where}: {shorten(problem)}; correct it or get the file anew")
 
 
-def read_text(path: Path, mend: str) -> str:
-    """Reads a UTF-8 text file.
+def shorten(text: str, most: int = 400) -> str:
+    """What a message quotes of a file, which may be anything, at a length that can be read."""
+    return text if len(text) <= most else f"{text[: most - 100]} ... {text[-100:]}"
+
+
+def read_bytes(path: Path, mend: str) -> bytes:
+    """Reads a file that describes a data set; every such file is opened here.
 
     Args:
         path: the file.
         mend: where to get the file if it is missing, for the message.
 
     Raises:
-        UserError: the file is missing, cannot be read or is no text.
+        UserError: the file is missing, cannot be read or is none: a folder, or a FIFO or a device, which may never end.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        mode = os.stat(path).st_mode
+        if not stat.S_ISREG(mode):
+            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, no file; {mend}")
+        return path.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; {mend}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}; {mend}") from error
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; {mend}") from error
+
+
+def read_text(path: Path, mend: str) -> str:
+    """Reads a UTF-8 text file, with any system's line ends; arguments and errors as :func:`read_bytes`.
+
+    Raises:
+        UserError: moreover, where the file is no UTF-8 text.
+    """
+    try:
+        text = read_bytes(path, mend).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        number = error.object.count(b"\n", 0, error.start) + 1
+        is_utf16 = error.object.startswith((b"\xff\xfe", b"\xfe\xff"))
+        found = "it is UTF-16" if is_utf16 else f"line {number} is no UTF-8 ({error.reason})"
+        raise UserError(f"cannot read {path}: {found}; save it as UTF-8 text, or {mend}") from error
+    nul = text.find("\0")
+    if nul >= 0:
+        number = text.count("\n", 0, nul) + 1
+        raise UserError(f"cannot read {path}: line {number} holds a NUL, so it is no UTF-8 text; {mend}")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def read_lines(path: Path, mend: str) -> list[Line]:
     """Reads the lines of a text file that are not blank; arguments and errors as :func:`read_text`.
 
     Raises:
-        UserError: moreover, where no line is left.
+        UserError: moreover, where no line is left, or one is longer than LONGEST_LINE.
     """
     numbered = enumerate(read_text(path, mend).split("\n"), start=1)
     name = str(path)  # once: lists may have a million lines
     lines = [Line(f"{name}, line {number}", text.strip()) for number, text in numbered if text.strip()]
     if not lines:
         raise UserError(f"{path} is empty; {mend}")
+    longest = max(lines, key=lambda line: len(line.text))
+    if len(longest.text) > LONGEST_LINE:
+        raise longest.error(f"{len(longest.text)} characters, where {LONGEST_LINE} are the most")
     return lines
 
 
@@ -179,7 +223,8 @@ def read_table(path: Path, heading: Sequence[str], mend: str) -> Iterator[tuple[
     try:
         found = [field.strip() for field in next(rows, [])]
         if found != list(heading):
-            raise UserError(f"{path}, line 1: the heading is not {','.join(heading)} but {','.join(found)!r}; {mend}")
+            shown = shorten(repr(",".join(found)))
+            raise UserError(f"{path}, line 1: the heading is not {','.join(heading)} but {shown}; {mend}")
         for row in rows:
             fields = [field.strip() for field in row]
             line = Line(f"{path}, line {rows.line_num}", ",".join(fields))
@@ -191,31 +236,54 @@ def read_table(path: Path, heading: Sequence[str], mend: str) -> Iterator[tuple[
         raise UserError(f"{path}, line {rows.line_num}: {error}; {mend}") from error
 
 
-def parse_boxes(numbers: Sequence[str], line: Line) -> np.ndarray:
-    """Turns numbers that follow one another in fours into (n, 4) float64 boxes, n >= 1.
+def parse_boxes(numbers: Sequence[str], line: Line, strict: bool = False, widths: bool = False) -> np.ndarray:
+    """Turns numbers that follow one another in fours into boxes; every reader's boxes are parsed here.
 
     Args:
         numbers: the written numbers.
         line: where they stand, for the message.
+        strict: whether a box must have an area, as one of a single pixel, x0 = x1, has not.
+        widths: whether a box is written as x, y, width, height and not as two corners.
+
+    Returns:
+        (n, 4) float64 `xyxy`, n >= 1; they may reach outside their picture.
 
     Raises:
-        UserError: a number is malformed, NaN or infinite, or their count is no positive multiple of four.
+        UserError: a number is malformed, NaN, infinite or beyond FARTHEST, their count is no positive multiple of
+            four, or a box is inverted.
     """
     if not numbers or len(numbers) % 4:
         raise line.error(f"{len(numbers)} numbers where boxes need a multiple of four")
-    return np.array([parse_number(number, line) for number in numbers]).reshape(-1, 4)
+    boxes = np.array([_parse_coordinate(number, line) for number in numbers]).reshape(-1, 4)
+    if widths:
+        boxes[:, 2:] += boxes[:, :2]
+    less = np.less_equal if strict else np.less
+    inverted = less(boxes[:, 2:], boxes[:, :2]).any(axis=1)
+    if inverted.any():
+        first, sign = 4 * int(inverted.argmax()), "<" if strict else "<="
+        corners = f"x0,y0,x1,y1 with x0 {sign} x1 and y0 {sign} y1"
+        due = f"x,y,w,h with {'positive w and h' if strict else 'w and h of 0 or more'}" if widths else corners
+        raise line.error(f"{','.join(numbers[first : first + 4])!r} is no box {due}")
+    return boxes
 
 
-def parse_box(numbers: Sequence[str], line: Line) -> np.ndarray:
-    """Turns the four written numbers of a box into (1, 4) float64 `xyxy`; it may reach outside its picture.
+def parse_box(numbers: Sequence[str], line: Line, strict: bool = False, widths: bool = False) -> np.ndarray:
+    """Turns the written numbers of one box into (1, 4) float64 `xyxy`; arguments and errors as :func:`parse_boxes`.
 
     Raises:
-        UserError: as :func:`parse_boxes`, or the box is inverted; `line` says where it stands.
+        UserError: moreover, for several boxes.
     """
-    boxes = parse_boxes(numbers, line)
-    if len(boxes) != 1 or (boxes[:, 2:] < boxes[:, :2]).any():
-        raise line.error(f"{line.text!r} has no box x0,y0,x1,y1 with x0 <= x1 and y0 <= y1")
+    boxes = parse_boxes(numbers, line, strict, widths)
+    if len(boxes) != 1:
+        raise line.error(f"{len(numbers)} numbers are no box {'x,y,w,h' if widths else 'x0,y0,x1,y1'}")
     return boxes
+
+
+def _parse_coordinate(text: str, line: Line) -> float:
+    number = parse_number(text, line)
+    if abs(number) > FARTHEST:
+        raise line.error(f"{text!r} lies beyond any picture's edge")
+    return number
 
 
 def group_boxes(boxes: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -226,16 +294,36 @@ def group_boxes(boxes: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray
     return {image_id: np.concatenate(members) for image_id, members in groups.items()}
 
 
-def parse_number(text: str, line: Line, kind: type[int] | type[float] = float) -> int | float:
-    """Turns a written number into a finite `kind`.
+def parse_label(text: str, line: Line) -> int:
+    """Turns a written class index into a number in [0, MOST_CLASSES).
 
     Raises:
-        UserError: it is malformed, NaN or infinite; `line` says where it stands.
+        UserError: it is malformed, negative or beyond any data set's classes; `line` says where it stands.
+    """
+    label = parse_number(text, line, int)
+    if label < 0:
+        raise line.error(f"the label is {label}, but labels count from 0")
+    if label >= MOST_CLASSES:
+        raise line.error(f"the label is {label}, but more than {MOST_CLASSES:,} classes are not provided for")
+    return label
+
+
+def parse_number(text: str, line: Line, kind: type[int] | type[float] = float) -> int | float:
+    """Turns a number, written in ASCII, into a finite `kind`.
+
+    Raises:
+        UserError: it is malformed, NaN or infinite, or has more digits than a float; `line` says where it stands.
     """
     try:
+        if "_" in text or not text.isascii():  # which Python would take
+            raise ValueError(text)
         number = kind(text)
     except ValueError as error:
         raise line.error(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from error
-    if not math.isfinite(number):
+    try:
+        is_finite = math.isfinite(number)
+    except OverflowError:
+        is_finite = False
+    if not is_finite:
         raise line.error(f"{text!r} is not a finite number")
     return number

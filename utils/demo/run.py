@@ -130,7 +130,7 @@ def finish(
     """
     print("choosing thresholds on the training pictures and their boxes ...", flush=True)
     model = fold_batch_norm(model.eval())
-    question = build_question(recipe, kinds=KINDS, ten_crops=False)
+    question = build_question(recipe, kinds=KINDS, ten_crops=False, ignore_misfits=args.ignore_misfits)
     compared = tuple(question.thresholds)
     fused = {MapKind("bas", min(k, recipe.num_classes)): recipe.threshold for k in args.top_ks or ()}
     question = replace(question, thresholds={**question.thresholds, **fused})

@@ -40,6 +40,8 @@ class Question:
         with_masks: whether PxAP and peak IoU are wanted, where there are masks.
         amp: half precision on CUDA.
         map_folder: of the maps that are read from files; `are_scored` tells whether they are (S, S) in [0, 1] already.
+        ignore_misfits: whether to go on where many boxes cannot be of their pictures, see
+            :mod:`utils.evaluation.misfits`.
     """
 
     protocol: Protocol
@@ -56,6 +58,7 @@ class Question:
     amp: bool = False
     map_folder: Path | None = None
     are_scored: bool = False
+    ignore_misfits: bool = False
 
     def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
         """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from utils.data.split import Split
 from utils.evaluation.maps import MapKind
+from utils.evaluation.misfits import Misfit, settle
 from utils.evaluation.protocols import Protocol
 from utils.evaluation.question import Question
 from utils.metrics import (
@@ -145,6 +146,7 @@ class EvaluationPart(NamedTuple):
     failed: np.ndarray  # (n,)
     extremes: np.ndarray  # (n, 2)
     failure_of: dict[int, str]
+    misfit_of: dict[int, Misfit]
     maps: list[MapPart]  # in the order of the evaluation's
 
 
@@ -176,6 +178,7 @@ class Evaluation:
         failed: (N,) whether a picture is a miss for every kind of map.
         extremes: (N, 2) the highest and lowest value of the label's own foreground map; NaN where there is none.
         failure_of: position in the split -> sentence about a miss, or about a mask that could not be used.
+        misfit_of: position in the split -> what was found of boxes that are not of their picture; see `misfits`.
         maps: kind -> result.
     """
 
@@ -189,12 +192,23 @@ class Evaluation:
     failed: np.ndarray
     extremes: np.ndarray
     failure_of: dict[int, str] = field(default_factory=dict)
+    misfit_of: dict[int, Misfit] = field(default_factory=dict)
     maps: dict[MapKind, MapResult] = field(default_factory=dict)
 
     @property
     def failures(self) -> list[str]:
         """The sentences of `failure_of` in the split's order."""
         return [self.failure_of[index] for index in sorted(self.failure_of)]
+
+    @property
+    def misfits(self) -> list[Misfit]:
+        """The pictures whose boxes cannot be theirs, in the split's order."""
+        return settle(self.misfit_of)
+
+    @property
+    def checked(self) -> int:
+        """How many pictures with boxes could be read so far, so that both were compared."""
+        return int((self.boxed & self.sizes.all(axis=1)).sum())
 
     def scores(self, kind: MapKind | None = None, threshold: float | None = None) -> LocalizationScores:
         """Counts hits and misses of one kind of map (the main one) at one of its thresholds (the one in force)."""
@@ -241,7 +255,8 @@ class Evaluation:
         """The records of these pictures, the only ones that were scored so far."""
         values = self.top5, self.probabilities, self.sizes, self.failed, self.extremes
         rows = [array[indices] for array in values]
-        return EvaluationPart(indices, *rows, self.failure_of, [result.part(indices) for result in self.maps.values()])
+        parts = [result.part(indices) for result in self.maps.values()]
+        return EvaluationPart(indices, *rows, self.failure_of, self.misfit_of, parts)
 
     def merge(self, part: EvaluationPart) -> None:
         """Adds the records of other pictures of the split, scored by another process for the same question."""
@@ -249,6 +264,7 @@ class Evaluation:
         self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
         self.sizes[rows], self.failed[rows], self.extremes[rows] = part.sizes, part.failed, part.extremes
         self.failure_of |= part.failure_of
+        self.misfit_of |= part.misfit_of
         for result, map_part in zip(self.maps.values(), part.maps, strict=True):
             result.merge(rows, map_part)
 

@@ -19,6 +19,7 @@ from utils.distributed import gather_everywhere, process_count, rank
 from utils.errors import UserError
 from utils.evaluation.map_files import read_map
 from utils.evaluation.maps import FILES, MapKind, label_map_extremes, make_maps
+from utils.evaluation.misfits import find_misfit, require_fit
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
@@ -58,6 +59,9 @@ def evaluate(
 
     Returns:
         The records of all pictures.
+
+    Raises:
+        MisfitError: too many boxes cannot be of their pictures, and the question does not ignore it.
     """
     model.eval()
     own = own_pictures(len(split), loader.batch_size)
@@ -69,6 +73,10 @@ def evaluate(
     rounds = range(count_rounds(len(split), loader.batch_size))
     for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
         seconds = 0.0 if output is None else _score_batch(evaluation, split, output)
+        # An hour's evaluation need not go to its end.
+        if evaluation.misfit_of and process_count() == 1 and not question.ignore_misfits:
+            certain = [misfit for misfit in evaluation.misfits if misfit.kind != "turned"]
+            require_fit(certain, evaluation.checked, int(evaluation.boxed.sum()), split.name)
         if observe is not None:
             rows = () if output is None else range(len(output.batch.labels))
             for value in gather_round(observe(evaluation, output.observation(row, seconds)) for row in rows):
@@ -78,6 +86,8 @@ def evaluate(
         for number, part in enumerate(gather_everywhere(evaluation.part(own))):
             if number != rank():
                 evaluation.merge(part)
+    if not question.ignore_misfits:
+        require_fit(evaluation.misfits, evaluation.checked, evaluation.checked, split.name)
     return evaluation
 
 
@@ -193,6 +203,8 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
     batch, question = output.batch, evaluation.question
     index = int(batch.indices[row])
     evaluation.sizes[index] = batch.sizes[row]
+    if evaluation.boxed[index] and batch.readable[row]:
+        _compare_boxes(evaluation, split, index, int(batch.turns[row]))
     error = batch.errors[row]
     if not error and not output.is_finite[row]:
         error = f"{split.paths[index]}: the model's output is not finite"
@@ -221,6 +233,14 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
             output.failures[index] = f"{split.paths[index]}: {error}"
         else:
             result.add(index, score_map, picture)
+
+
+def _compare_boxes(evaluation: Evaluation, split: Split, index: int, turn: int) -> None:
+    """Notes what is wrong with the boxes of a picture."""
+    image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
+    misfit = find_misfit(split.paths[index], size, turn, split.boxes[image_id], split.sizes.get(image_id))
+    if misfit is not None:
+        evaluation.misfit_of[index] = misfit
 
 
 def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:

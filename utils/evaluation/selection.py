@@ -11,8 +11,9 @@ from utils.errors import UserError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.summary import summarize_misfits
 from utils.models.bas import BAS
-from utils.reporting import failure_report
+from utils.reporting import failure_report, misfit_lines
 
 
 def choose_thresholds(
@@ -28,7 +29,7 @@ def choose_thresholds(
         batch_size, num_workers: of the loader.
 
     Raises:
-        UserError: the split has no boxes.
+        UserError: the split has no boxes, or too many that cannot be of their pictures.
     """
     if not split.boxes:
         raise UserError(
@@ -42,6 +43,8 @@ def choose_thresholds(
     evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}")
     if evaluation.failures:
         print(failure_report(evaluation.failures))
+    for line in misfit_lines(summarize_misfits(evaluation)):
+        print(line)
     return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
 
 

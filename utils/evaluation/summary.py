@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
 from utils.evaluation.maps import MapKind
+from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
 from utils.metrics import METRICS, IouHistogram
 
@@ -46,6 +48,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         class_names: K names.
 
     Returns:
+        `misfits`: :func:`summarize_misfits`.
         By kind of map, `count` and `percent` of the pictures with a prediction: `whole_crop_boxes`, boxes that are the
         whole crop: such a box is right wherever the object fills the picture, and tells nothing; `constant_maps`, maps
         that are the same everywhere, and so draw no other box.
@@ -59,6 +62,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         constant[kind.title] = _share(int(result.constant.sum()), predicted)
     dead = evaluation.dead_maps()
     return {
+        "misfits": summarize_misfits(evaluation),
         "whole_crop_boxes": boxes,
         "constant_maps": constant,
         "dead_maps": dead.summary(class_names) if dead is not None else None,
@@ -67,6 +71,21 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
 
 def _share(count: int, whole: int) -> dict[str, Any]:
     return {"count": count, "percent": 100 * count / whole if whole else None}
+
+
+def summarize_misfits(evaluation: Evaluation) -> dict[str, Any]:
+    """The pictures whose boxes cannot be theirs.
+
+    Returns:
+        `count`, `percent` of the pictures with boxes, count by kind of :data:`utils.evaluation.misfits.REASONS` as
+        `kinds`, and a phrase about each of the `first` ones.
+    """
+    misfits = evaluation.misfits
+    return {
+        **_share(len(misfits), evaluation.checked),
+        "kinds": dict(Counter(misfit.kind for misfit in misfits)),
+        "first": [misfit.text for misfit in misfits[:SHOWN]],
+    }
 
 
 def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ from utils.models.taps import taps_in_words
 
 DEFAULT_BATCH_SIZE = 8
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
-_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps")
+_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps", "ignore_misfits")
 # Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
 LOCALIZER_OPTIONS = (
     *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),

@@ -146,6 +146,7 @@ def build_test_question(loaded: Loaded, args: argparse.Namespace, has_masks: boo
         with_masks=has_masks,
         amp=args.amp,
         map_folder=args.map_files,
+        ignore_misfits=args.ignore_misfits,
     )
     if not (args.sweep and "bas" in kinds):
         return question
