@@ -16,6 +16,7 @@ its wnid in sorted order.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -23,7 +24,7 @@ from xml.etree import ElementTree
 import numpy as np
 from torchvision.models import ResNet50_Weights
 
-from utils.data.images import list_class_pictures, list_folders, list_pictures
+from utils.data.images import list_class_pictures, list_folders, list_pictures, passed_over_phrase
 from utils.data.split import (
     Line,
     Split,
@@ -88,7 +89,8 @@ def _load_train(root: Path) -> Split:
 
 def _load_validation(root: Path) -> Split:
     folder = _require_picture_folder(root, "val")
-    pictures = _list_validation_pictures(folder)
+    passed_over: Counter[str] = Counter()
+    pictures = _list_validation_pictures(folder, passed_over)
     source, truths = _read_truths(root)
     names = sorted(pictures)
     without = [name for name in names if _stem(name) not in truths]
@@ -111,7 +113,7 @@ def _load_validation(root: Path) -> Split:
     return Split(
         name="test",
         layout=f"ILSVRC2012 validation, {'class folders' if nested else 'one flat folder'} in {folder}, boxes from "
-        f"{source} ({len(names)} of its {len(truths)} images are here)",
+        f"{source} ({len(names)} of its {len(truths)} images are here){passed_over_phrase(passed_over)}",
         ids=tuple(names),
         paths=tuple(folder / (pictures[name] or "") / name for name in names),
         labels=np.array([label_of[wnid] for wnid in wnids], dtype=np.int64),
@@ -135,9 +137,9 @@ def _require_picture_folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _list_validation_pictures(folder: Path) -> dict[str, str | None]:
-    """Picture name -> its class folder, or None in a flat folder."""
-    loose = list_pictures(folder)
+def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> dict[str, str | None]:
+    """Picture name -> its class folder, or None in a flat folder; the other files are counted by suffix."""
+    loose = list_pictures(folder, passed_over)
     if not list_folders(folder):
         if not loose:
             raise UserError(f"{folder} holds neither pictures nor class folders; {MEND}")
@@ -148,7 +150,7 @@ def _list_validation_pictures(folder: Path) -> dict[str, str | None]:
             "folders or none"
         )
     pictures: dict[str, str | None] = {}
-    for wnid, names in list_class_pictures(folder).items():
+    for wnid, names in list_class_pictures(folder, passed_over).items():
         for name in names:
             if name in pictures:
                 raise UserError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.data.images import list_class_pictures
+from utils.data.images import list_class_pictures, passed_over_phrase
 from utils.data.masks import MaskFiles
 from utils.errors import UsageError, UserError
 
@@ -97,7 +98,8 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
     Raises:
         UserError: no class folders, one without a picture, or one that `class_names` lacks.
     """
-    pictures = list_class_pictures(folder)
+    passed_over: Counter[str] = Counter()
+    pictures = list_class_pictures(folder, passed_over)
     class_names = class_names or tuple(pictures)
     label_of = {group: label for label, group in enumerate(class_names)}
     unknown = [group for group in pictures if group not in label_of]
@@ -105,7 +107,7 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
         raise UserError(f"the folder {folder / unknown[0]} is none of the {len(class_names)} classes; remove it")
     return Split(
         name=name,
-        layout=layout,
+        layout=layout + passed_over_phrase(passed_over),
         ids=tuple(f"{group}/{picture}" for group, members in pictures.items() for picture in members),
         paths=tuple(folder / group / picture for group, members in pictures.items() for picture in members),
         labels=np.repeat([label_of[group] for group in pictures], [len(members) for members in pictures.values()]),
