@@ -15,6 +15,7 @@ import numpy as np
 from utils.boxes import crop_boxes_to_image
 from utils.charts import save_charts
 from utils.data import any_folder
+from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
 from utils.data.transforms import denormalize
 from utils.distributed import is_main
@@ -73,6 +74,8 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
     if args.sweep and not split.boxes:
         raise UsageError(f"--sweep compares boxes and the test split has none ({split.layout}); leave it out")
     question = build_test_question(loaded, args, bool(split.masks))
+    if split.masks:
+        print(f"masks: {understand_masks(split.masks.values())}")
 
     with ExitStack() as stack:
         report = None
@@ -224,6 +227,8 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
     question, count = evaluation.question, len(evaluation.labels)
     print(score_table(results["scores"], published))
     print("\n".join([*further_lines(results), *caution_lines(results["cautions"])]))
+    if question.with_masks and results["pixels"] is None:
+        print("no PxAP: no mask that could be read marks an object inside the crop")
     if len(question.thresholds) > 1:
         rows = {
             f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]
