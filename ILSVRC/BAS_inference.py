@@ -4,7 +4,7 @@
 
     from ILSVRC.BAS_inference import load_localizer
     localize = load_localizer("resnet")
-    finding = localize(PIL.Image.open("bird.jpg"))  # finding.box, finding.name, finding.full_map()
+    finding = localize("bird.jpg")  # finding.box, finding.name, finding.full_map()
 """
 
 import sys

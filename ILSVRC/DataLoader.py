@@ -16,6 +16,7 @@ its wnid in sorted order.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -23,7 +24,13 @@ from xml.etree import ElementTree
 import numpy as np
 from torchvision.models import ResNet50_Weights
 
-from utils.data.images import describe_folders, list_class_pictures, list_folders, list_pictures
+from utils.data.images import (
+    describe_folders,
+    list_class_pictures,
+    list_folders,
+    list_pictures,
+    passed_over_phrase,
+)
 from utils.data.split import (
     Line,
     Split,
@@ -91,7 +98,8 @@ def _load_train(root: Path) -> Split:
 
 def _load_validation(root: Path) -> Split:
     folder = _require_picture_folder(root, "val")
-    pictures, kind = _list_validation_pictures(folder)
+    passed_over: Counter[str] = Counter()
+    pictures, kind = _list_validation_pictures(folder, passed_over)
     source, truths = _read_truths(root)
     names = sorted(pictures)
     without = [name for name in names if _stem(name) not in truths]
@@ -114,7 +122,7 @@ def _load_validation(root: Path) -> Split:
     return Split(
         name="test",
         layout=f"ILSVRC2012 validation, {kind}, boxes from {source} ({len(names)} of its {len(truths)} images are "
-        "here)",
+        f"here){passed_over_phrase(passed_over)}",
         ids=tuple(names),
         paths=tuple(folder / pictures[name] for name in names),
         labels=np.array([label_of[wnid] for wnid in wnids], dtype=np.int64),
@@ -139,9 +147,13 @@ def _require_picture_folder(root: Path, name: str) -> Path:
     return folder
 
 
-def _list_validation_pictures(folder: Path) -> tuple[dict[str, str], str]:
-    """Picture name -> its path in `folder`, below its class folder or flat; and a phrase that says which."""
-    loose = list_pictures(folder)
+def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[dict[str, str], str]:
+    """The pictures, below class folders or flat; other files are counted by suffix.
+
+    Returns:
+        Picture name -> its path in `folder`; and a phrase that says how they lie.
+    """
+    loose = list_pictures(folder, passed_over)
     if not list_folders(folder):
         if not loose:
             raise UserError(f"{folder} holds neither pictures nor class folders; {MEND}")
@@ -152,7 +164,7 @@ def _list_validation_pictures(folder: Path) -> tuple[dict[str, str], str]:
             "folders or none"
         )
     pictures: dict[str, str] = {}
-    groups = list_class_pictures(folder, may_be_empty=True)
+    groups = list_class_pictures(folder, passed_over, may_be_empty=True)
     for path in (f"{wnid}/{picture}" for wnid, members in groups.items() for picture in members):
         place, _, name = path.rpartition("/")
         if name in pictures:

@@ -182,7 +182,7 @@ def test_figures_need_boxes_or_masks(model: TinyBAS, split: Split) -> None:
 def test_broken_pictures_and_masks_are_counted_and_named(model: TinyBAS, split: Split) -> None:
     """Protects long evaluations: an unreadable picture is a miss, an unusable mask is left out, both are named."""
     split.paths[2].write_bytes(b"no picture")
-    Image.new("L", (5, 5)).save(split.masks["3.png"].objects[0])
+    Image.new("L", (5, 9)).save(split.masks["3.png"].objects[0])
     seen = []
     question = ask(with_masks=True, contour_grid=(0.2,))
     evaluation = run(model, split, question, observe=lambda _, observation: seen.append(observation))

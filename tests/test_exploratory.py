@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import itertools
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from tests.commands import (
     constant_state,
     make_cub,
     read_json,
+    save_noise,
     shell,
     write_random_net,
 )
@@ -112,6 +114,32 @@ def test_command_on_a_run(home: Path) -> None:
     for name in ("motivation.png", "experiment.png"):
         picture = Image.open(folder / name)
         assert picture.width == 2 * 880 and np.asarray(picture.convert("L")).std() > 20
+
+
+def test_names_that_are_no_unicode(home: Path, tmp_path: Path) -> None:
+    """Protects a finished measurement from a picture's name of other bytes: all files are written, the picture among
+    them, and the figures are drawn from them again."""
+    name = os.fsdecode(b"\xc8\xeb")
+    for label in range(5):
+        stem = tmp_path / "data" / "test" / f"bird {label}" / name
+        save_noise(stem.with_suffix(".png"), label)
+        objects = np.zeros((64, 64), dtype=bool)
+        objects[20:40, 20:44] = True
+        save_mask(tmp_path / "data" / "masks" / stem.relative_to(tmp_path / "data").with_suffix(".png"), objects)
+    run = shutil.copytree(home / "run", tmp_path / "run", ignore=shutil.ignore_patterns("exploratory*"))
+    settings = read_json(run / "mobilenet" / "settings.json") | {"root": str(tmp_path / "data"), "is_own": True}
+    (run / "mobilenet" / "settings.json").write_text(json.dumps(settings))
+    result = shell(ROOT, "-m", "utils.exploratory", "--run", run)
+    assert (result.returncode, result.stderr) == (0, "")
+    folder = run / "mobilenet" / "exploratory"
+    assert {file.name for file in folder.iterdir()} == FILES
+    assert read_json(folder / "summary.json")["every"]["pictures"] == 5
+    assert {curve.image_id for curve in read_curves(folder / "curves.csv")} == {
+        f"bird {n}/{name}.png" for n in range(5)
+    }
+    result = shell(ROOT, "-m", "utils.figures", "--run", run, "--only", "exploratory", "--save", tmp_path / "figures")
+    assert (result.returncode, result.stderr) == (0, "") and "measured before" in result.stdout
+    assert (tmp_path / "figures" / "experiment.png").is_file()
 
 
 def test_released_weights_on_the_class_maps(home: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

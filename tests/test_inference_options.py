@@ -229,7 +229,7 @@ def write_masks(data: Path, size: tuple[int, int] = (64, 64)) -> int:
 
 
 def test_pixel_scores_where_there_are_masks(home, tmp_path, capsys):
-    """Protects PxAP: a flat map's is the share of foreground; no line without masks; one of another size is named."""
+    """Protects PxAP: a flat map's is the share of foreground; no line without masks; one of another shape is named."""
     assert figures(home, flat=True)["pixels"] is None
     assert "PxAP" not in capsys.readouterr().out
     data = shutil.copytree(home / "flat_data", tmp_path / "data")
@@ -239,11 +239,11 @@ def test_pixel_scores_where_there_are_masks(home, tmp_path, capsys):
     assert record["pixels"]["peak_iou"] == pytest.approx(50)
     assert f"PxAP                 50.00   over {count} masks" in capsys.readouterr().out
     odd = data / "segmentations" / "031.Class" / "2.png"
-    Image.new("L", (32, 32), 255).save(odd)
+    Image.new("L", (32, 20), 255).save(odd)
     broken = figures(home, "--batch_size", 2, flat=True, data=data)
     assert broken["pixels"]["images"] == count - 1 and broken["pixels"]["px_ap"] == pytest.approx(50)
     assert broken["scores"] == record["scores"]  # its box counts
     (failure,) = broken["failures"]
     output = capsys.readouterr().out
-    assert str(odd) in failure and "32x32" in failure and "64x64" in failure
+    assert str(odd) in failure and "32x20" in failure and "64x64" in failure
     assert f"1 mask is left out:\n  {failure}" in output and "no prediction" not in output

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import cv2
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from utils.data.masks import MaskError, MaskFiles, find_masks, read_mask
+from utils.data.masks import MaskError, MaskFiles, find_masks, read_mask, understand_masks
 from utils.data.transforms import centre_crop
 from utils.errors import UsageError
 
@@ -97,9 +99,9 @@ def test_an_empty_mask_is_background(tmp_path):
         (lambda path: None, r"cannot read the mask .*m\.png: there is no such file; check the path"),
         (lambda path: path.write_text("text"), r"cannot read the mask .*m\.png.*replace it"),
         (lambda path: save_mask(path, np.ones((6, 5), bool)), r"m\.png has 5x6 pixels and its picture 6x5; save"),
-        (lambda path: save_mask(path, np.eye(5, 6)), r"m\.png is 1 of 255 at its brightest.*128 or more; save it in"),
+        (lambda path: os.mkfifo(path), r"cannot read the mask .*m\.png: it is a FIFO"),
     ],
-    ids=["missing", "no picture", "other size", "class numbers"],
+    ids=["missing", "no picture", "other size", "FIFO"],
 )
 @pytest.mark.parametrize("role", ["object", "ignore"])
 def test_unusable_masks_are_named(tmp_path, make, words, role):
@@ -110,6 +112,48 @@ def test_unusable_masks_are_named(tmp_path, make, words, role):
     files = MaskFiles((good, bad)) if role == "object" else MaskFiles((good,), bad)
     with pytest.raises(MaskError, match=words):
         read_mask(files, (6, 5), 8, 8)
+
+
+@pytest.mark.parametrize("scale", [(1, 2), (2, 1), (3, 2), (0.37, 0.37)])
+def test_masks_of_other_sizes_match_wsolevaluation(tmp_path, scale):
+    """Each mask is resized by itself from its own size, as OpenImages' masks, which are larger than their pictures."""
+    width, height = 300, 200
+    sizes = [(round(height * factor), round(width * factor)) for factor in scale]
+    random = np.random.RandomState(0)
+    masks = [random.rand(*size) < 0.3 for size in sizes]
+    paths = [save_mask(tmp_path / f"{index}.png", mask) for index, mask in enumerate(masks)]
+    found = read_mask(MaskFiles(tuple(paths)), (width, height), 224, 224)
+    assert (found == wsolevaluation_mask(masks, np.zeros((9, 9)), 224)).all()
+    turned = save_mask(tmp_path / "turned.png", masks[0].T)
+    with pytest.raises(MaskError, match=rf"turned\.png has .* pixels and its picture {width}x{height}; save"):
+        read_mask(MaskFiles((turned,)), (width, height), 224, 224)
+
+
+def test_meaning_is_that_of_the_data_set(tmp_path):
+    """A file whose levels alone would mean something else is read as the others are, or told."""
+    one, both = np.eye(4, 4, dtype=np.uint8), np.full((4, 4), 255, np.uint8)
+    both[0, 0] = 1
+    paths = [save_mask(tmp_path / "one.png", one), save_mask(tmp_path / "both.png", both)]
+    alone = save_mask(tmp_path / "ignored.png", one * 255)
+    meanings = understand_masks([MaskFiles((path,)) for path in (*paths, alone)])
+    assert str(meanings) == "0 background, 1 object, 255 ignored (by the levels of all 3 files)"
+    assert (read_mask(MaskFiles((alone,)), (4, 4), 4, 4, meanings) == one * 255).all()
+    assert (read_mask(MaskFiles((alone,)), (4, 4), 4, 4) == one).all()
+    strange = save_mask(tmp_path / "strange.png", one * 77)
+    with pytest.raises(
+        MaskError, match=r"strange\.png holds 77, where others hold 0 background, 1 object, 255 ignored"
+    ):
+        read_mask(MaskFiles((strange,)), (4, 4), 4, 4, meanings)
+
+
+def test_ignore_masks_have_levels_of_their_own(tmp_path):
+    """Masks of pixels to ignore may be saved as 0 and 255 beside those of objects as 0 and 1."""
+    objects, ignore = np.eye(4, 4, dtype=np.uint8), np.zeros((4, 4), np.uint8)
+    ignore[0] = 255
+    files = MaskFiles((save_mask(tmp_path / "o.png", objects),), save_mask(tmp_path / "i.png", ignore))
+    meanings = understand_masks([files])
+    assert str(meanings).startswith("0 background, 1 object; in the masks to ignore 0 background, 255 object (")
+    assert (read_mask(files, (4, 4), 4, 4, meanings) == np.where(objects, 1, ignore)).all()
 
 
 def test_impossible_crop_names_the_options(tmp_path):
@@ -130,3 +174,15 @@ def test_masks_are_found_by_name(tmp_path):
         "top.jpg": MaskFiles((tmp_path / "top.png",)),
     }
     assert find_masks(tmp_path / "nowhere", ids) == {}
+
+
+def test_masks_of_other_suffixes_are_found(tmp_path):
+    """A mask is not passed over for its suffix; where there are several, the PNG file is it."""
+    for name in ("wren/a.bmp", "wren/a.png", "wren/b.TIF", "wren/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_masks(tmp_path, ["wren/a.jpg", "wren/b.jpg", "wren/c.jpg"])
+    assert {image_id: files.objects[0].name for image_id, files in found.items()} == {
+        "wren/a.jpg": "a.png",
+        "wren/b.jpg": "b.TIF",
+    }

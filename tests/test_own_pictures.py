@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -12,7 +13,15 @@ import torch
 from PIL import Image
 
 from CUB.BAS_inference import load_localizer
-from tests.commands import assert_one_sentence, constant_state, read_json, run_inference, write_random_net
+from tests.commands import (
+    ROOT,
+    assert_one_sentence,
+    constant_state,
+    read_json,
+    run_inference,
+    shell,
+    write_random_net,
+)
 from utils.errors import UsageError, UserError
 from utils.inference import pictures
 from utils.report.records import read_records
@@ -223,6 +232,34 @@ def test_outputs_that_are_not_finite(tmp_path, capsys):
         localizer(draw_picture(1))
 
 
+def test_files_of_other_kinds_are_counted(home, tmp_path, capsys):
+    """Protects albums: pictures in formats that are not read are counted in a line, a FIFO holds nothing up."""
+    draw_picture(1).save(tmp_path / "a.jfif", format="JPEG")
+    os.mkfifo(tmp_path / "b.png")
+    for name in ("c.heic", "d.HEIC", "e.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    assert localize(home, "--images", tmp_path, "--json", tmp_path / "r.json") == 0
+    out, err = capsys.readouterr()
+    assert "2 pictures of --images, passed over 2 .heic, 1 .txt\n" in out and err == ""
+    assert names_of(read_json(tmp_path / "r.json")) == ["a.jfif", "b.png"]
+    assert f"cannot read the picture {tmp_path / 'b.png'}: it is a FIFO, a socket or a device" in out
+
+
+def test_names_that_are_no_unicode(home, tmp_path):
+    """Protects finished work from a name of other bytes, in a shell of any locale: line, JSON file and report."""
+    name = os.fsdecode(b"\xc8\xeb.png")
+    (tmp_path / "album").mkdir()
+    draw_picture(1).save(tmp_path / "album" / name)
+    options = ["--arch", "mobilenet", "--checkpoint", home / "mobilenet0.pth.tar", "--images", tmp_path / "album"]
+    outputs = ["--json", tmp_path / "r.json", "--save", tmp_path / "r"]
+    result = shell(ROOT / "CUB", "BAS_inference.py", *options, *outputs)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert "album/\\udcc8\\udceb.png: bird" in result.stdout
+    assert read_json(tmp_path / "r.json")["pictures"] == read_json(tmp_path / "r" / "results.json")["pictures"]
+    (row,) = read_records(tmp_path / "r" / "images.csv")
+    assert row.id.endswith("\\udcc8\\udceb.png") and (tmp_path / "r" / "report.html").is_file()
+
+
 # --- Python
 
 
@@ -256,22 +293,60 @@ def test_three_lines_of_python(home, tmp_path, capsys):
 
 
 def test_pictures_of_any_mode(home):
-    """Protects the conversion: alpha is dropped, grey stays grey, 16 bits are scaled; floats are refused in words."""
+    """Protects the conversion: alpha lets white through, grey stays grey, 16 bits are scaled; floats are refused."""
     localizer = load_localizer("mobilenet", home / "mobilenet0.pth.tar")
     picture = draw_picture(3)
     transparent = picture.copy()
     transparent.putalpha(Image.fromarray(np.tile(np.arange(90, dtype=np.uint8), (60, 1))))
+    on_white = Image.new("RGB", picture.size, "white")
+    on_white.paste(transparent, mask=transparent)
     grey = picture.convert("L")
     deep = Image.fromarray(np.asarray(grey).astype(np.uint16) * 256 + 77)
     assert (transparent.mode, deep.mode) == ("RGBA", "I;16")
     plain, of_grey = localizer(picture), localizer(grey.convert("RGB"))
     assert plain.box.tolist() != of_grey.box.tolist()
-    for given, expected in ((transparent, plain), (grey, of_grey), (deep, of_grey)):
+    for given, expected in ((transparent, localizer(on_white)), (grey, of_grey), (deep, of_grey)):
         finding = localizer(given)
         assert finding.record() == expected.record()
         assert (finding.score_map == expected.score_map).all()
     with pytest.raises(UserError, match="floating-point"):
         localizer(Image.fromarray(np.zeros((9, 9), dtype=np.float32)))
+
+
+def test_whatever_python_users_have(home):
+    """Protects notebooks: a path, an array of colours or of grey and a PIL picture give the same finding; a tensor or
+    floats are told what is wanted."""
+    localizer = load_localizer("mobilenet", home / "mobilenet0.pth.tar")
+    path = home / "holiday" / "a.png"
+    picture = Image.open(path)
+    expected, of_grey = localizer(picture).record(), localizer(picture.convert("L")).record()
+    array = np.asarray(picture)
+    for given in (
+        path,
+        str(path),
+        array,
+        array[:, ::-1][:, ::-1],
+        np.dstack([array, np.full(array.shape[:2], 255, "u1")]),
+    ):
+        assert localizer(given).record() == expected
+    assert localizer(np.asarray(picture.convert("L"))).record() == of_grey != expected
+    strange = {
+        "torch.Tensor of torch.float32 with shape (3, 64, 64)": torch.zeros(3, 64, 64),
+        "numpy.ndarray of float64 with shape (9, 9, 3)": np.zeros((9, 9, 3)),
+        "numpy.ndarray of uint8 with shape (3, 9, 9)": np.zeros((3, 9, 9), np.uint8),
+        "numpy.ndarray of uint8 with shape (0, 9, 3)": np.zeros((0, 9, 3), np.uint8),
+        "not list": [path],
+        "not bytes": b"x.jpg",
+        "not NoneType": None,
+    }
+    for words, given in strange.items():
+        with pytest.raises(TypeError) as caught:
+            localizer(given)
+        assert words in str(caught.value) and "a NumPy array of uint8" in str(caught.value)
+    with pytest.raises(UserError, match=r"cannot read the picture nowhere\.jpg: there is no such file"):
+        localizer("nowhere.jpg")
+    with pytest.raises(UserError, match=r"cannot read the picture .*b\.jpg: the file is empty or no known kind"):
+        localizer(home / "holiday" / "b.jpg")
 
 
 def test_wrong_options_of_load_localizer(home, tmp_path):

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, default_collate
 
 from utils.data.images import ImageError, exif_orientation
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
-from utils.data.masks import IGNORE, MaskError, read_mask
+from utils.data.masks import IGNORE, MaskError, read_mask, understand_masks
 from utils.data.split import Split
 from utils.data.transforms import check_sizes, evaluation_transform
 from utils.errors import UserError
@@ -90,6 +90,7 @@ class EvaluationImages(_ResizedPictures):
 
     Raises:
         UsageError: a size is not positive, or the crop is larger than the resized picture.
+        MaskError: what the masks' levels mean cannot be told for sure.
     """
 
     def __init__(self, split: Split, resize_size: int, crop_size: int | None = None, with_masks: bool = False) -> None:
@@ -97,6 +98,8 @@ class EvaluationImages(_ResizedPictures):
         self._crop_size = resize_size if crop_size is None else crop_size
         check_sizes(resize_size, self._crop_size)
         self._masks = [split.masks.get(image_id) for image_id in split.ids] if with_masks and split.masks else None
+        # Of the whole data set, of which the split may be a part.
+        self._meanings = understand_masks(split.masks.values()) if self._masks else None
 
     def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
         if self._masks is None:
@@ -104,7 +107,7 @@ class EvaluationImages(_ResizedPictures):
         files, error = self._masks[index], ""
         if files is not None and size != (0, 0):
             try:
-                return torch.from_numpy(read_mask(files, size, self._resize_size, self._crop_size)), ""
+                return torch.from_numpy(read_mask(files, size, self._resize_size, self._crop_size, self._meanings)), ""
             except MaskError as failure:
                 error = str(failure)
         return torch.full((self._crop_size, self._crop_size), IGNORE, dtype=torch.uint8), error
@@ -187,6 +190,7 @@ def build_evaluation_loader(
 
     Raises:
         UsageError: a size or count that cannot work.
+        MaskError: what the masks' levels mean cannot be told for sure.
     """
     images = EvaluationImages(split, resize_size, crop_size, with_masks)
     return _build_ordered_loader(images, batch_size, num_workers, device)

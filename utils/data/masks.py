@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -10,19 +10,13 @@ import cv2
 import numpy as np
 import torch
 
-from utils.data.images import ImageError, list_pictures, read_image
+from utils.data.images import list_pictures
+from utils.data.mask_levels import BACKGROUND, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
 from utils.data.transforms import centre_crop
-from utils.errors import UserError
-
-BACKGROUND, OBJECT, IGNORE = 0, 1, 255
-# Grey level from which a pixel counts as set. CUB's levels 0, 51, ... 255 are shares of annotators: half of them.
-SET = 128
-# The lowest share of annotators in CUB: what stays below it everywhere are class numbers, not levels of grey.
-LOWEST_GREY = 51
 
 
 class MaskFiles(NamedTuple):
-    """The masks of one picture, all of the picture's size.
+    """The masks of one picture, each of the picture's aspect ratio.
 
     Attributes:
         objects: one or more masks, whose union is the object.
@@ -33,12 +27,28 @@ class MaskFiles(NamedTuple):
     ignore: Path | None = None
 
 
-class MaskError(UserError):
-    """A mask cannot be used; the message names the file, what is wrong with it and the mend."""
+class MaskMeanings(NamedTuple):
+    """What the levels of a data set's masks mean; a phrase for people as a string.
+
+    Attributes:
+        objects: in the masks of objects.
+        ignore: in the masks of pixels to ignore, of which what is object counts as set.
+        files: number of files of both kinds.
+    """
+
+    objects: Meaning
+    ignore: Meaning
+    files: int
+
+    def __str__(self) -> str:
+        of = f"all {self.files}" if self.files <= SAMPLE else f"some of the {self.files:,}"
+        others = f"; in the masks to ignore {self.ignore}" if self.ignore != self.objects else ""
+        return f"{self.objects}{others} (by the levels of {of} files)"
 
 
 def find_masks(folder: Path, ids: Sequence[str]) -> dict[str, MaskFiles]:
-    """Finds the masks `<id without suffix>.png` below `folder`, with one listing per class folder.
+    """Finds the masks `<id without suffix>.png`, or else with another picture's suffix, below `folder`, with one
+    listing per class folder.
 
     Args:
         folder: where the class folders of masks lie.
@@ -50,58 +60,77 @@ def find_masks(folder: Path, ids: Sequence[str]) -> dict[str, MaskFiles]:
     Raises:
         UserError: a folder cannot be listed.
     """
-    wanted = {image_id: PurePosixPath(image_id).with_suffix(".png") for image_id in ids}
-    parents = dict.fromkeys(mask.parent for mask in wanted.values())
-    present = {parent: set(list_pictures(folder / parent)) for parent in parents if (folder / parent).is_dir()}
+    wanted = {image_id: PurePosixPath(image_id) for image_id in ids}
+    present: dict[PurePosixPath, str] = {}
+    for parent in dict.fromkeys(image.parent for image in wanted.values()):
+        names = list_pictures(folder / parent) if (folder / parent).is_dir() else []
+        for name in sorted(names, key=lambda name: not name.endswith(".png")):
+            present.setdefault((parent / name).with_suffix(""), name)
     return {
-        image_id: MaskFiles((folder / mask,))
-        for image_id, mask in wanted.items()
-        if mask.name in present.get(mask.parent, ())
+        image_id: MaskFiles((folder / image.parent / present[image.with_suffix("")],))
+        for image_id, image in wanted.items()
+        if image.with_suffix("") in present
     }
 
 
-def read_mask(files: MaskFiles, image_size: tuple[int, int], resize_size: int, crop_size: int) -> np.ndarray:
+def understand_masks(masks: Iterable[MaskFiles]) -> MaskMeanings:
+    """Decides for a data set what the levels of its masks mean; see :func:`utils.data.mask_levels.understand`.
+
+    Raises:
+        MaskError: it cannot be told for sure.
+    """
+    masks = list(masks)
+    objects = {path for files in masks for path in files.objects}
+    ignore = {files.ignore for files in masks if files.ignore is not None}
+    meaning = understand(objects)
+    return MaskMeanings(meaning, understand(ignore) if ignore else meaning, len(objects) + len(ignore))
+
+
+def read_mask(
+    files: MaskFiles,
+    image_size: tuple[int, int],
+    resize_size: int,
+    crop_size: int,
+    meanings: MaskMeanings | None = None,
+) -> np.ndarray:
     """Reads a picture's masks into the frame of the network's input (wsolevaluation's `get_mask`).
 
-    A pixel is set from a grey level of 128 on, of 255; alpha is dropped, a palette is looked up. The masks are resized
-    as the picture is (aspect ignored), but to the nearest neighbour, and cropped as the picture is.
+    Each mask is resized by itself as the picture is (aspect ignored), but to the nearest neighbour, and cropped as the
+    picture is.
 
     Args:
         files: the masks.
         image_size: (width, height) of the picture in original pixels.
         resize_size: side R of the resized picture.
         crop_size: side S of the centre crop.
+        meanings: of :func:`understand_masks` for the data set; for these files alone if None.
 
     Returns:
-        (S, S) uint8: OBJECT where an object mask is set, else IGNORE where the ignore mask is, else BACKGROUND.
+        (S, S) uint8: OBJECT where an object mask is set, else IGNORE where the ignore mask is or an object mask says
+        so, else BACKGROUND.
 
     Raises:
-        MaskError: a mask cannot be read, has another size than the picture or holds no levels of grey.
+        MaskError: a mask cannot be read, has another aspect ratio than the picture or levels of another meaning.
         UsageError: the crop is larger than the resized picture.
     """
-    mask = np.zeros(image_size[::-1], dtype=np.uint8)
+    meanings = understand_masks([files]) if meanings is None else meanings
+    mask = np.full((resize_size, resize_size), BACKGROUND, dtype=np.uint8)
     if files.ignore is not None:
-        mask[_read_set_pixels(files.ignore, image_size)] = IGNORE
-    for path in files.objects:
-        mask[_read_set_pixels(path, image_size)] = OBJECT
-    resized = cv2.resize(mask, (resize_size, resize_size), interpolation=cv2.INTER_NEAREST)
-    return centre_crop(torch.from_numpy(resized), crop_size).numpy()
+        mask[_read_resized(files.ignore, meanings.ignore, image_size, resize_size) != BACKGROUND] = IGNORE
+    objects = [_read_resized(path, meanings.objects, image_size, resize_size) for path in files.objects]
+    for kind in (IGNORE, OBJECT):
+        for one in objects:
+            mask[one == kind] = kind
+    return centre_crop(torch.from_numpy(mask), crop_size).numpy()
 
 
-def _read_set_pixels(path: Path, image_size: tuple[int, int]) -> np.ndarray:
-    try:
-        grey = np.asarray(read_image(path).convert("L"))
-    except ImageError as error:
-        raise MaskError(str(error).replace("the picture", "the mask", 1)) from error
-    if grey.shape != tuple(image_size[::-1]):
-        height, width = grey.shape
+def _read_resized(path: Path, meaning: Meaning, image_size: tuple[int, int], resize_size: int) -> np.ndarray:
+    mask = meaning.read(path)
+    (height, width), (image_width, image_height) = mask.shape, image_size
+    # Sizes that were rounded to whole pixels differ by half a pixel at each side.
+    if 2 * abs(width * image_height - height * image_width) >= max(width + height, image_width + image_height):
         raise MaskError(
-            f"the mask {path} has {width}x{height} pixels and its picture {image_size[0]}x{image_size[1]}; save the "
-            "mask in the picture's size"
+            f"the mask {path} has {width}x{height} pixels and its picture {image_width}x{image_height}; save the mask "
+            "in the picture's size, or at least in its aspect ratio"
         )
-    if 0 < grey.max() < LOWEST_GREY:
-        raise MaskError(
-            f"the mask {path} is {grey.max()} of 255 at its brightest, where an object is {SET} or more; save it in "
-            "black and white (0 and 255)"
-        )
-    return grey >= SET
+    return cv2.resize(mask, (resize_size, resize_size), interpolation=cv2.INTER_NEAREST)

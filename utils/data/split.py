@@ -7,6 +7,7 @@ import io
 import math
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.data.images import describe_folders, list_class_pictures
+from utils.data.images import describe_folders, list_class_pictures, passed_over_phrase
 from utils.data.masks import MaskFiles
 from utils.errors import UsageError, UserError
 
@@ -110,7 +111,8 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
         UserError: no class folders, one without a picture (but for "train", all of them), or one that `class_names`
             lacks.
     """
-    pictures = list_class_pictures(folder, may_be_empty=name != "train")
+    passed_over: Counter[str] = Counter()
+    pictures = list_class_pictures(folder, passed_over, may_be_empty=name != "train")
     class_names = class_names or tuple(pictures)
     label_of = {group: label for label, group in enumerate(class_names)}
     unknown = [group for group in pictures if group not in label_of]
@@ -118,7 +120,7 @@ def split_of_class_folders(name: str, folder: Path, layout: str, class_names: tu
         raise UserError(f"the folder {folder / unknown[0]} is none of the {len(class_names)} classes; remove it")
     return Split(
         name=name,
-        layout=layout + describe_folders(pictures),
+        layout=layout + describe_folders(pictures) + passed_over_phrase(passed_over),
         ids=tuple(f"{group}/{picture}" for group, members in pictures.items() for picture in members),
         paths=tuple(folder / group / picture for group, members in pictures.items() for picture in members),
         labels=np.repeat([label_of[group] for group in pictures], [len(members) for members in pictures.values()]),

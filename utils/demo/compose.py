@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from utils.data.images import ImageError, open_picture
 from utils.errors import UsageError, UserError
 
 VERSION = 1  # raise it whenever the composition changes, so that data sets composed by older code are made anew
@@ -209,10 +210,12 @@ def _write_dataset(folder: Path, size: int, train_per_class: int, test_per_class
 def _read(path: Path) -> np.ndarray:
     """A shipped picture as (H, W, 3) or, with its alpha channel, (H, W, 4) float32 in [0, 1], RGB order."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image:
             return np.asarray(image.convert("RGBA" if path.suffix == ".webp" else "RGB"), np.float32) / 255
-    except OSError as error:
-        raise UserError(f"cannot read the demo picture {path}: {error}; restore it from the repository") from error
+    except ImageError as error:
+        raise UserError(
+            f"cannot read the demo picture {path}: {error.__cause__}; restore it from the repository"
+        ) from error
 
 
 def _resized(image: np.ndarray, width: int, height: int) -> np.ndarray:

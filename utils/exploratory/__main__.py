@@ -17,6 +17,7 @@ from typing import Any
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
 from utils.arguments import DEFAULT_WORKERS, number, positive_int
+from utils.data.masks import understand_masks
 from utils.data.split import Split
 from utils.errors import UsageError, run_command
 from utils.exploratory import (
@@ -72,6 +73,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     require_writable(folder)
     part = len(split) if len(split) == len(whole) else f"{len(split)} of {len(whole)}"
     print(f"{part} pictures of the {split.name} split ({whole.layout}); masks on {PLACES[args.at]}", flush=True)
+    if split.masks:
+        print(f"masks: {understand_masks(split.masks.values())}", flush=True)
     begin = time.perf_counter()
     experiment = run_experiment(
         loaded.model,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,10 +54,15 @@ def read_curves(path: Path) -> tuple[Curve, ...]:
     """
     groups: dict[str, list[tuple[Line, list[str]]]] = {}
     for line, fields in read_table(path, HEADING, MEND):
-        groups.setdefault(fields[0], []).append((line, fields))
+        groups.setdefault(_unescape(fields[0]), []).append((line, fields))
     if not groups:
         raise UserError(f"{path} holds no curve; {MEND}")
     return tuple(_read_curve(image_id, rows) for image_id, rows in groups.items())
+
+
+def _unescape(name: str) -> str:
+    """Undoes what `write_text` makes of the bytes of a file name that are no Unicode."""
+    return re.sub(r"\\udc([89a-f][0-9a-f])", lambda found: chr(0xDC00 + int(found[1], 16)), name)
 
 
 def _read_curve(image_id: str, rows: Sequence[tuple[Line, list[str]]]) -> Curve:

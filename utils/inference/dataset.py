@@ -15,6 +15,7 @@ import numpy as np
 from utils.boxes import crop_boxes_to_image
 from utils.charts import save_charts
 from utils.data import any_folder
+from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
 from utils.data.transforms import denormalize
 from utils.distributed import is_main
@@ -88,6 +89,8 @@ def run(folder: DatasetFolder, loaded: Loaded, args: argparse.Namespace) -> None
         require_writable(args.save_maps, "--save-maps")
         if is_main():
             describe_maps(args.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
+    if split.masks:
+        print(f"masks: {understand_masks(split.masks.values())}")
 
     with ExitStack() as stack:
         report = None
@@ -245,6 +248,8 @@ def print_results(evaluation: Evaluation, results: dict[str, Any], published: Pu
     question, count = evaluation.question, len(evaluation.labels)
     print(score_table(results["scores"], published))
     print("\n".join([*further_lines(results), *caution_lines(results["cautions"])]))
+    if question.with_masks and results["pixels"] is None:
+        print("no PxAP: no mask that could be read marks an object inside the crop")
     if len(question.thresholds) > 1:
         rows = {
             f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]

@@ -139,7 +139,7 @@ def make_load_localizer(folder: DatasetFolder) -> Callable[..., Localizer]:
     """The data set's `load_localizer`."""
 
     def load_localizer(arch: str, checkpoint: str | Path | None = None, **options: Any) -> Localizer:
-        """Loads a checkpoint as a function from PIL pictures to class, box and map.
+        """Loads a checkpoint as a function from pictures (PIL images, arrays, files) to class, box and map.
 
         Args:
             arch: `vgg`, `mobilenet`, `resnet` or `inception`.

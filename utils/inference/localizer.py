@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from utils.boxes import crop_boxes_to_image
 from utils.data.evaluation import build_loose_loader
-from utils.data.images import ImageError, to_upright_rgb
+from utils.data.images import as_upright_rgb
 from utils.data.transforms import evaluation_transform
 from utils.errors import UserError
 from utils.evaluation.maps import make_maps
@@ -97,17 +98,15 @@ class Localizer:
         self.device = device
         self._transform = evaluation_transform(question.resize_size)
 
-    def __call__(self, picture: Image.Image) -> Finding:
-        """Localises one PIL picture of any mode; an EXIF rotation is applied.
+    def __call__(self, picture: Image.Image | np.ndarray | str | os.PathLike[str]) -> Finding:
+        """Localises one picture, whatever :func:`utils.data.images.as_upright_rgb` takes: a PIL image or a file, whose
+        EXIF rotation is applied, or an array (H, W, 3) of uint8 in RGB order.
 
         Raises:
             UserError: the picture cannot be decoded, or the network's output is not finite.
+            TypeError: it is no picture.
         """
-        try:
-            picture = to_upright_rgb(picture)
-        except Exception as error:  # PIL's decoders meet damaged files with exceptions of any kind
-            name = getattr(picture, "filename", "") or "given"
-            raise ImageError(f"cannot read the picture {name}: {error}; give an intact one of 8 or 16 bits") from error
+        picture = as_upright_rgb(picture)
         (finding,) = self._find(self._transform(picture).unsqueeze(0), [picture.size])
         if finding is None:
             raise UserError(NOT_FINITE)

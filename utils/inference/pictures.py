@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 
-from utils.data.images import find_pictures
+from utils.data.images import find_pictures, passed_over_phrase
 from utils.data.transforms import denormalize
 from utils.errors import UserError
 from utils.files import write_text
@@ -30,7 +31,10 @@ def run(loaded: Loaded, args: argparse.Namespace) -> None:
     Raises:
         UserError: whatever the user can mend; that no picture could be read.
     """
-    paths = find_pictures(args.images)
+    passed_over: Counter[str] = Counter()
+    paths = find_pictures(args.images, passed_over)
+    if passed_over:
+        print(f"{len(paths)} pictures of --images{passed_over_phrase(passed_over)}", flush=True)
     localizer = build_localizer(loaded, args)
     question = localizer.question
     records, failures = [], 0
