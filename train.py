@@ -131,7 +131,8 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
     model.place(device, engine.channels_last)
     trainer = build_trainer(model, loader, train_split.paths, recipe, engine, device)
     if state is not None:
-        trainer.progress = restore_training_state(state, model, trainer.optimizer, trainer.scheduler, trainer.scaler)
+        parts = model, trainer.optimizer, trainer.scheduler, trainer.scaler
+        trainer.progress = restore_training_state(state, *parts, name=state_path)
         print(f"resumed from {state_path} after {trainer.progress}")
         del state  # as large as the network and its momenta
     record = RunRecord(folder, trainer, states)

@@ -16,7 +16,7 @@ from typing import Any
 
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
-from utils.arguments import DEFAULT_WORKERS, MOST, CommandParser, named, number, place, positive_int
+from utils.arguments import DEFAULT_WORKERS, CommandParser, named, number, place, positive_int
 from utils.data.split import Split
 from utils.errors import UsageError, run_command
 from utils.exploratory import (
@@ -50,6 +50,7 @@ from utils.training.provenance import describe_run
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
 DEFAULT_RUN = Path("demo_run")
+MOST_MASKS = 1000  # a family of a picture of 224 pixels has some 90
 EPILOG = """examples:
   python train.py --demo && python -m utils.exploratory        the demo's network on the demo's pictures
   python -m utils.exploratory --run CUB/logs/resnet --images all
@@ -143,7 +144,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--masks",
-        type=number(int, 3, MOST),
+        type=number(int, 3, MOST_MASKS),
         default=DEFAULT_MASKS,
         metavar="N",
         help="masks that are measured for each picture, at most, half of them up to the object's own area, among them "
