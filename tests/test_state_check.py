@@ -121,7 +121,6 @@ WRONG: dict[str, tuple[Callable[[dict], None], str]] = {
     "settings: steps": (at("settings", "lr_steps", value=("2",)), "lr_steps in settings"),
     "settings: not finite": (at("settings", "momentum", value=NAN), "nan as momentum in settings"),
     "engine: a number": (at("engine", "amp", value=16), "16 as amp in engine"),
-    "engine: a precision": (at("engine", "amp", value="fp8"), "'fp8' in engine"),
     "data: a tensor": (at("data", "digest", value=torch.zeros(2)), "digest in data"),
     "weights not finite": (at("model", WEIGHT, value=torch.tensor([NAN])), f"NaN or infinite weights in {WEIGHT}"),
     "weights complex": (at("model", WEIGHT, value=torch.zeros(1, dtype=torch.cfloat)), f"complex64 .* in {WEIGHT}"),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from utils.arguments import (
     DEFAULT_WORKERS,
     CommandParser,
+    RaisingParser,
     add_common_options,
     named,
     natural,
@@ -19,6 +20,7 @@ from utils.arguments import (
 )
 from utils.data.training import DEFAULT_PREFETCH
 from utils.distributed import DEFAULT_TIMEOUT, is_launched
+from utils.models.recipe import Recipe
 from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
 from utils.training.interruption import EXIT_CODE
 from utils.training.recipe_arguments import add_recipe_options
@@ -119,6 +121,29 @@ def settle_engine(args: argparse.Namespace, stored: Mapping[str, Any]) -> Engine
     names = [field.name for field in fields(Engine)]
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     return replace(Engine(), **{**{name: stored[name] for name in names if name in stored}, **given})
+
+
+def require_possible(recipe: Recipe, engine: Engine, datasets: Iterable[str]) -> None:
+    """Checks settings that come from a file as if they stood on the command line.
+
+    Args:
+        recipe, engine: the settings, of the right types.
+        datasets: as for :func:`parse_arguments`.
+
+    Raises:
+        UsageError: the command line would refuse one of them; names it and its range.
+    """
+    settings = {"recipe" if name == "name" else name: value for name, value in asdict(recipe).items()}
+    del settings["num_classes"]  # of the data, and no option
+    argv = []
+    for name, value in {**settings, **asdict(engine)}.items():
+        if isinstance(value, bool):
+            argv.append(f"--{'' if value else 'no-'}{name}")
+        elif isinstance(value, tuple):
+            argv += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            argv.append(f"--{name}={value}")
+    parse_arguments("", datasets, argv, RaisingParser)
 
 
 def _add_survival_options(parser: argparse.ArgumentParser) -> None:

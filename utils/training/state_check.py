@@ -16,7 +16,7 @@ from torch import Tensor
 
 from utils.checkpoint import sound_weights
 from utils.models.recipe import Recipe
-from utils.training.settings import PRECISIONS, Engine
+from utils.training.settings import Engine
 
 PARTS = ("model", "optimizer", "scheduler", "scaler", "progress", "random", "settings", "engine", "data")
 DATA = {"pictures": int, "classes": int, "digest": str}  # of a fingerprint
@@ -40,8 +40,6 @@ def require_sound(content: Mapping[str, Any], progress_type: type) -> None:
             raise ValueError(f"holds {_shown(content[name])} as {name}, and no {kind.__name__}")
     _require_fields("settings", Recipe, content["settings"])
     _require_fields("engine", Engine, content["engine"])
-    if content["engine"].get("amp", "none") not in PRECISIONS:
-        raise ValueError(f"holds the precision {content['engine']['amp']!r} in engine")
     _require_progress(content["progress"], progress_type, content["settings"].get("num_classes"))
     for name, kind in DATA.items():
         if type(content["data"].get(name)) is not kind:
