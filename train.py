@@ -48,16 +48,18 @@ from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, override
 from utils.reporting import caution_lines, failure_report, score_table
 from utils.training.adaptation import adapt_recipe, explain_adaptation
-from utils.training.arguments import parse_arguments, settle_engine
+from utils.training.arguments import parse_arguments, require_possible, settle_engine
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
 from utils.training.interruption import Interruption
 from utils.training.provenance import set_tf32
 from utils.training.record import RunRecord
 from utils.training.saver import Saver
+from utils.training.settings import Engine
 from utils.training.snapshots import FOLDER as SNAPSHOTS
 from utils.training.snapshots import Snapshots, list_snapshots
 from utils.training.state import (
+    OTHER_STATE,
     find_training_state,
     fingerprint,
     require_same_data,
@@ -102,6 +104,8 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
     state, state_path = find_training_state(args.resume, states)
     recipe = settle_recipe(args, state)
     engine = settle_engine(args, state["engine"] if state is not None else {})
+    if state is not None:
+        require_possible_run(recipe, engine, state_path)
     weights = folder / checkpoint_name(args.dataset, args.arch, recipe.epochs - 1)
     if is_main() and (state is None or state_path.resolve().parent != states.path.resolve()):
         if args.demo:
@@ -135,7 +139,8 @@ def train_in(folder: Path, args: argparse.Namespace, device: torch.device) -> No
     model.place(device, engine.channels_last)
     trainer = build_trainer(model, loader, train_split.paths, recipe, engine, device)
     if state is not None:
-        trainer.progress = restore_training_state(state, model, trainer.optimizer, trainer.scheduler, trainer.scaler)
+        parts = model, trainer.optimizer, trainer.scheduler, trainer.scaler
+        trainer.progress = restore_training_state(state, *parts, name=state_path)
         print(f"resumed from {state_path} after {trainer.progress}")
         del state  # as large as the network and its momenta
     record = RunRecord(folder, trainer, states)
@@ -189,6 +194,14 @@ def settle_recipe(args: argparse.Namespace, state: dict | None) -> Recipe:
             f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
         )
     return recipe
+
+
+def require_possible_run(recipe: Recipe, engine: Engine, state_path: Path) -> None:
+    """UserError if the settings of a state to resume from are none that a run could have been started with."""
+    try:
+        require_possible(recipe, engine, DATASETS)
+    except UsageError as error:
+        raise UserError(f"--resume: {state_path} holds settings that cannot be: {error}; {OTHER_STATE}") from error
 
 
 def suit_recipe(recipe: Recipe, train_split: Split, args: argparse.Namespace) -> Recipe:

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import CUB.Model
 import ILSVRC.Model
-from utils.arguments import positive_int
+from utils.arguments import CommandParser, positive_int
 from utils.data.transforms import CENTRE_CROP
 from utils.losses import BASLosses, bas_losses, training_pass
 from utils.memory import peak_memory_mib, reuse_freed_memory
@@ -147,7 +147,7 @@ def _inference(model, recipe, batch_size: int, size: int) -> Callable[[], None]:
 
 def main() -> None:
     """Measures every data set and backbone, each in a process of its own, and prints a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--dataset", choices=DATASETS, nargs="*", default=list(DATASETS))
     parser.add_argument("--arch", choices=ARCHS, nargs="*", default=list(ARCHS))
     parser.add_argument("--batch_size", type=positive_int, default=2, help="pictures in a batch (default: 2)")

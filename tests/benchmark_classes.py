@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.ablation import Spread
-from utils.arguments import positive_int, seed, side
+from utils.arguments import CommandParser, positive_int, seed, side
 from utils.files import write_text
 from utils.models.registry import ARCHS
 from utils.training.log import LOG_FILE
@@ -103,7 +103,7 @@ def table(rows: dict[int, dict[str, Any]]) -> str:
 
 def main() -> None:
     """Trains what is missing and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="CUB-200-2011 as its owners ship it")
     parser.add_argument("--classes", type=positive_int, nargs="+", default=[2, 3, 5, 10], help="default: 2 3 5 10")
     parser.add_argument("--seeds", type=seed, nargs="+", default=[6, 7, 8], help="default: 6 7 8")

@@ -38,7 +38,7 @@ from torchvision import transforms
 import CUB.Model
 from CUB.DataLoader import load_split
 from tests.reference_weights import fill
-from utils.arguments import positive_int, side
+from utils.arguments import CommandParser, positive_int, side
 from utils.checkpoint import load_weights, save_weights
 from utils.data.transforms import CENTRE_CROP, IMAGENET_MEAN, IMAGENET_STD
 from utils.demo.compose import class_names, compose
@@ -328,7 +328,7 @@ def compare_forward_passes(arch: str, batch_size: int, size: int, repeats: int) 
 
 def main() -> None:
     """Compares every backbone asked for; exit code 1 where figures differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=list(ARCHS))
     parser.add_argument("--images", type=positive_int, default=48, help="test pictures (default: %(default)s)")
     parser.add_argument("--size", type=side, default=224, help="side of the crops (default: %(default)s)")

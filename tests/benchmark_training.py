@@ -44,7 +44,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.benchmark import DATASETS, training_step
-from utils.arguments import natural, positive_int, side
+from utils.arguments import CommandParser, natural, positive_int, side
 from utils.data.split import Split
 from utils.data.training import build_training_loader
 from utils.demo.compose import pictures_folder
@@ -316,7 +316,7 @@ def measure_loader(args: argparse.Namespace) -> None:
 
 def main() -> None:
     """Compares every data set and backbone asked for, then measures the loader; exit code 1 where figures differ."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--dataset", choices=DATASETS, nargs="+", default=list(DATASETS))
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=list(ARCHS))
     parser.add_argument("--batch_size", type=positive_int, default=8, help="pictures in a batch (default: %(default)s)")

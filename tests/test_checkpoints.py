@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
+import struct
+import sys
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -16,7 +22,14 @@ import CUB.Model
 import ILSVRC.Model
 from tests.reference_weights import PAIRS, draw, published_keys
 from utils import checkpoint as checkpoint_module
-from utils.checkpoint import checkpoint_name, find_checkpoint, load_weights, read_checkpoint, save_weights
+from utils.checkpoint import (
+    GENERATOR_KEY,
+    checkpoint_name,
+    find_checkpoint,
+    load_weights,
+    read_checkpoint,
+    save_weights,
+)
 from utils.errors import UserError
 from utils.models.bas import BAS
 
@@ -127,6 +140,102 @@ def test_training_state_is_no_ijcv_file(tmp_path):
     assert not read_checkpoint(save(content, tmp_path / "last.pth.tar", legacy=False)).is_ijcv
 
 
+# --- what other programs wrap around weights
+
+
+def wrapped(state: dict, wrapper: str) -> dict:
+    """As training scripts save it, among other things."""
+    optimizer = {"state": {0: {"momentum_buffer": torch.zeros(2, 2)}}, "param_groups": [{"lr": 0.1, "params": [0]}]}
+    content: dict = {"epoch": 3, "optimizer": optimizer, "meters": {"accuracy": torch.tensor(70.0)}, "arch": "x"}
+    for name in reversed(wrapper.split(".")):
+        state = {name: state}
+    return content | state
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["state_dict", "model_state_dict", "model", "net", "state_dict_ema", "weights", "model.state_dict"]
+)
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module.module.", "module._orig_mod.module."])
+def test_wrapped_weights_load(tmp_path, wrapper, prefix):
+    """Protects weights of other programs: every value arrives, and the line that is printed tells what came off."""
+    state = {prefix + key: value for key, value in published_state("CUB", "mobilenet").items()}
+    model = unset("CUB", "mobilenet")
+    checkpoint = load_weights(model, save(wrapped(state, wrapper), tmp_path / "x.pth"))
+    assert_published(model, "CUB", "mobilenet")
+    assert not checkpoint.is_ijcv and f"its {wrapper!r}" in checkpoint.summary
+    for part in ("module.", "_orig_mod."):
+        assert (f"{part!r}" in checkpoint.summary) == (part in prefix)
+
+
+def test_weights_of_a_compiled_part(tmp_path):
+    """Protects torch.compile of a module within the network: its prefix stands in the middle of the names."""
+    state = {key.replace("model.3.", "model.3._orig_mod."): v for key, v in published_state("CUB", "mobilenet").items()}
+    model = unset("CUB", "mobilenet")
+    assert "'_orig_mod.'" in load_weights(model, save(state, tmp_path / "x.pth")).summary
+    assert_published(model, "CUB", "mobilenet")
+
+
+@pytest.mark.parametrize(
+    "names", [("state_dict", "state_dict_ema"), ("model", "model_ema"), ("generator", "discriminator"), ("a", "b.c")]
+)
+def test_several_sets_of_weights(tmp_path, names):
+    """Protects from the wrong ones: which is meant is asked, not guessed, and how to say it."""
+    state = published_state("CUB", "mobilenet")
+    path = save(wrapped(state, names[0]) | wrapped(state, names[1]), tmp_path / "x.pth")
+    words = rf"several state dicts \({names[0]}, {names[1]}\); save .*torch\.load\(FILE, .*\)\['{names[0]}'\]"
+    with pytest.raises(UserError, match=words):
+        read_checkpoint(path)
+
+
+def test_names_that_become_the_same(tmp_path):
+    """Protects from losing an entry to another one in silence."""
+    state = published_state("CUB", "mobilenet")
+    state["module.model.0.0.weight"] = state["model.0.0.weight"]
+    with pytest.raises(UserError, match=r"model\.0\.0\.weight twice, with and without a prefix"):
+        read_checkpoint(save(state, tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
+def test_weights_of_other_precision(tmp_path, kind):
+    """Protects files that were made smaller or larger: their numbers are converted, counters stay counters."""
+    state = published_state("CUB", "mobilenet")
+    for key, value in state.items():
+        state[key] = value[..., :1].to(kind).expand(value.shape) if value.is_floating_point() else value
+    model = unset("CUB", "mobilenet")
+    load_weights(model, save(state, tmp_path / "x.pth"))
+    for key, value in model.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64) and torch.equal(value, state[key].to(value.dtype)), key
+
+
+def safetensors_file(state: dict, path: Path) -> Path:
+    """As the package writes it: the header's length, the header as JSON, the numbers."""
+    header, data = {}, b""
+    for key, value in state.items():
+        raw = value.contiguous().numpy().tobytes()
+        kind = {torch.float32: "F32", torch.int64: "I64"}[value.dtype]
+        header[key] = {"dtype": kind, "shape": list(value.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(text)) + text + data)
+    return path
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.pth"])
+def test_safetensors(tmp_path, monkeypatch, name):
+    """Protects the format: known by its content, read by its package, and a sentence where that is not installed."""
+    state = {GENERATOR_KEY: torch.ones(2, 3, 3, 3), "model.0.0.weight": torch.ones(1, 1)}
+    path = safetensors_file(state, tmp_path / name)
+    package = ModuleType("safetensors.torch")
+    package.load_file = lambda path, device: {**state, "read": torch.tensor(float(device == "cpu"))}
+    monkeypatch.setitem(sys.modules, "safetensors", ModuleType("safetensors"))
+    monkeypatch.setitem(sys.modules, "safetensors.torch", package)
+    checkpoint = read_checkpoint(path)
+    assert (checkpoint.arch, checkpoint.num_classes, len(checkpoint.state)) == ("mobilenet", 2, 3)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(UserError, match=r"x\..* is a safetensors file, .* is missing; pip install safetensors"):
+        read_checkpoint(path)
+
+
 # --- files that must not load
 
 
@@ -192,6 +301,93 @@ def test_weights_that_are_not_finite(tmp_path, value):
     path = save(state, tmp_path / "x.pth.tar")
     with pytest.raises(UserError, match=r"x\.pth\.tar holds NaN or infinite weights in classifier_loc\.0\.bias; take"):
         read_checkpoint(path)
+
+
+NUMBERS = {
+    "complex": (lambda: torch.zeros(2, dtype=torch.complex64), "complex64 numbers"),
+    "integers": (lambda: torch.zeros(2, dtype=torch.int32), "int32 numbers"),
+    "flags": (lambda: torch.zeros(2, dtype=torch.bool), "bool numbers"),
+    "bytes": (lambda: torch.zeros(2, dtype=torch.uint8), "uint8 numbers"),
+    "float8": (lambda: torch.zeros(2).to(torch.float8_e4m3fn), "float8_e4m3fn numbers"),
+    "sparse": (lambda: torch.eye(3).to_sparse(), "sparse, nested or quantised numbers"),
+    "compressed": (lambda: torch.eye(3).to_sparse_csr(), "sparse, nested or quantised numbers"),
+    "quantised": (lambda: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8), "sparse, nested or quantised"),
+    "nested": (lambda: torch.nested.nested_tensor([torch.zeros(2)]), "sparse, nested or quantised numbers"),
+    "meta": (lambda: torch.zeros(2, device="meta"), "numbers without values"),
+    "empty": (lambda: torch.zeros(0, 3), "no numbers"),
+    "expanded": (
+        lambda: torch.zeros(1).expand(2**20, 2**20),
+        "numbers that stand for more than 2 GiB",
+    ),
+    "overlapping": (
+        lambda: torch.zeros(2**16).as_strided((2**15, 2**15), (1, 1)),
+        "numbers that stand for more than 2 GiB",
+    ),
+    "too large": (lambda: torch.tensor([1e300], dtype=torch.float64), "NaN or infinite weights"),
+}
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's, of kinds that it means to give up
+@pytest.mark.parametrize("key", ["model.0.1.weight", "classifier_loc.0.weight"])
+@pytest.mark.parametrize("kind", NUMBERS)
+def test_numbers_that_are_no_weights(tmp_path, kind, key):
+    """Protects from tracebacks, from rounding in silence, and from filling the memory: the entry is named."""
+    make, words = NUMBERS[kind]
+    path = save({**published_state("CUB", "mobilenet"), key: make()}, tmp_path / "x.pth.tar", legacy=False)
+    with warnings.catch_warnings(record=True) as told, pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert re.search(rf"x\.pth\.tar holds {words}.* {re.escape(key)}.*; take an earlier checkpoint", str(caught.value))
+    assert not told
+
+
+def test_counters_are_whole_numbers(tmp_path):
+    """Protects what batch normalisation counts: any whole or floating-point number, but no complex one."""
+    state = published_state("CUB", "mobilenet")
+    key = "model.3.1.num_batches_tracked"
+    for kind in (torch.int32, torch.float16):
+        assert read_checkpoint(save({**state, key: torch.tensor(3, dtype=kind)}, tmp_path / "x.pth.tar")).arch
+    with pytest.raises(UserError, match=f"complex64 numbers in {key}"):
+        read_checkpoint(save({**state, key: torch.tensor(3, dtype=torch.complex64)}, tmp_path / "x.pth.tar"))
+
+
+class _Elsewhere:
+    """A class that a file can hold and torch does not know."""
+
+
+@pytest.mark.parametrize("legacy", [True, False])
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"args": argparse.Namespace(lr=0.1)}, "argparse.Namespace"),
+        ({"log": np.zeros(3)}, r"numpy\._?core.multiarray._reconstruct"),
+        ({"path": Path("x")}, "pathlib"),
+        ({"model": _Elsewhere()}, "tests.test_checkpoints._Elsewhere"),
+        ({"whole": torch.nn.Linear(1, 1)}, "torch.nn.modules.linear.Linear"),
+    ],
+)
+def test_more_than_tensors(tmp_path, more, words, legacy):
+    """Protects the user from a false alarm and from running a file's code: the class is named, and the safe way out."""
+    path = save({"model": published_state("CUB", "mobilenet"), **more}, tmp_path / "x.pth.tar", legacy)
+    with pytest.raises(UserError) as caught:
+        read_checkpoint(path)
+    assert re.search(rf"more than tensors and plain values \({words}.*\), .*authors' environment", str(caught.value))
+    assert "damaged" not in str(caught.value) and "weights_only" not in str(caught.value)
+
+
+def test_memory_that_is_not_enough(tmp_path, monkeypatch):
+    """Protects a file from being called damaged for want of memory."""
+    path = save(published_state("CUB", "mobilenet"), tmp_path / "x.pth.tar")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: torch.empty(2**50))
+    with pytest.raises(UserError, match=r"x\.pth\.tar does not fit into the memory, or is damaged"):
+        read_checkpoint(path)
+
+
+@pytest.mark.parametrize("best", ["high", 10**400, float("nan"), torch.zeros(2), None, 2.0])
+def test_best_threshold_that_is_none(tmp_path, best):
+    """Protects the evaluation: a threshold that cannot be one is passed over, as if there were none."""
+    content = {"model": published_state("CUB", "mobilenet"), "best_thr": best}
+    checkpoint = read_checkpoint(save(content, tmp_path / "x.pth.tar"))
+    assert checkpoint.is_ijcv and checkpoint.best_threshold is None
 
 
 @pytest.mark.parametrize("legacy", [True, False])

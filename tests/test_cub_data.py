@@ -394,6 +394,56 @@ def test_unpacking_failures_leave_nothing(tmp_path):
         assert content(tmp_path) == [archive.name]
 
 
+HOSTILE = {
+    "a path upwards": {"name": "../outside.txt"},
+    "a path from the root": {"name": "{outside}/outside.txt"},
+    "a link to the root": {"type": tarfile.SYMTYPE, "linkname": "/etc"},
+    "a link upwards": {"type": tarfile.SYMTYPE, "linkname": "../../outside"},
+    "a hard link upwards": {"type": tarfile.LNKTYPE, "linkname": "../../outside"},
+    "a device": {"type": tarfile.CHRTYPE},
+    "a FIFO": {"type": tarfile.FIFOTYPE},
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_archive_that_would_write_elsewhere(tmp_path, kind):
+    """Protects the user's files: such an archive is one sentence that names the entry, and nothing is left of it."""
+    outside, root = tmp_path / "outside", tmp_path / "root"
+    outside.mkdir()
+    root.mkdir()
+    archive = root / f"{FOLDER}.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        for name, fields in ((f"{FOLDER}/images.txt", {}), (f"{FOLDER}/x", HOSTILE[kind])):
+            member = tarfile.TarInfo(name)
+            for field, value in fields.items():
+                setattr(member, field, value.format(outside=outside) if field == "name" else value)
+            tar.addfile(member, io.BytesIO(b""))
+    md5 = hashlib.md5(archive.read_bytes()).hexdigest()
+    if kind == "a path from the root":  # is taken for one within the archive
+        with pytest.raises(UserError):
+            load_split(download(root, "http://127.0.0.1:1/nobody", md5), "test")
+    else:
+        with pytest.raises(
+            UserError, match=rf"{FOLDER}\.tgz is no archive of pictures: its '.*' would be .*; delete it"
+        ):
+            download(root, "http://127.0.0.1:1/nobody", md5)
+        assert content(root) == [archive.name]
+    assert content(outside) == [] and content(tmp_path) == ["outside", "root"]
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_archive_whose_folder_is_none(tmp_path, linked):
+    """Protects from a data set that is a link to something else, or a file."""
+    archive = tmp_path / f"{FOLDER}.tgz"
+    with tarfile.open(archive, "w:gz") as tar:
+        member = tarfile.TarInfo(FOLDER)
+        member.type, member.linkname = (tarfile.SYMTYPE, "other") if linked else (tarfile.REGTYPE, "")
+        tar.addfile(member, io.BytesIO(b""))
+    with pytest.raises(UserError, match=f"holds no folder {FOLDER}; delete it"):
+        download(tmp_path, "http://127.0.0.1:1/nobody", hashlib.md5(archive.read_bytes()).hexdigest())
+    assert content(tmp_path) == [archive.name]
+
+
 def test_half_a_data_set_in_the_way(tmp_path):
     """A folder that is not complete is neither overwritten nor fetched beside: the network is not even asked."""
     save_picture(tmp_path / FOLDER / "images" / "half.jpg")

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 import CUB.Model
 import ILSVRC.Model
 from tests.test_checkpoints import thin, unset
-from utils.checkpoint import save_weights
 from utils.data.images import read_image
 from utils.data.transforms import evaluation_transform
 from utils.errors import UserError
@@ -210,6 +209,96 @@ def assert_untouched(model: BAS, heads: dict[str, Tensor]) -> None:
         assert torch.equal(value, heads[key]) if is_head(key) else not value.any(), key
 
 
+# --- what other programs wrap around the weights, and the weights of a BAS model
+
+
+@pytest.mark.parametrize(
+    ("wrap", "words"),
+    [
+        (lambda state: {"state_dict": {f"module.{k}": v for k, v in state.items()}, "best_acc1": torch.tensor(70.0)},
+         "(its 'state_dict', names without 'module.')"),
+        (lambda state: {"model": state, "epoch": 3}, "(its 'model')"),
+        (lambda state: {f"_orig_mod.{k}": v for k, v in state.items()}, "(names without '_orig_mod.')"),
+    ],
+)  # fmt: skip
+def test_wrapped_imagenet_weights(tmp_path, wrap, words):
+    """Protects weights as training scripts save them: all arrive, and the line tells what was taken off."""
+    state = torchvision_state("resnet")
+    model, heads = build(CUB.Model, "resnet")
+    report = load_imagenet(model, write(wrap(state), tmp_path / "x.pth"))
+    expected = {k: v for k, v in state.items() if not k.startswith("fc.") and not k.endswith("num_batches_tracked")}
+    assert_loaded(model, heads, expected)
+    assert f"265 tensors from {tmp_path / 'x.pth'} {words}, by name, left out 2 of fc;" in report
+
+
+def bas_state(models, arch: str, num_classes: int, tap: str | None = None) -> dict[str, Tensor]:
+    """The entries of a trained BAS model, each value unlike what a new model has there."""
+    with torch.device("meta"):
+        model = models.build(arch, num_classes, True, tap)
+    return {key: thin(f"trained {key}", list(value.shape)) for key, value in model.state_dict().items()}
+
+
+def is_trained(model: BAS, start: str) -> bool:
+    """Whether all entries whose names begin so are those of the file; none of them may be, but no part of them."""
+    entries = {key: value for key, value in model.state_dict().items() if key.startswith(start)}
+    same = {torch.equal(value, thin(f"trained {key}", list(value.shape))) for key, value in entries.items()}
+    assert entries and len(same) == 1
+    return same.pop()
+
+
+@pytest.mark.parametrize("wrap", [dict, lambda s: {"model": s, "best_thr": 0.3}, lambda s: {"state_dict": s, "e": 1}])
+@pytest.mark.parametrize(
+    ("num_classes", "tap", "kept", "words"),
+    [
+        (3, None, {"classifier_cls", "classifier_loc"}, "; kept: classifier head, generator"),
+        (3, "model.5", {"classifier_cls"}, "; kept: classifier head; at random, for the shapes differ: generator"),
+        (200, None, set(), "; at random, for the shapes differ: classifier head, generator"),
+    ],
+)
+def test_bas_model_to_go_on_from(tmp_path, num_classes, tap, kept, words, wrap):
+    """Protects fine-tuning: the trunk arrives, a head where it fits, whole or not at all; the line says which."""
+    model, heads = build(CUB.Model, "mobilenet")
+    path = tmp_path / "x.pth"
+    report = load_imagenet(model, write(wrap(bas_state(CUB.Model, "mobilenet", num_classes, tap)), path))
+    assert is_trained(model, "model.0.0.") and is_trained(model, "model.13.3.")
+    for head in ("classifier_cls", "classifier_loc"):
+        assert is_trained(model, head) == (head in kept)
+        if head not in kept:
+            assert all(torch.equal(model.state_dict()[key], heads[key]) for key in heads if key.startswith(head))
+    assert report.startswith(f"BAS weights: 135 tensors of the trunk from {path}") and words in report
+    assert f"mobilenet for {num_classes} classes" in report
+
+
+def test_released_file_of_the_other_data_set(tmp_path):
+    """Protects from ILSVRC's to CUB's InceptionV3, whose head has another name: stale copies go, the head is kept."""
+    state = {f"module.{key}": value for key, value in bas_state(ILSVRC.Model, "inception", 3).items()}
+    state["module.Mixed_7a_copy.x"] = torch.full((1,), float("nan"))
+    model, _ = build(CUB.Model, "inception")
+    report = load_imagenet(model, write(state, tmp_path / "x.pth"))
+    assert report.endswith("; kept: classifier head, generator")
+    ours = model.state_dict()
+    for key, value in bas_state(ILSVRC.Model, "inception", 3).items():
+        if key.startswith("classifier_cls."):
+            assert torch.equal(ours[key.replace("classifier_cls.", "classifier.")], value)
+
+
+@pytest.mark.parametrize(
+    ("arch", "change", "words"),
+    [
+        ("vgg", {}, r"x\.pth holds vgg for 3 classes, not mobilenet; give --arch vgg or another file"),
+        ("mobilenet", {"model.3.1.more": torch.zeros(1)}, r"does not fit this backbone: unexpected: model\.3\.1\.more"),
+        ("mobilenet", {"model.3.1.bias": torch.full((128,), float("inf"))}, r"infinite weights in model\.3\.1\.bias"),
+        ("mobilenet", {"model.3.1.bias": torch.zeros(7)}, r"model\.3\.1\.bias \[7\] instead of \[128\]"),
+    ],
+)
+def test_bas_model_that_does_not_fit(tmp_path, arch, change, words):
+    """Protects the training: another backbone, or a trunk that is not whole, is one sentence, and nothing is loaded."""
+    model, heads = build(CUB.Model, "mobilenet")
+    with pytest.raises(UserError, match=words):
+        load_imagenet(model, write({**bas_state(CUB.Model, arch, 3), **change}, tmp_path / "x.pth"))
+    assert_untouched(model, heads)
+
+
 # --- what must not load
 
 
@@ -230,21 +319,16 @@ def test_file_of_another_backbone(tmp_path, arch, other, words):
     assert_untouched(model, heads)
 
 
-def test_checkpoint_in_place_of_imagenet_weights(tmp_path):
-    """A BAS checkpoint has heads: to go on from one is another matter than to start from ImageNet."""
-    model, heads = build(CUB.Model, "mobilenet")
-    path = save_weights(model, tmp_path / "x.pth")
-    with pytest.raises(UserError, match=r"x\.pth does not fit this backbone: unexpected: classifier_cls\.0\.weight"):
-        load_imagenet(model, str(path))
-    assert_untouched(model, heads)
-
-
 def test_imagenet_weights_that_are_not_finite(tmp_path):
     """A NaN is named before it ruins a training."""
     state = sequential_state()
     state["5.1.bias"] = torch.full((256,), float("nan"))
     with pytest.raises(UserError, match=r"--pretrained: .*x\.pth holds NaN or infinite weights in model\.5\.1\.bias"):
         load_imagenet(build(CUB.Model, "mobilenet")[0], write(state, tmp_path / "x.pth"))
+    for value, words in ((torch.zeros(256, dtype=torch.int32), "int32"), (torch.zeros(256, device="meta"), "without")):
+        state["5.1.bias"] = value
+        with pytest.raises(UserError, match=rf"--pretrained: .*x\.pth holds .*{words}.* in model\.5\.1\.bias"):
+            load_imagenet(build(CUB.Model, "mobilenet")[0], write(state, tmp_path / "x.pth"))
 
 
 @pytest.mark.parametrize(

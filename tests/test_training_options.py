@@ -385,6 +385,29 @@ def test_weights_that_overflow_are_not_saved(tiny, run, capsys) -> None:
 
 
 @pytest.mark.parametrize(
+    ("part", "name", "value", "words"),
+    [
+        ("settings", "top_k", 0, "argument --top_k: 0 must be at least 1"),
+        ("settings", "threshold", 2.0, "argument --threshold: 2.0 must be at least 0 and at most 1"),
+        ("settings", "ratio_compare", "x", "argument --ratio_compare: invalid choice: 'x'"),
+        ("settings", "generator_loss", "x", "argument --generator_loss: invalid choice: 'x'"),
+        ("settings", "lr_steps", (1, 1), "--lr_steps names an epoch twice"),
+        ("engine", "grad_accum", 0, "argument --grad_accum: 0 must be at least 1"),
+        ("engine", "amp", "fp8", "argument --amp: invalid choice: 'fp8'"),
+    ],
+)
+def test_settings_of_a_state_are_those_of_a_run(tiny, run, tmp_path, capsys, part, name, value, words) -> None:
+    """Protects resuming: what the command line would refuse is refused in a state, with its name, and not computed."""
+    tiny()
+    state = newest_state(run("first", "--epochs", 1))
+    state[part][name] = value
+    torch.save(state, tmp_path / "edited.pth.tar")
+    capsys.readouterr()
+    run("second", "--resume", tmp_path / "edited.pth.tar", code=1)
+    assert_one_sentence(capsys.readouterr().err, str(tmp_path / "edited.pth.tar"), words, "give another state")
+
+
+@pytest.mark.parametrize(
     ("flags", "words"),
     [
         (

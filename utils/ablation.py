@@ -20,13 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import positive_int, seed
+from utils.arguments import CommandParser, RaisingParser, place, positive_int, seed
 from utils.demo.compose import compose
 from utils.errors import UsageError, UserError, run_command
-from utils.files import write_text
+from utils.files import read_json, write_text
 from utils.metrics import METRICS
 from utils.progress import progress_bar
 from utils.reporting import TITLES
+from utils.training.arguments import parse_arguments as parse_training_options
 from utils.training.provenance import describe_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +40,7 @@ MEAN = "image_mean"
 TOP_KS = (1, 2, 4, 8, 12)
 OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks")
 POLL_SECONDS = 0.2
+MEND = "delete it, and the run is done again"
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ class Run:
             UsageError: its folder holds a run with other options.
         """
         path = self.folder / OPTIONS
-        if path.is_file() and (before := _read_json(path)) != self.options:
+        if path.is_file() and (before := read_json(path, "cannot be read", MEND)) != self.options:
             raise UsageError(f"{self.folder} was made with other options ({before}); choose another --save_path")
         return (self.folder / RESULTS).is_file()
 
@@ -112,17 +114,14 @@ class Run:
             # In a session of its own Ctrl-C does not reach it: it is stopped by `run_all`, and once.
             return subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
 
-    def results(self) -> dict[str, Any]:
+    def results(self) -> Mapping[str, Any]:
         """What `train.py` found.
 
         Raises:
             UserError: the file is damaged.
         """
-        path = self.folder / RESULTS
-        results = _read_json(path)
-        if not isinstance(results, dict) or not results.keys() >= {"scores", *(["top_k"] if self.cell.top_ks else [])}:
-            raise UserError(f"{path} holds no results of this run; delete it, and the run is done again")
-        return results
+        path, fault = self.folder / RESULTS, "holds no results of this run"
+        return read_json(path, fault, MEND, lambda content: _require_results(content, self.cell))
 
     def reason(self, exit_code: int) -> str:
         """Why it failed: the last line of its standard error."""
@@ -274,11 +273,22 @@ def _fewer_seeds(row: Mapping[str, Any], most: Sequence[int]) -> str:
     return "" if row["seeds"] == most else f" (seeds {', '.join(map(str, row['seeds']))} alone)"
 
 
-def _read_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path} ({error}); delete it, and the run is done again") from error
+def _require_results(content: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:
+    """The results as they are; stumbles where one of the figures of :func:`summarize` is missing or no number."""
+    scores = content["scores"]
+    kinds = ("bas", "cam") if cell.has_generator else ("cam",)
+    named = {kind: scores[kind] for kind in kinds}
+    named |= {f"k = {one['k']}": one["scores"] for one in (content["top_k"] if cell.top_ks else ())}
+    lacking = [k for k in cell.top_ks if f"k = {k}" not in named]
+    if lacking:
+        raise ValueError(f"k = {lacking[0]} is missing")
+    numbers = {f"{name}: {metric}": found[metric][MEAN] for name, found in named.items() for metric in LOC_METRICS}
+    numbers |= {"Top-1 Cls": scores["cam"]["top1_cls"][MEAN], "images": scores["cam"]["images"]}
+    numbers |= {f"threshold of k = {one['k']}": one["threshold"] for one in (content["top_k"] if cell.top_ks else ())}
+    wrong = [name for name, number in numbers.items() if type(number) not in (int, float)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {numbers[wrong[0]]!r}")
+    return content
 
 
 def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path | None:
@@ -311,13 +321,12 @@ def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m utils.ablation",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="example, quick and rough:\n  python -m utils.ablation --seeds 0 1 --cells all cls -- --epochs 4",
     )
-    parser.add_argument("--save_path", type=Path, default=DEFAULT_FOLDER, help="default: %(default)s")
+    parser.add_argument("--save_path", type=place, default=DEFAULT_FOLDER, help="default: %(default)s")
     parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     names = [cell.name for cell in CELLS]
     parser.add_argument("--cells", choices=names, nargs="+", default=names, help="which lines (default: all of them)")
@@ -327,6 +336,10 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     own = [option for option in args.extra if option.split("=")[0] in OWN_OPTIONS]
     if own:
         parser.error(f"{own[0]} is set for every run by the grid; leave it out")
+    try:  # what no run would take ends the command here, not every run
+        parse_training_options("", ["CUB"], ["--demo", *args.extra], RaisingParser)
+    except UsageError as error:
+        parser.error(f"train.py does not take the options behind --: {error}")
     return args
 
 

@@ -13,9 +13,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 
 DEFAULT_TIMEOUT = 600.0
+LARGEST_COUNT = 10**6  # of processes and restarts
 
 
 def is_launched() -> bool:
@@ -39,13 +40,36 @@ def is_main() -> bool:
 
 
 def local_rank() -> int:
-    """This process's number on its machine, which is that of its GPU."""
-    return int(os.environ.get("LOCAL_RANK", 0))
+    """This process's number on its machine, which is that of its GPU; UsageError if the launcher gave none."""
+    return _variable("LOCAL_RANK", 0, LARGEST_COUNT) if is_launched() else 0
 
 
 def restart_count() -> int:
-    """How often torchrun's elastic agent has started the run's processes anew."""
-    return int(os.environ.get("TORCHELASTIC_RESTART_COUNT", 0))
+    """How often torchrun's elastic agent has started the run's processes anew; UsageError if it gave no number."""
+    return _variable("TORCHELASTIC_RESTART_COUNT", 0, LARGEST_COUNT) if is_launched() else 0
+
+
+def _variable(name: str, low: int, high: int) -> int:
+    """A whole number that the launcher has put into the environment; 0 where it has not."""
+    text = os.environ.get(name, "0")
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise UsageError(
+            f"the environment variable {name} is {text[:40]!r}, and not a number from {low} to {high}; start the "
+            "processes with torchrun, or a single one without this variable"
+        )
+    return value
+
+
+def _check_launch() -> None:
+    """UsageError, before anything is waited for, if what the launcher has put into the environment cannot be right."""
+    _variable("RANK", 0, _variable("WORLD_SIZE", 1, LARGEST_COUNT) - 1)
+    _variable("MASTER_PORT", 0, 2**16 - 1)
+    local_rank()
+    restart_count()
 
 
 _host_group: dist.ProcessGroup | None = None
@@ -70,12 +94,14 @@ def process_group(
         mend: what to do when one is lost, for the message.
 
     Raises:
+        UsageError: the launcher's environment variables cannot be right.
         UserError: the processes do not find one another, or one of them is lost on the way.
     """
     global _host_group
     if not is_launched():
         yield
         return
+    _check_launch()
     on_cuda = device.type == "cuda"
     if on_cuda:
         torch.cuda.set_device(device)
@@ -119,10 +145,11 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
     is_kept = environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True" and environment.get("GROUP_WORLD_SIZE") == "1"
     if not (is_kept and restart_count()):
         return {}
-    address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+    address, port = environment["MASTER_ADDR"], _variable("MASTER_PORT", 0, 2**16 - 1)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
     store = dist.PrefixStore(f"restart_{restart_count()}", store)
-    return {"store": store, "rank": int(environment["RANK"]), "world_size": int(environment["WORLD_SIZE"])}
+    count = _variable("WORLD_SIZE", 1, LARGEST_COUNT)
+    return {"store": store, "rank": _variable("RANK", 0, count - 1), "world_size": count}
 
 
 def is_lost_contact(error: RuntimeError) -> bool:

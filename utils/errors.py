@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 
@@ -23,6 +24,17 @@ class UsageError(UserError):
     """The command was called with options that cannot work (exit code 2, as argparse's own errors)."""
 
     exit_code = 2
+
+
+# A CPU's allocators have no error class of their own; nor have a GPU's libraries, which ask for memory by themselves.
+_OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|ALLOC_FAILED")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the memory of the machine, or of a device, is not enough."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
 def run_command(main: Callable[[], None]) -> int:
@@ -55,7 +67,9 @@ def _run(main: Callable[[], None]) -> int:
         # Disk full, no permission, vanished files: the system's own words name the file.
         _tell(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
-    except (MemoryError, torch.OutOfMemoryError):
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
         _tell("error: out of memory; lower --batch_size or --crop_size")
         return 1
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
+import math
 import os
 import re
 import secrets
@@ -18,7 +20,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO, TypeVar
 
 from utils.errors import UserError
 
@@ -32,6 +34,7 @@ SMALLEST_FREE = 1 << 16  # bytes; with less a disk is full, whatever the library
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]+\.tmp(\..*)?")
 _SEAL = re.compile(rb"\nsha256 ([0-9a-f]{64})\n")
 _SEAL_BYTES = 73
+_T = TypeVar("_T")
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object], durable: bool = False) -> Path:
@@ -134,6 +137,67 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     """
     content = text.encode("utf-8", "backslashreplace")
     return write_atomically(path, lambda temporary: temporary.write_bytes(content), durable)
+
+
+def read_json(path: Path, fault: str, mend: str, interpret: Callable[[Any], _T] = lambda content: content) -> _T:
+    """Reads a JSON file and what it means; whatever is wrong with either is one sentence.
+
+    Args:
+        path: a file in UTF-8.
+        fault: what is to be said if it is not what it should be, as in "is no settings file of a run".
+        mend: what to do then.
+        interpret: makes of the content what is wanted, and may stumble over a content that is malformed: over missing
+            keys, values of another type, or with a ValueError of its own.
+
+    Returns:
+        What `interpret` gives.
+
+    Raises:
+        UserError: the file is missing, no regular file, unreadable, no JSON, holds a number that no double can hold,
+            or `interpret` stumbled.
+    """
+    return _interpret(path, fault, mend, lambda text: interpret(_parse_json(text)))
+
+
+def read_json_lines(path: Path, fault: str, mend: str, interpret: Callable[[Any], _T]) -> list[_T]:
+    """As :func:`read_json`, of a file with a JSON text on each line; gives what `interpret` makes of each."""
+    return _interpret(path, fault, mend, lambda text: [interpret(_parse_json(line)) for line in text.splitlines()])
+
+
+def _interpret(path: Path, fault: str, mend: str, interpret: Callable[[str], _T]) -> _T:
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise ValueError("it is a folder or a device")  # a FIFO would keep its reader waiting
+        return interpret(path.read_text(encoding="utf-8-sig"))
+    # Python's own parser ends in a RecursionError where lists are nested a thousandfold.
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        if isinstance(error, KeyError):
+            reason = f"{error} is missing"
+        elif isinstance(error, RecursionError):
+            reason = "it is nested too deeply"
+        raise UserError(f"{path} {fault} ({_shortened(reason, 200)}); {mend}") from error
+
+
+def _parse_json(text: str) -> Any:
+    return json.loads(text, parse_float=_finite, parse_int=_integer, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"it holds the number {_shortened(text)}")
+    return number
+
+
+def _integer(text: str) -> int:
+    if len(text) > 300:
+        raise ValueError(f"it holds the number {_shortened(text)}")
+    return int(text)
+
+
+def _shortened(text: str, most: int = 24) -> str:
+    return text if len(text) <= most else f"{text[:most]}..."
 
 
 def sweep(folder: Path) -> None:

@@ -11,7 +11,7 @@ import urllib.error
 import zlib
 from pathlib import Path
 
-from torchvision.datasets.utils import calculate_md5, download_url, extract_archive
+from torchvision.datasets.utils import calculate_md5, download_url
 
 from utils.errors import UserError
 from utils.files import write_atomically
@@ -30,7 +30,8 @@ def download_dataset(folder: Path, url: str, md5: str, page: str) -> None:
         page: the owners' web page, for the messages.
 
     Raises:
-        UserError: the folder exists, the network fails, the archive is not the published one, or the disk is full.
+        UserError: the folder exists, the network fails, the archive is not the published one or would write elsewhere,
+            or the disk is full.
     """
     if folder.exists():
         raise UserError(f"{folder} exists but is not the complete data set; remove or rename it, then try again")
@@ -48,6 +49,7 @@ def download_dataset(folder: Path, url: str, md5: str, page: str) -> None:
 
 
 def _fetch(temporary: Path, url: str, md5: str, page: str) -> None:
+    temporary.unlink(missing_ok=True)  # torchvision takes whatever lies there for the archive
     try:
         download_url(url, temporary.parent, temporary.name)
     # Too many redirections are a RecursionError; a full disk is another OSError, which write_atomically puts in words.
@@ -65,15 +67,26 @@ def _fetch(temporary: Path, url: str, md5: str, page: str) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> None:
+    if not hasattr(tarfile, "data_filter"):
+        raise UserError(
+            "this Python cannot unpack an archive safely; update it (3.10.12, 3.11.4 or newer), or unpack "
+            f"{archive} to {folder} by hand"
+        )
     try:
         # Beside the target, so that the rename stays on one disk.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            extract_archive(archive, temporary)
+            with tarfile.open(archive, "r:gz") as tar:
+                tar.extractall(temporary, filter="data")  # nothing outside, and nothing but files, folders and links
             unpacked = Path(temporary, folder.name)
-            if not unpacked.is_dir():
+            if not unpacked.is_dir() or unpacked.is_symlink():
                 raise UserError(f"{archive} holds no folder {folder.name}; delete it or replace it with the right one")
             os.rename(unpacked, folder)
-    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except tarfile.FilterError as error:
+        raise UserError(
+            f"{archive} is no archive of pictures: its {error.tarinfo.name!r} would be more than a file within it "
+            f"({type(error).__name__}); delete it or replace it with the right one"
+        ) from error
+    except (tarfile.TarError, gzip.BadGzipFile, EOFError, zlib.error, ValueError, LookupError) as error:
         raise UserError(f"{archive} is damaged ({error}); delete it or replace it with an intact one") from error
     except OSError as error:
         raise UserError(

@@ -21,6 +21,7 @@ from PIL import Image
 
 from utils.data.images import ImageError, open_picture
 from utils.errors import UsageError, UserError
+from utils.files import read_json
 
 VERSION = 1  # raise it whenever the composition changes, so that data sets composed by older code are made anew
 
@@ -170,9 +171,9 @@ def _fingerprint() -> int:
 
 def _is_composed(folder: Path, record: dict[str, int]) -> bool:
     try:
-        complete = all((folder / name).exists() for name in ENTRIES)
-        return complete and json.loads((folder / RECORD).read_text(encoding="utf-8")) == record
-    except (OSError, ValueError):
+        found = read_json(folder / RECORD, "is no record of the demo's pictures", "compose them anew")
+        return found == record and all((folder / name).exists() for name in ENTRIES)
+    except (OSError, UserError):
         return False
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UserError
-from utils.files import write_atomically, write_text
+from utils.files import read_json, write_atomically, write_text
 from utils.metrics.checks import ROUNDING
 
 RECORD = "maps.json"
@@ -58,13 +58,13 @@ def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:
     path = folder / RECORD
     if not path.is_file():
         return False
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        other = [f"{name} {found[name]}" for name in SAME if found[name] != settings[name]]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(
-            f"{path} does not describe maps ({error}); move it away to take them as another tool's"
-        ) from error
+    mend = "move it away to take the maps as another tool's"
+    other = read_json(
+        path,
+        "does not describe maps",
+        mend,
+        lambda found: [f"{name} {found[name]}" for name in SAME if found[name] != settings[name]],
+    )
     if other:
         raise UserError(f"the maps in {folder} were scored with {', '.join(other)}; give the same, or save them anew")
     return True

@@ -16,7 +16,7 @@ from typing import Any
 
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
-from utils.arguments import DEFAULT_WORKERS, number, positive_int
+from utils.arguments import DEFAULT_WORKERS, CommandParser, named, number, place, positive_int
 from utils.data.masks import understand_masks
 from utils.data.split import Split
 from utils.errors import UsageError, run_command
@@ -51,6 +51,7 @@ from utils.training.provenance import describe_run
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
 DEFAULT_RUN = Path("demo_run")
+MOST_MASKS = 1000  # a family of a picture of 224 pixels has some 90
 EPILOG = """examples:
   python train.py --demo && python -m utils.exploratory        the demo's network on the demo's pictures
   python -m utils.exploratory --run CUB/logs/resnet --images all
@@ -114,25 +115,27 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m utils.exploratory",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EPILOG,
     )
     parser.add_argument(
-        "--run", type=Path, metavar="FOLDER", help=f"of a finished run: {DEFAULT_RUN} (default), CUB/logs/vgg, ..."
+        "--run", type=place, metavar="FOLDER", help=f"of a finished run: {DEFAULT_RUN} (default), CUB/logs/vgg, ..."
     )
     parser.add_argument("--dataset", choices=DATASETS, help="without a run: whose recipe and layout (default: CUB)")
     parser.add_argument("--arch", choices=ARCHS, help="without a run: the backbone")
     parser.add_argument(
         "--checkpoint",
-        type=Path,
+        type=place,
         metavar="FILE",
         help="without a run: released weights (default: the highest epoch in <dataset>/logs/<arch>)",
     )
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="the data set (default: the run's, without a run <dataset>/data)"
+        "--data",
+        type=place,
+        metavar="FOLDER",
+        help="the data set (default: the run's, without a run <dataset>/data)",
     )
     parser.add_argument(
         "--at",
@@ -144,7 +147,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--masks",
-        type=number(int, 3),
+        type=number(int, 3, MOST_MASKS),
         default=DEFAULT_MASKS,
         metavar="N",
         help="masks that are measured for each picture, at most, half of them up to the object's own area, among them "
@@ -159,6 +162,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--examples",
+        type=named,
         nargs="+",
         default=[],
         metavar="ID",
@@ -171,10 +175,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         default=DEFAULT_BATCH_SIZE,
         help="pictures in a batch; four times as many masked maps make one (default: %(default)s)",
     )
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument(
+        "--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
+    )
     parser.add_argument(
         "--save",
-        type=Path,
+        type=place,
         metavar="FOLDER",
         help=f"in which the folder {' or '.join(FOLDERS.values())} is made (default: that of the weights)",
     )

@@ -16,7 +16,7 @@ from utils.data.split import Line, parse_number, read_table
 from utils.errors import UserError
 from utils.exploratory.measure import Curve
 from utils.exploratory.summary import STATISTICS
-from utils.files import file_digest, write_text
+from utils.files import file_digest, read_json, write_text
 from utils.models.recipe import Recipe
 
 # Beside a run's weights, or in the folder of --save: where the command leaves what it found, by what was masked.
@@ -155,9 +155,8 @@ def find_curves_of(
     if not path.is_file():
         return f"there is no {path}"
     try:
-        record = json.loads(summary.read_text(encoding="utf-8"))
-        found = {"pictures": int(record["pictures_wanted"]), "masks": int(record["masks_wanted"])}
-    except (OSError, ValueError, KeyError, TypeError):
+        record, found = read_json(summary, "is no summary", MEND, lambda content: (content, _wanted(content)))
+    except UserError:
         return f"{summary} does not tell what {path.name} was measured on"
     expected = describe_measurement(path, checkpoint, at, recipe, least_pictures, least_masks)
     reasons = {
@@ -176,6 +175,10 @@ def find_curves_of(
         return read_curves(path)
     except UserError as error:
         return str(error)
+
+
+def _wanted(record: Mapping[str, Any]) -> dict[str, int]:
+    return {"pictures": int(record["pictures_wanted"]), "masks": int(record["masks_wanted"])}
 
 
 def _write_table(path: Path, heading: Sequence[str], rows: Sequence[Sequence[Any]]) -> Path:

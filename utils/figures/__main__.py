@@ -21,7 +21,7 @@ import torch
 
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
-from utils.arguments import choose_device, positive_int
+from utils.arguments import CommandParser, choose_device, named, place, positive_int
 from utils.checkpoint import DATASET_OF_CLASSES
 from utils.data.split import Split
 from utils.errors import UserError, run_command
@@ -106,18 +106,20 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="python -m utils.figures",
         description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLES,
     )
-    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a finished run: demo_run, CUB/logs/vgg, ...")
+    parser.add_argument("--run", type=place, metavar="FOLDER", help="of a finished run: demo_run, CUB/logs/vgg, ...")
     parser.add_argument(
-        "--data", type=Path, metavar="FOLDER", help="the run's data set, if it lies elsewhere by now (default: there)"
+        "--data",
+        type=place,
+        metavar="FOLDER",
+        help="the run's data set, if it lies elsewhere by now (default: there)",
     )
     parser.add_argument(
-        "--save", type=Path, default=ROOT / "Img", metavar="FOLDER", help="where to (default: the repository's Img)"
+        "--save", type=place, default=ROOT / "Img", metavar="FOLDER", help="where to (default: the repository's Img)"
     )
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
@@ -125,7 +127,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--frames", type=positive_int, default=FRAMES, metavar="N", help="of result.gif, at most (default: %(default)s)"
     )
-    parser.add_argument("--device", metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    parser.add_argument(
+        "--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
+    )
     args = parser.parse_args(argv)
     asking = [name for name in args.only if name not in WITHOUT_RUN]
     if asking and args.run is None:

@@ -3,7 +3,6 @@ thresholds."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.evaluation.maps import KINDS, TITLES
+from utils.files import read_json
 
 DEMO_FILE, FILE = "results.json", "evaluation.json"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
@@ -50,14 +50,8 @@ def read_measured(run: Path) -> Measured | None:
     if path is None:
         return None
     is_demo = path.name == DEMO_FILE
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        measured = _read_demo(record) if is_demo else _read_evaluation(record)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} does not hold {'a demo' if is_demo else 'an evaluation'}'s results ({type(error).__name__}: "
-            f"{error}); move it away or train anew"
-        ) from error
+    fault = f"does not hold {'a demo' if is_demo else 'an evaluation'}'s results"
+    measured = read_json(path, fault, "move it away or train anew", _read_demo if is_demo else _read_evaluation)
     thresholds, rows = measured.thresholds.values(), measured.scores.values()
     numbers = [*thresholds, *(score / 100 for row in rows for score in row.values())]
     is_whole = not is_demo or {"bas", "cam"} <= measured.thresholds.keys()

@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from utils.arguments import add_common_options, natural, number, positive_int
+from utils.arguments import (
+    CommandParser,
+    RaisingParser,
+    add_common_options,
+    named,
+    natural,
+    number,
+    place,
+    positive_int,
+)
 from utils.data.split import SPLITS_WITH_VAL
 from utils.errors import UsageError
 from utils.evaluation.maps import DEFAULT_THRESHOLDS, FILES, KINDS
@@ -26,11 +34,6 @@ LOCALIZER_OPTIONS = (
     *("map", "protocol", "tencrop", "threshold", "top_k", "align_maps", "resize_size", "crop_size"),
     *("recipe", "final_relu", "tap"),
 )
-
-
-class _RaisingParser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
 
 
 def parse_options(dataset: str, options: Mapping[str, Any]) -> argparse.Namespace:
@@ -53,16 +56,15 @@ def parse_options(dataset: str, options: Mapping[str, Any]) -> argparse.Namespac
             argv += [f"--{'' if value else 'no-'}{name}"] * (value != getattr(defaults, name))
         elif value is not None:
             argv.append(f"--{name}={value}")
-    return parse_arguments(dataset, argv, _RaisingParser)
+    return parse_arguments(dataset, argv, RaisingParser)
 
 
 def parse_arguments(
-    dataset: str, argv: list[str] | None = None, parser_class: type[argparse.ArgumentParser] = argparse.ArgumentParser
+    dataset: str, argv: list[str] | None = None, parser_class: type[CommandParser] = CommandParser
 ) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
     parser = parser_class(
         description=f"Evaluates a BAS checkpoint on {dataset}, or draws boxes on pictures of your own (--images).",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog="examples:\n"
         f"  python BAS_inference.py --arch resnet --data /data/{dataset:18} the paper's figures, and more\n"
         "  python BAS_inference.py --arch resnet --compare bas cam center          methods in one table, one pass\n"
@@ -74,7 +76,10 @@ def parse_arguments(
     add_common_options(parser, batch_size_default=f"{DEFAULT_BATCH_SIZE}, of ten crops each")
     parser.set_defaults(arch="vgg")
     parser.add_argument(
-        "--checkpoint", type=Path, metavar="FILE", help="default: the highest epoch in logs/<arch>/, the released name"
+        "--checkpoint",
+        type=place,
+        metavar="FILE",
+        help="default: the highest epoch in logs/<arch>/, the released name",
     )
     parser.add_argument(
         "--tencrop",
@@ -90,6 +95,7 @@ def parse_arguments(
     )
     parser.add_argument(
         "--tap",
+        type=named,
         metavar="LAYER",
         help="where the generator sits in the network, if the run trained it elsewhere than the paper and its "
         f"settings are lost: {taps_in_words()} (default: the run's, else the one marked *)",
@@ -154,30 +160,37 @@ def _add_outputs(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--dataset-dir",
         "--dataset_dir",
-        type=Path,
+        type=place,
         metavar="FOLDER",
         help="a data set of your own: wsolevaluation's metadata, or train/ and test/ with a folder per class",
     )
     group.add_argument(
-        "--images", nargs="+", metavar="PATH", help="pictures of your own: files, folders, patterns; no labels needed"
+        "--images",
+        type=named,
+        nargs="+",
+        metavar="PATH",
+        help="pictures of your own: files, folders, patterns; no labels needed",
     )
     group.add_argument(
         "--map-files",
         "--map_files",
-        type=Path,
+        type=place,
         metavar="FOLDER",
         help="score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, "
         "or beside those of --map or --compare; they are maps of the square that the protocol looks at",
     )
-    group.add_argument("--classes", type=Path, metavar="FILE", help="names of the classes, one a line")
-    group.add_argument("--json", type=Path, metavar="FILE", help="save the figures and the settings there")
+    group.add_argument("--classes", type=place, metavar="FILE", help="names of the classes, one a line")
+    group.add_argument("--json", type=place, metavar="FILE", help="save the figures and the settings there")
     group.add_argument(
-        "--save", type=Path, metavar="FOLDER", help="a new folder for report.html, images.csv, results.json, pictures"
+        "--save",
+        type=place,
+        metavar="FOLDER",
+        help="a new folder for report.html, images.csv, results.json, pictures",
     )
     group.add_argument(
         "--save-maps",
         "--save_maps",
-        type=Path,
+        type=place,
         metavar="FOLDER",
         help="save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
     )

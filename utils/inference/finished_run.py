@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from utils.checkpoint import DATASET_OF_CLASSES
 from utils.data import any_folder
 from utils.data.split import Split
 from utils.errors import UserError
+from utils.files import read_json
 from utils.inference.arguments import parse_options
 from utils.inference.loading import DatasetFolder, Loaded, load
 from utils.inference.settings import SETTINGS_FILE
@@ -100,13 +100,12 @@ def find_run(path: Path) -> FinishedRun:
         several = f"{len(found)} runs ({', '.join(folder.name for folder in found)}); name one of them"
         raise UserError(f"{path} holds " + (several if found else f"no run: no {SETTINGS_FILE} in it; train one first"))
     (folder,) = found
-    try:
-        return _read_run(folder, json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(
-            f"{folder / SETTINGS_FILE} is no settings file of a run ({reason}); name another run"
-        ) from error
+    return read_json(
+        folder / SETTINGS_FILE,
+        "is no settings file of a run",
+        "name another run",
+        lambda content: _read_run(folder, content),
+    )
 
 
 def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
@@ -114,9 +113,12 @@ def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
     for name, known in (("dataset", DATASETS), ("arch", ARCHS)):
         if recipe[name] not in known:
             raise ValueError(f"its {name} is {recipe[name]!r}, not one of {', '.join(known)}")
+    for name, value, kind in (("class_names", settings["class_names"], list), ("weights", settings["weights"], str)):
+        if not isinstance(value, kind):
+            raise ValueError(f"{name} is of the type {type(value).__name__}")
     return FinishedRun(
         folder=folder,
-        weights=folder / str(settings["weights"]),
+        weights=folder / settings["weights"],
         dataset=recipe["dataset"],
         arch=recipe["arch"],
         num_classes=len(settings["class_names"]),

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from utils.arguments import DEFAULT_WORKERS, choose_device
-from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, find_checkpoint, read_checkpoint
+from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, find_checkpoint, read_checkpoint, require_arch
 from utils.data.class_names import read_class_names
 from utils.data.transforms import check_sizes
 from utils.errors import UsageError, UserError
@@ -83,7 +83,7 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
     recipe = folder.models.recipe(args.arch, args.recipe or recipe_name(checkpoint))
     settings = settle(recipe, checkpoint, protocol, vars(args))
     check_sizes(settings.recipe.resize_size, settings.recipe.crop_size)
-    _require_arch(checkpoint, args.arch)
+    require_arch(checkpoint, args.arch)
     names = _choose_class_names(checkpoint, args.classes, settings.class_names, folder.loader.class_names())
     model = folder.models.build(args.arch, checkpoint.num_classes, settings.recipe.final_relu, settings.recipe.tap)
     _require_tap(checkpoint, model)
@@ -92,14 +92,6 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
     model = fold_batch_norm(model.eval()).place(device)
     recipe = override(settings.recipe, {"num_classes": checkpoint.num_classes})
     return Loaded(checkpoint, model, recipe, protocol, names, device)
-
-
-def _require_arch(checkpoint: Checkpoint, arch: str) -> None:
-    if checkpoint.arch is None or checkpoint.num_classes is None:
-        raise UserError(f"{checkpoint.path} holds no BAS model; its keys belong to none of the four backbones")
-    if checkpoint.arch != arch:
-        mend = f"give --arch {checkpoint.arch} or another file"
-        raise UserError(f"{checkpoint.path} holds {checkpoint.description}, not {arch}; {mend}")
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:

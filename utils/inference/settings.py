@@ -9,11 +9,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from utils.arguments import LARGEST_SIDE
 from utils.checkpoint import Checkpoint
 from utils.data.split import Split
 from utils.errors import UserError
 from utils.evaluation.protocols import Protocol
-from utils.files import file_digest, write_text
+from utils.files import file_digest, read_json, write_text
 from utils.models.recipe import Recipe, override
 from utils.models.registry import RECIPES
 
@@ -23,11 +24,11 @@ EVALUATION_SETTINGS = {
     "name": lambda value: value in RECIPES,
     "tap": lambda value: value is None or isinstance(value, str),
     "final_relu": lambda value: isinstance(value, bool),
-    "threshold": lambda value: isinstance(value, int | float) and 0 <= value <= 1,
-    "top_k": lambda value: isinstance(value, int) and value >= 1,
-    "resize_size": lambda value: isinstance(value, int) and value >= 1,
+    "threshold": lambda value: type(value) in (int, float) and 0 <= value <= 1,
+    "top_k": lambda value: type(value) is int and value >= 1,
+    "resize_size": lambda value: type(value) is int and 1 <= value <= LARGEST_SIDE,
     "align_maps": lambda value: isinstance(value, bool),
-    "crop_size": lambda value: isinstance(value, int) and value >= 1,
+    "crop_size": lambda value: type(value) is int and 1 <= value <= LARGEST_SIDE,
 }
 
 
@@ -72,29 +73,41 @@ def settle(recipe: Recipe, checkpoint: Checkpoint, protocol: Protocol, given: Ma
 def _read_settings(path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     if not path.is_file():
         return {}, None
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["weights"] != checkpoint.path.name:
-            return {}, None
-        digest = content.get("sha256")
-        if digest is not None and file_digest(checkpoint.path) != digest:
-            print(
-                f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): "
-                "it was damaged or exchanged",
-                file=sys.stderr,
-            )
-        settings = {name: content["recipe"][name] for name in EVALUATION_SETTINGS if name in content["recipe"]}
-        wrong = [name for name, value in settings.items() if not EVALUATION_SETTINGS[name](value)]
-        if wrong:
-            raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
-        names = content.get("class_names")
-        if names is not None:
-            names = tuple(map(str, names))
-            if len(names) != checkpoint.num_classes:
-                raise ValueError(f"{len(names)} class names for {checkpoint.num_classes} classes")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{path} is no settings file of a run ({error}); move it away to use the recipe") from error
-    return settings, names
+    return read_json(
+        path,
+        "is no settings file of a run",
+        "move it away to use the recipe",
+        lambda content: _settings_of(content, path, checkpoint),
+    )
+
+
+def _settings_of(
+    content: Mapping[str, Any], path: Path, checkpoint: Checkpoint
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    if not isinstance(content["weights"], str):
+        raise ValueError(f"weights is {content['weights']!r}")
+    if content["weights"] != checkpoint.path.name:
+        return {}, None
+    digest = content.get("sha256")
+    if digest is not None and file_digest(checkpoint.path) != digest:
+        print(
+            f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): "
+            "it was damaged or exchanged",
+            file=sys.stderr,
+        )
+    recipe = dict(content["recipe"])
+    settings = {name: recipe[name] for name in EVALUATION_SETTINGS if name in recipe}
+    wrong = [name for name, value in settings.items() if not EVALUATION_SETTINGS[name](value)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
+    names = content.get("class_names")
+    if names is None:
+        return settings, None
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("class_names is no list of names")
+    if len(names) != checkpoint.num_classes:
+        raise ValueError(f"{len(names)} class names for {checkpoint.num_classes} classes")
+    return settings, tuple(names)
 
 
 def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
@@ -121,8 +134,9 @@ def made_weights(folder: Path) -> list[Path]:
 def change_settings(weights: Path, **changes: Any) -> Path:
     """Changes some of what :func:`save_settings` wrote."""
     path = weights.with_name(SETTINGS_FILE)
-    content = json.loads(path.read_text(encoding="utf-8"))
-    return write_text(path, json.dumps({**content, **changes}, indent=2) + "\n")
+    mend = "move it away, and --resume writes it anew"
+    content = read_json(path, "is no settings file of a run", mend, lambda content: {**content, **changes})
+    return write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:

@@ -1,4 +1,5 @@
-"""ImageNet initialisation: torchvision's weights by name, MobileNetV1's by name or by checked order."""
+"""What a training starts from: ImageNet weights, torchvision's by name, MobileNetV1's by name or by checked order; or a
+BAS model's."""
 
 from __future__ import annotations
 
@@ -6,11 +7,21 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 from torchvision.models import Inception_V3_Weights, ResNet50_Weights, VGG16_Weights
 
-from utils.checkpoint import clean_state, differences, load_file
+from utils.checkpoint import (
+    COUNTER,
+    GENERATOR_KEY,
+    Checkpoint,
+    Weights,
+    clean_state,
+    differences,
+    load_file,
+    recognize,
+    require_arch,
+    sound_weights,
+)
 from utils.errors import UserError
 from utils.models.bas import BAS
 
@@ -26,56 +37,88 @@ NOT_IN_BAS = ("classifier.", "fc.", "AuxLogits.")
 
 
 def load_imagenet(model: BAS, source: str = "auto") -> str:
-    """Initialises the trunk with ImageNet weights; both heads keep their random values.
+    """Initialises the trunk with ImageNet weights, and both heads keep their random values; or with a BAS model's.
 
     Args:
         model: a BAS model.
         source: `auto` (torchvision's weights, downloaded once by torchvision; the shipped file for MobileNetV1),
             `none`, or the path of a file in torchvision's names, in this repository's, or, for MobileNetV1, the
-            authors' sequential net.
+            authors' sequential net. Of a BAS model, released or trained here, of any number of classes, a head is taken
+            along where its shapes are the model's.
 
     Returns:
-        One line that says what was loaded, renamed and left out.
+        One line that says what was loaded, unwrapped, renamed and left out.
 
     Raises:
         UserError: the download failed, or the file does not fit; names the differing keys and shapes.
     """
     if source == "none":
         return "ImageNet weights: none, the whole model starts from random values"
-    state, origin = _read(model.arch, source)
+    weights, origin = _read(model.arch, source)
     trunk = {
         key: value
         for key, value in model.state_dict().items()
-        if not key.startswith("classifier") and not key.endswith("num_batches_tracked")
+        if not key.startswith("classifier") and not key.endswith(COUNTER)
     }
-    wanted, left_out = _split(state, trunk)
+    if GENERATOR_KEY in weights.state:
+        return _load_bas(model, trunk, recognize(Path(source), weights))
+    wanted, left_out = _split(weights.state, trunk)
     renamed = _rename(model.arch, wanted, trunk)
     _require_fit(origin, renamed, trunk)
-    model.load_state_dict(renamed, strict=False)  # strict for the trunk by the line above; heads stay random
-    return _report(origin, wanted, renamed, left_out)
+    try:
+        # Strict for the trunk by the line above; heads stay random.
+        model.load_state_dict(sound_weights(renamed), strict=False)
+    except ValueError as error:
+        raise UserError(f"--pretrained: {origin} {error}; give another file") from error
+    return _report(origin + weights.unwrapped, wanted, renamed, left_out)
 
 
-def _read(arch: str, source: str) -> tuple[dict[str, Tensor], str]:
+def _load_bas(model: BAS, trunk: Mapping[str, Tensor], checkpoint: Checkpoint) -> str:
+    require_arch(checkpoint, model.arch)
+    parts: dict[str, dict[str, Tensor]] = {"trunk": {}, "classifier head": {}, "generator": {}}
+    for key, value in checkpoint.state.items():
+        first, _, rest = key.partition(".")
+        if first in ("classifier_cls", "classifier"):  # the backbones' and data sets' files differ in its name
+            parts["classifier head"][rest] = value
+        elif first == "classifier_loc":
+            parts["generator"][rest] = value
+        elif not key.endswith(COUNTER):
+            parts["trunk"][key] = value
+    _require_fit(str(checkpoint.path), parts["trunk"], trunk)
+    model.load_state_dict(parts["trunk"], strict=False)
+    kept = []
+    for name, head in (("classifier head", model.head), ("generator", model.classifier_loc)):
+        if _shapes(parts[name]) == _shapes(head.state_dict()):
+            head.load_state_dict(parts[name])
+            kept.append(name)
+    anew = [name for name in ("classifier head", "generator") if name not in kept]
+    heads = [f"kept: {', '.join(kept)}"] if kept else []
+    heads += [f"at random, for the shapes differ: {', '.join(anew)}"] if anew else []
+    return (
+        f"BAS weights: {len(trunk)} tensors of the trunk from {checkpoint.path}{checkpoint.unwrapped}, "
+        f"{checkpoint.description}; {'; '.join(heads)}"
+    )
+
+
+def _read(arch: str, source: str) -> tuple[Weights, str]:
     if source != "auto":
         path = Path(source)
     elif arch == "mobilenet":
         path = SHIPPED_MOBILENET
     else:
         return _download(arch)
+    content = load_file(path, "give the weights to start from with --pretrained, or auto or none")
     try:
-        return clean_state(load_file(path, "give the ImageNet weights with --pretrained, or auto or none"))[0], str(
-            path
-        )
+        return clean_state(content), str(path)
     except ValueError as error:
         raise UserError(f"--pretrained {path}: {error}") from error
 
 
-def _download(arch: str) -> tuple[dict[str, Tensor], str]:
+def _download(arch: str) -> tuple[Weights, str]:
     weights = TORCHVISION_WEIGHTS[arch]
     try:
-        return dict(
-            weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
-        ), weights.url
+        state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
+        return Weights(dict(state)), weights.url
     except Exception as error:  # networks fail in many ways, and a damaged file in torch's cache in any way whatever
         raise UserError(
             f"the ImageNet weights {weights.url} cannot be had ({error}); "
@@ -85,9 +128,7 @@ def _download(arch: str) -> tuple[dict[str, Tensor], str]:
 
 def _split(state: Mapping[str, Tensor], trunk: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
     """Parts the file into what BAS may want and what it has no use for."""
-    left_out = [
-        key for key in state if key not in trunk and (key.startswith(NOT_IN_BAS) or key.endswith("num_batches_tracked"))
-    ]
+    left_out = [key for key in state if key not in trunk and (key.startswith(NOT_IN_BAS) or key.endswith(COUNTER))]
     return {key: value for key, value in state.items() if key not in left_out}, left_out
 
 
@@ -102,20 +143,20 @@ def _rename(arch: str, state: Mapping[str, Tensor], trunk: Mapping[str, Tensor])
 
 
 def _require_fit(origin: str, state: Mapping[str, Tensor], trunk: Mapping[str, Tensor]) -> None:
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    expected = {key: tuple(value.shape) for key, value in trunk.items()}
+    found, expected = _shapes(state), _shapes(trunk)
     if found != expected:
         raise UserError(f"--pretrained: {origin} does not fit this backbone: {differences(expected, found)}")
-    broken = next((key for key, value in state.items() if not torch.isfinite(value).all()), None)
-    if broken:
-        raise UserError(f"--pretrained: {origin} holds NaN or infinite weights in {broken}")
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def _report(origin: str, found: Mapping[str, Tensor], loaded: Mapping[str, Tensor], left_out: list[str]) -> str:
     pairs = zip(found, loaded, strict=True)
     first = next((f"{theirs} -> {ours}" for theirs, ours in pairs if theirs != ours), None)
     names = f"renamed in order ({first}, ...)" if first else "by name"
-    counted = [key for key in left_out if not key.endswith("num_batches_tracked")]
+    counted = [key for key in left_out if not key.endswith(COUNTER)]
     parts = sorted({key.split(".")[0] for key in counted})
     dropped = f"left out {len(counted)} of {', '.join(parts)}" if counted else "nothing left out"
     return f"ImageNet weights: {len(loaded)} tensors from {origin}, {names}, {dropped}; both heads start at random"

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import fields, replace
-from pathlib import Path
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 from utils.arguments import (
     DEFAULT_WORKERS,
+    CommandParser,
+    RaisingParser,
     add_common_options,
+    named,
     natural,
-    positive_float,
+    number,
+    place,
     positive_int,
 )
 from utils.data.training import DEFAULT_PREFETCH
 from utils.distributed import DEFAULT_TIMEOUT, is_launched
+from utils.models.recipe import Recipe
 from utils.training.checkpoints import DEFAULT_KEEP, FOLDER
 from utils.training.interruption import EXIT_CODE
 from utils.training.recipe_arguments import add_recipe_options
@@ -24,6 +28,8 @@ from utils.training.settings import PRECISIONS, Engine
 from utils.training.snapshots import FOLDER as SNAPSHOTS
 
 DEFAULT_SAVE_EVERY = 1000
+MOST_PREFETCH = 64
+LONGEST_TIMEOUT = 30 * 86400  # seconds
 EXAMPLES = f"""examples:
   python train.py --demo                                  see it work in minutes, no data set needed
   python train.py --arch vgg --root /data --download      fetch CUB-200-2011 and train VGG16 on it
@@ -36,17 +42,21 @@ exit codes: 0 done, 1 failure, 2 wrong usage, {EXIT_CODE} stopped by Ctrl-C or S
 130 ended by a second Ctrl-C"""
 
 
-def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] | None = None) -> argparse.Namespace:
+def parse_arguments(
+    description: str,
+    datasets: Iterable[str],
+    argv: list[str] | None = None,
+    parser_class: type[CommandParser] = CommandParser,
+) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option.
 
     Args:
         description: what the command is for.
         datasets: names for `--dataset`.
         argv: the arguments; `sys.argv` if None.
+        parser_class: what parses, and so how errors are told.
     """
-    parser = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, epilog=EXAMPLES
-    )
+    parser = parser_class(description=description, epilog=EXAMPLES)
     parser.add_argument("--dataset", choices=datasets, default="CUB", help="default: %(default)s")
     add_common_options(parser, batch_size_default="the recipe's, CUB 32, ILSVRC 128; of all processes together")
     parser.add_argument("--demo", action="store_true", help="compose a small set of real photographs and train on it")
@@ -60,7 +70,7 @@ def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] |
     parser.add_argument(
         "--dataset-dir",
         "--dataset_dir",
-        type=Path,
+        type=place,
         metavar="FOLDER",
         help="a data set of your own, under --dataset's recipe: wsolevaluation's metadata, or train/ and test/ with a "
         "folder per class",
@@ -68,9 +78,11 @@ def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] |
     parser.add_argument("--download", action="store_true", help="fetch CUB-200-2011 into --root first")
     parser.add_argument(
         "--pretrained",
+        type=named,
         default="auto",
         metavar="auto|none|FILE",
-        help="ImageNet weights: torchvision's (MobileNetV1: the shipped ones), none, or a local file (default: auto)",
+        help="weights to start from: ImageNet's, by torchvision (MobileNetV1: the shipped ones), none, or a local file "
+        "of them or of a BAS model, whose heads are kept where they fit (default: auto)",
     )
     parser.add_argument("--show_step", type=positive_int, default=20, help="steps between two readings of the losses")
     parser.add_argument(
@@ -87,7 +99,7 @@ def parse_arguments(description: str, datasets: Iterable[str], argv: list[str] |
     parser.add_argument("--gpu", type=natural, metavar="N", help="the same as --device cuda:N")
     parser.add_argument(
         "--save_path",
-        type=Path,
+        type=place,
         help="runs go to <save_path>/<arch>/ (default: logs in the data set's folder, <dataset> or --dataset-dir)",
     )
     add_recipe_options(parser)
@@ -111,12 +123,36 @@ def settle_engine(args: argparse.Namespace, stored: Mapping[str, Any]) -> Engine
     return replace(Engine(), **{**{name: stored[name] for name in names if name in stored}, **given})
 
 
+def require_possible(recipe: Recipe, engine: Engine, datasets: Iterable[str]) -> None:
+    """Checks settings that come from a file as if they stood on the command line.
+
+    Args:
+        recipe, engine: the settings, of the right types.
+        datasets: as for :func:`parse_arguments`.
+
+    Raises:
+        UsageError: the command line would refuse one of them; names it and its range.
+    """
+    settings = {"recipe" if name == "name" else name: value for name, value in asdict(recipe).items()}
+    del settings["num_classes"]  # of the data, and no option
+    argv = []
+    for name, value in {**settings, **asdict(engine)}.items():
+        if isinstance(value, bool):
+            argv.append(f"--{'' if value else 'no-'}{name}")
+        elif isinstance(value, tuple):
+            argv += [f"--{name}", *map(str, value)]
+        elif value is not None:
+            argv.append(f"--{name}={value}")
+    parse_arguments("", datasets, argv, RaisingParser)
+
+
 def _add_survival_options(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group(
         "interruptions", f"A run saves its state after every epoch in <run>/{FOLDER}/, with length and checksum."
     )
     group.add_argument(
         "--resume",
+        type=named,
         nargs="?",
         const="last",
         metavar="auto|FILE",
@@ -183,14 +219,14 @@ def _add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--prefetch",
-        type=positive_int,
+        type=number(int, 1, MOST_PREFETCH),
         default=DEFAULT_PREFETCH,
         metavar="N",
         help="batches that each reading process keeps ready (default: %(default)s)",
     )
     group.add_argument(
         "--timeout",
-        type=positive_float,
+        type=number(float, 0, LONGEST_TIMEOUT, open_low=True),
         default=DEFAULT_TIMEOUT,
         metavar="SECONDS",
         help="how long a process waits for the others before it gives up (default: %(default)g)",
@@ -212,6 +248,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("--dataset-dir names the data set; leave out --root and --download")
     if args.resume not in (None, "auto") and args.pretrained != "auto":
         parser.error("--resume takes the weights of the run; leave out --pretrained")
+    if args.lr_steps and len(set(args.lr_steps)) < len(args.lr_steps):
+        parser.error("--lr_steps names an epoch twice")
     if args.download and is_launched():
         parser.error("--download is for one process, and the others would not wait so long; fetch the data set first")
     if args.download and args.dataset != "CUB":

@@ -16,8 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.errors import UserError
-from utils.files import write_text
+from utils.files import read_json_lines, write_text
 from utils.training.curves import save_curves
 
 if TYPE_CHECKING:
@@ -68,11 +67,9 @@ class RunLog:
         self._writer: SummaryWriter | None = None
         self._tensorboard_from: int | None = finished_epochs + 1
         if finished_epochs and path.is_file():
-            try:
-                lines = path.read_text(encoding="utf-8").splitlines()
-                self.entries = [entry for line in lines if (entry := json.loads(line))["epoch"] <= finished_epochs]
-            except (ValueError, KeyError, TypeError) as error:
-                raise UserError(f"{path} is no log of a run ({error}); move it away to resume without it") from error
+            mend = "move it away to resume without it"
+            entries = read_json_lines(path, "is no log of a run", mend, _entry)
+            self.entries = [entry for entry in entries if entry["epoch"] <= finished_epochs]
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Appends an epoch's figures; the file is replaced as a whole, so it never ends in half a line."""
@@ -110,6 +107,12 @@ class RunLog:
             for name, value in scalars(new):
                 self._writer.add_scalar(name, value, self._epoch)
             self._writer.flush()
+
+
+def _entry(content: Mapping[str, Any]) -> dict[str, Any]:
+    if type(content["epoch"]) is not int:
+        raise ValueError(f"an epoch is {content['epoch']!r}")
+    return dict(content)
 
 
 def open_tensorboard(folder: Path, first_epoch: int) -> SummaryWriter | None:

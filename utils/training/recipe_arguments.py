@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from utils.arguments import natural, non_negative_float, positive_float, positive_int, seed
+from utils.arguments import named, natural, non_negative_float, positive_float, positive_int, seed
 from utils.losses import BEYOND_ONE, COMPARE, FROZEN_STATISTICS, GENERATOR_LOSSES
 from utils.models.registry import RECIPES
 from utils.models.taps import taps_in_words
@@ -118,6 +118,7 @@ def _add_ablations(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--tap",
+        type=named,
         metavar="LAYER",
         help="where the generator sits, how deep features should be: the layer after which f1 ends, "
         f"{taps_in_words()} (default: the one marked *, the paper's)",

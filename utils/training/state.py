@@ -14,20 +14,21 @@ import torch
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
-from utils.checkpoint import load_file
+from utils.checkpoint import differences, load_file
 from utils.data.split import Split
 from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
-from utils.errors import UsageError, UserError
+from utils.errors import UsageError, UserError, is_out_of_memory
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.training.checkpoints import StateFolder, damage_of_file
 from utils.training.settings import Engine
+from utils.training.state_check import PARTS, require_sound
 
+OTHER_STATE = "give another state, or none for the newest"
 # A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
 MAY_CHANGE = {"epochs", "threshold", "top_k", "align_maps"}
 # Of the engine's settings, those that change the numbers by more than rounding or the batches of batch normalisation.
 MUST_STAY = {"amp"}
-PARTS = {"model", "optimizer", "scheduler", "scaler", "progress", "random", "settings", "engine", "data"}
 
 
 @dataclass
@@ -173,7 +174,7 @@ def _choose_state(choice: str | None, states: StateFolder, restarted: bool) -> P
     path = Path(choice)
     damage = damage_of_file(path)
     if damage:
-        raise UserError(f"--resume: {path} is damaged ({damage}); give another state, or none for the newest")
+        raise UserError(f"--resume: {path} is damaged ({damage}); {OTHER_STATE}")
     return path
 
 
@@ -184,8 +185,12 @@ def read_training_state(path: Path) -> dict[str, Any]:
         UserError: the file is missing, damaged, or no training state.
     """
     content = load_file(path, mend="leave out --resume to start the run, or give one of its states")
-    if not isinstance(content, dict) or not content.keys() >= PARTS:
+    if not isinstance(content, dict) or not content.keys() >= set(PARTS):
         raise UserError(f"--resume: {path} is no training state; give a file of the run's states/, not its weights")
+    try:
+        require_sound(content, Progress)
+    except ValueError as error:
+        raise UserError(f"--resume: {path} {error}; {OTHER_STATE}") from error
     return content
 
 
@@ -195,20 +200,48 @@ def restore_training_state(
     optimizer: Optimizer,
     scheduler: LRScheduler,
     scaler: torch.amp.GradScaler,
+    name: object = "the state",
 ) -> Progress:
-    """Restores what :func:`find_training_state` gave; the random states only where there are as many processes."""
-    model.load_state_dict(content["model"])
-    optimizer.load_state_dict(content["optimizer"])
+    """Restores what :func:`find_training_state` gave; the random states only where there are as many processes.
+
+    Args:
+        content: the state.
+        model, optimizer, scheduler, scaler: newly built, for the same settings.
+        name: of the file, for the message.
+
+    Raises:
+        UserError: it is another network's, or nothing that could be restored.
+    """
+    expected, found = ({k: tuple(v.shape) for k, v in part.items()} for part in (model.state_dict(), content["model"]))
+    if expected != found:
+        raise UserError(f"--resume: {name} does not fit the network: {differences(expected, found)}; {OTHER_STATE}")
+    try:
+        model.load_state_dict(content["model"])
+        _restore_optimizer(content["optimizer"], optimizer)
+        # All else that a scheduler knows follows from the recipe and the epoch.
+        epoch = content["progress"].get("epoch", 0)
+        rates = [group["lr"] for group in optimizer.param_groups]
+        scheduler.load_state_dict({"last_epoch": epoch, "_step_count": epoch + 1, "_last_lr": rates})
+        if content["scaler"]:
+            scaler.load_state_dict(content["scaler"])
+        if len(content["random"]) == process_count():
+            set_random_state(content["random"][rank()], next(model.parameters()).device)
+    except Exception as error:  # torch, NumPy and Python's random each stumble in their own way over what is no state
+        if is_out_of_memory(error):
+            raise
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"--resume: {name} cannot be restored ({reason}); {OTHER_STATE}") from error
+    return Progress(**content["progress"])
+
+
+def _restore_optimizer(content: Mapping[str, Any], optimizer: Optimizer) -> None:
+    optimizer.load_state_dict(content)
     for parameter, values in optimizer.state.items():  # in the memory layout of this device and of --channels_last
         for name, value in values.items():
-            if isinstance(value, torch.Tensor) and value.shape == parameter.shape:
+            if isinstance(value, torch.Tensor):
+                if value.shape != parameter.shape:
+                    raise ValueError(f"a momentum of {list(value.shape)} for weights of {list(parameter.shape)}")
                 values[name] = torch.empty_like(parameter, requires_grad=False).copy_(value)
-    scheduler.load_state_dict(content["scheduler"])
-    if content["scaler"]:
-        scaler.load_state_dict(content["scaler"])
-    if len(content["random"]) == process_count():
-        set_random_state(content["random"][rank()], next(model.parameters()).device)
-    return Progress(**content["progress"])
 
 
 def require_same_data(data: Mapping[str, Any]) -> None:
@@ -241,7 +274,10 @@ def require_same_run(content: Mapping[str, Any], recipe: Recipe, engine: Engine,
     other_data = _differences(content["data"], data, lambda name: True)
     if other_data:
         raise UsageError(f"--resume: the run had other training pictures ({'; '.join(other_data)}); give the same data")
-    finished = content["progress"]["epoch"] + (content["progress"]["step"] > 0)
+    progress = Progress(**content["progress"])
+    if progress.step * recipe.batch_size >= data["pictures"] + 2 * recipe.batch_size:
+        raise UserError(f"--resume: the state has {progress.step} steps of an epoch that is shorter; {OTHER_STATE}")
+    finished = progress.epoch + (progress.step > 0)
     if finished > recipe.epochs:
         raise UsageError(f"--resume: the run has begun epoch {finished}; give at least as many --epochs")
 
