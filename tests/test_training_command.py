@@ -255,6 +255,21 @@ def test_resuming_what_is_no_state(runs, folder, capsys):
     assert_one_sentence(capsys.readouterr().err, "index.json cannot be read", "--resume FILE")
 
 
+def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys):
+    """Protects fine-tuning as a user does it: weights of a run, or its state, start one on the same or on less data."""
+    run, _ = runs["CUB"]
+    fewer = make_cub(tmp_path / "fewer", [(number % 2, True, WHOLE) for number in range(4)], 2)
+    options = [*TRAINING, "--epochs", 1, "--pretrained"]
+    for root, source, words in (
+        (folder / "CUB", run / "mobilenet1.pth.tar", "; kept: classifier head, generator\n"),
+        (fewer, run / "states" / "epoch_0002.pth.tar", "(its 'model'), mobilenet for 3 classes; at random, for the "),
+    ):
+        assert run_training(*options, source, "--root", root, "--save_path", tmp_path / root.name) == 0
+        output = capsys.readouterr().out
+        assert f"BAS weights: 135 tensors of the trunk from {source}" in output and words in output
+        shutil.rmtree(tmp_path / root.name / "mobilenet")
+
+
 # --- what goes wrong
 
 
