@@ -45,7 +45,8 @@ def test_the_users_word_counts() -> None:
     paper = CUB.Model.recipe("vgg")
     given = {"epochs": 8, "batch_size": 32, "warmup_epochs": 1, "final_relu": True, "top_k": 3, "lr_decay": None}
     recipe, reasons = adapt_recipe(paper, 5, 100, given)
-    assert reasons.keys() == {"lr_steps", "lr_decay", "generator_rate", "frozen_statistics", "align_maps"}
+    expected = {"lr_steps", "lr_decay", "generator_rate", "max_grad_norm", "frozen_statistics", "align_maps"}
+    assert reasons.keys() == expected
     assert (recipe.lr_steps, recipe.generator_rate) == ((1, 6), round(5 * 32 / 430, 4))
     assert (recipe.batch_size, recipe.final_relu, recipe.top_k) == (
         paper.batch_size,

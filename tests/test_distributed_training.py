@@ -63,6 +63,7 @@ CASES = {
     "the generator alone": Case(recipe=replace(RECIPE, cls_weight=0.0, frg_weight=0.0)),
     "in parts": Case(engine=Engine(grad_accum=2)),
     "in parts that are not equal": Case(engine=Engine(grad_accum=3)),
+    "gradients scaled down": Case(recipe=replace(RECIPE, max_grad_norm=0.01)),
     "half precision": Case(engine=Engine(amp="bf16")),
 }
 
@@ -355,3 +356,15 @@ def test_a_lost_process_ends_the_others(folder) -> None:
     seconds, sentence = (folder / "dying_0").read_text().split("\n", 1)
     assert float(seconds) < 20 and "lost the other 1" in sentence and "--resume" in sentence
     assert not (folder / "dying_1").exists()
+
+
+def test_gradients_are_scaled_down_together(tmp_path: Path) -> None:
+    """Protects --max_grad_norm: the direction of all gradients stays, their common norm becomes the limit, or stays."""
+    split = make_split(tmp_path)
+    free = answer(split, Case()).gradients
+    norm = torch.stack([gradient.norm() for gradient in free.values()]).norm()
+    for limit in (0.01, 2 * float(norm)):
+        found = answer(split, Case(recipe=replace(RECIPE, max_grad_norm=limit))).gradients
+        share = min(1.0, limit / float(norm))
+        for name, gradient in free.items():
+            torch.testing.assert_close(found[name], gradient * share, rtol=1e-3, atol=1e-9, msg=name)

@@ -25,6 +25,7 @@ SHARED = {
     "frozen_f2": True,
     "frozen_statistics": "masked",
     "generator_rate": 1.0,
+    "max_grad_norm": 0.0,
     "tap": None,
     "sync_bn": False,
     "warmup_epochs": 0,
@@ -123,6 +124,7 @@ def test_training_options_set_the_recipe() -> None:
         "generator_loss": "cross_entropy",
         "tap": "conv3_3",
         "generator_rate": 0.5,
+        "max_grad_norm": 2.0,
         "frozen_statistics": "whole",
     }
     argv = [text for name, value in values.items() for text in (f"--{name}", str(value))]

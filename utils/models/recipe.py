@@ -57,6 +57,7 @@ class Recipe:
     batch_size: int = 32
     lr: float = 0.001
     generator_rate: float = 1.0  # the generator's, as a share of the classifier head's (which is 10 times `lr`)
+    max_grad_norm: float = 0.0  # the gradients of a step are scaled down to this norm; 0 leaves them, as the papers do
     momentum: float = 0.9
     weight_decay: float = 5e-4
     resize_size: int = 256

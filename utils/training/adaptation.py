@@ -25,6 +25,8 @@ KERNELS_AND_PICTURES = 430
 WARMUP_SHARE, MOST_WARMUP_EPOCHS = 4, 10  # a quarter of the epochs
 LAST_FALL = 0.8  # of the epochs, as in the CUB recipe
 RATE_FALL = 0.4
+# Without batch normalisation the gradients of a few pictures are a hundred times as large as later on.
+WITHOUT_NORMS, LARGEST_NORM = ("vgg",), 1.0
 
 
 class Adaptation(NamedTuple):
@@ -66,6 +68,10 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
         "generator_rate": (
             min(1.0, round(num_classes * batch_size / KERNELS_AND_PICTURES, 4)),
             "in proportion to the classes: at the full rate the maps of few classes end at 0 or 1 everywhere",
+        ),
+        "max_grad_norm": (
+            LARGEST_NORM if recipe.arch in WITHOUT_NORMS else recipe.max_grad_norm,
+            "without batch normalisation the first steps on few pictures end in NaN",
         ),
         "frozen_statistics": (
             "masked" if given.get("sync_bn") else "whole",

@@ -205,6 +205,9 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
             trainer.scaler.scale(total).backward()
         replaced = len(batch.replaced) if number == 0 else 0
         rows.append(_Row(trainer.progress.step, len(labels), replaced, indices, labels, shown, extremes))
+    if trainer.recipe.max_grad_norm:
+        trainer.scaler.unscale_(trainer.optimizer)
+        nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.max_grad_norm)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     return rows

@@ -59,6 +59,12 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
         help="the generator's rate as a share of the classifier head's (default: 1, and with fewer "
         "classes than the recipe's in proportion to them: each class's kernel is then trained more often)",
     )
+    group.add_argument(
+        "--max_grad_norm",
+        type=non_negative_float,
+        help="scale a step's gradients down to this norm; 0 never does (default: 0; 1 for VGG16, without batch "
+        "normalisation, with fewer classes than the recipe's)",
+    )
     group.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
     group.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
     group.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")
