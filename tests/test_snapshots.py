@@ -174,7 +174,7 @@ def test_stopped_between_state_and_snapshot(train) -> None:
 
 
 def test_from_an_earlier_state_or_anew(train) -> None:
-    """Protects against a mixture: snapshots from beyond the state that is resumed, or of an older run, go."""
+    """Protects against a mixture: snapshots from beyond the state that is resumed go, those of another run stay."""
     run = train("run", "--snapshot", 3)
     for path in (run / FOLDER).iterdir():
         path.write_bytes(path.read_bytes() + b" ")  # to be told from new ones
@@ -184,6 +184,10 @@ def test_from_an_earlier_state_or_anew(train) -> None:
     assert [path.read_bytes().endswith(b" ") for path in sorted((run / FOLDER).iterdir())] == [True, True, False]
     for path in [*(run / "states").iterdir(), run / "mobilenet1.pth.tar"]:
         path.unlink()
+    train("run", "--snapshot", 1, "--epochs", 1, code=2)  # they are another run's
+    assert names(run) == files(0, 1, 2)
+    for epoch in (1, 2):  # of a run that ended before its first epoch did, nothing is lost
+        (run / FOLDER / f"epoch_00{epoch}.npz").unlink()
     train("run", "--snapshot", 1, "--epochs", 1)
     assert names(run) == files(0, 1) and len(read_snapshot(run / FOLDER / "epoch_001.npz").ids) == 1
 

@@ -149,7 +149,7 @@ def test_evaluation_repeats_the_trainings(runs, folder, capsys, dataset):
 
 
 def stamps(folder: Path) -> dict[Path, int]:
-    return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
 
 
 def last_state(run: Path, epochs: int = 2) -> dict:
@@ -230,7 +230,7 @@ def test_resuming_another_run_is_refused(runs, folder, tmp_path, capsys):
 
 
 def test_resuming_what_is_no_state(runs, folder, capsys):
-    """No run, a run in the way, weights in place of a state, a damaged index or log: a sentence, nothing lost."""
+    """No run, a run in the way, weights in place of a state, a damaged log: a sentence, nothing lost."""
     run, _ = runs["CUB"]
     options = [*TRAINING, "--root", folder / "CUB", "--save_path", run.parent]
     cases = [
@@ -250,9 +250,6 @@ def test_resuming_what_is_no_state(runs, folder, capsys):
     (damaged / "log.jsonl").write_text('{"epoch": 1}\n{"epo')
     assert run_training(*options, "--epochs", 3, "--resume", run / "states" / "epoch_0002.pth.tar") == 1
     assert_one_sentence(capsys.readouterr().err, "log.jsonl is no log of a run", "move it away")
-    (damaged / "states" / "index.json").write_text("[{")
-    assert run_training(*options, "--resume", "auto") == 1
-    assert_one_sentence(capsys.readouterr().err, "index.json cannot be read", "--resume FILE")
 
 
 def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys):

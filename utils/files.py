@@ -223,6 +223,7 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         yield
         return
     path = folder / LOCK_FILE
+    made = [one for one in (folder, *folder.parents) if not one.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(path)
@@ -242,6 +243,8 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         finally:
             with suppress(OSError):
                 path.unlink()  # while it is locked
+                for one in made:  # what was refused leaves nothing behind
+                    one.rmdir()
 
 
 def _locked(path: Path) -> TextIO:
