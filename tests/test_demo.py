@@ -74,6 +74,15 @@ def test_demo_clears_only_what_a_demo_made(tmp_path: Path, monkeypatch: pytest.M
     assert {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*")} == before
 
 
+def test_demos_share_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects the ablations: a demo whose pictures are a link to another's knows its own run again."""
+    results = run_demo(tmp_path / "one", monkeypatch)
+    (tmp_path / "two").mkdir()
+    (tmp_path / "two" / "data").symlink_to(tmp_path / "one" / "data")
+    for more in ((), ("--resume", "auto"), ()):
+        assert run_demo(tmp_path / "two", monkeypatch, *more)["scores"] == results["scores"]
+
+
 def test_demo_has_its_own_data() -> None:
     """Protects a data set of one's own: --demo with a data set of one's own is refused instead of ignored."""
     with pytest.raises(SystemExit) as stop:

@@ -98,8 +98,9 @@ def prepare(args: argparse.Namespace, root: Path) -> None:
 
 def _refuse_what_is_not_the_demos(folder: Path, run: Path) -> None:
     """UsageError if the demo's files would take the place of another run's or of a report's."""
-    is_demos = (folder / "data" / RECORD).is_file()
-    is_demos_run = is_demos and run_settings(run).get("root") == str(folder / "data")
+    data = folder / "data"  # several demos may share one, through links
+    is_demos = (data / RECORD).is_file()
+    is_demos_run = is_demos and run_settings(run).get("root") == str(data.resolve())
     others = [] if is_demos else [folder / name for name in RESULTS]
     if not is_demos_run:
         states = StateFolder(run)
