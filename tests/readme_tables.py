@@ -1,7 +1,7 @@
 """Compares a new run with the README's figures: `python -m tests.readme_tables demo_run`, after `train.py --demo`.
 
 The README has mean ± standard deviation over seeds. One run, of any seed and number of threads, is to lie within three
-standard deviations of the mean and two points (one picture of the demo's 216 is half a point); no class's map may be
+standard deviations of the mean and three points (one picture of the demo's 216 is half a point); no class's map may be
 dead, since the README says that none is.
 """
 
@@ -18,7 +18,7 @@ from utils.metrics import METRICS
 README = Path(__file__).resolve().parents[1] / "README.md"
 DEMO_TABLE = "**Measured here, on the demo** (`python train.py --demo"
 MEAN = "image_mean"
-DEVIATIONS, POINTS = 3, 2.0
+DEVIATIONS, POINTS = 3, 3.0
 ROWS = {"bas": "BAS", "cam": "CAM", "center": "centred Gaussian"}
 
 

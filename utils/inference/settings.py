@@ -119,10 +119,9 @@ def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
 def run_settings(folder: Path) -> dict[str, Any]:
     """What is recorded of the run in a folder; {} if there is none or its settings cannot be read."""
     try:
-        content = json.loads((folder / SETTINGS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        return read_json(folder / SETTINGS_FILE, "is no settings file of a run", "move it away", dict)
+    except UserError:
         return {}
-    return content if isinstance(content, dict) else {}
 
 
 def made_weights(folder: Path) -> list[Path]:

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from utils.files import file_digest, is_sealed, seal, write_atomically, write_text
+from utils.errors import UserError
+from utils.files import file_digest, is_sealed, read_json, seal, write_atomically, write_text
 
 FOLDER = "states"
 INDEX = "index.json"
@@ -86,11 +87,8 @@ class StateFolder:
     def _read_index(self) -> dict[str, Entry] | None:
         """By file name; None if there is no index, none that can be read, or one that knows nothing."""
         try:
-            rows = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            entries = [_entry(row) for row in rows]
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
+            entries = read_json(self.path / INDEX, "is no index", "", lambda rows: [_entry(row) for row in rows])
+        except UserError:
             return None  # the states themselves tell what they are
         return {entry.file: entry for entry in entries} or None
 
