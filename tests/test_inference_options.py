@@ -28,6 +28,7 @@ from tests.commands import (
     write_random_net,
 )
 from utils.evaluation.maps import centred_gaussian
+from utils.files import file_digest
 from utils.report.records import read_records
 
 # Of the 64 x 64 pictures; the crop of 48 is (8, 8, 56, 56). To the authors, a box from 0 to 48 holds 49 x 49 pixels,
@@ -247,3 +248,13 @@ def test_pixel_scores_where_there_are_masks(home, tmp_path, capsys):
     output = capsys.readouterr().out
     assert str(odd) in failure and "32x20" in failure and "64x64" in failure
     assert f"1 mask is left out:\n  {failure}" in output and "no prediction" not in output
+
+
+def test_weights_that_are_not_the_runs(home, tmp_path, capsys):
+    """Protects from a flipped bit that loads without a word: the run's settings know the SHA-256 of its weights."""
+    weights = shutil.copy(home / "mobilenet0.pth.tar", tmp_path / "mobilenet0.pth.tar")
+    settings = read_json(home / "settings.json")
+    for digest, is_told in ((file_digest(Path(weights)), False), ("0" * 64, True)):
+        (tmp_path / "settings.json").write_text(json.dumps({**settings, "sha256": digest}))
+        assert run_inference("CUB", *options(home, "--checkpoint", weights)) == 0
+        assert ("is not the file that its run wrote" in capsys.readouterr().err) == is_told
