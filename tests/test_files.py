@@ -51,7 +51,6 @@ def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "b") != file_digest(tmp_path / "a")
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="a system without FIFOs has nothing to lose here")
 def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
     """Protects devices and FIFOs, as root, too: the text arrives, the thing stays what it is."""
     device, fifo = tmp_path / "null", tmp_path / "fifo"
