@@ -228,11 +228,11 @@ def alone_in(folder: Path, what: str) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         file = _locked(path)
     except BlockingIOError as error:
-        owner = ""
+        owner = "another process"
         with suppress(OSError):  # it may have just ended
-            owner = path.read_text(encoding="utf-8", errors="replace").strip()
+            owner = path.read_text(encoding="utf-8", errors="replace").strip() or owner
         raise UserError(
-            f"{what} is under way in {folder} ({owner or 'another process'}); wait for its end, or choose another folder"
+            f"{what} is under way in {folder} ({owner}); wait for its end, or choose another folder"
         ) from error
     except OSError as error:
         raise UserError(f"cannot write {path}: {_reason(path, error)}") from error
