@@ -7,19 +7,29 @@
     finding = localize("bird.jpg")  # finding.box, finding.name, finding.full_map()
 """
 
+from __future__ import annotations
+
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 # Run as a script, the folder of this file is on the path; the packages lie one level up.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from CUB import DataLoader, Model
+from CUB import DATASET
 from utils.errors import run_command
 from utils.inference.command import run
-from utils.inference.loading import DatasetFolder, make_load_localizer
 
-FOLDER = DatasetFolder("CUB", Model, DataLoader)
-load_localizer = make_load_localizer(FOLDER)
+if TYPE_CHECKING:
+    from utils.inference.localizer import Localizer
+
+
+def load_localizer(arch: str, checkpoint: str | Path | None = None, **options: Any) -> Localizer:
+    """See :func:`utils.inference.loading.load_localizer`."""
+    from utils.inference import loading  # here: help needs no PyTorch
+
+    return loading.load_localizer(DATASET, arch, checkpoint, **options)
+
 
 if __name__ == "__main__":
-    sys.exit(run_command(lambda: run(FOLDER)))
+    sys.exit(run_command(lambda: run(DATASET)))

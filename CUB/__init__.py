@@ -1,3 +1,5 @@
 """BAS on CUB-200-2011."""
 
-import utils  # noqa: F401 - before anything that a missing requirement could stop
+from utils.data.dataset import Dataset
+
+DATASET = Dataset(name="CUB", title="CUB-200-2011", package="CUB", num_classes=200)

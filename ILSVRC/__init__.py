@@ -1,3 +1,13 @@
-"""BAS on ILSVRC (ImageNet-1k)."""
+"""BAS on ILSVRC."""
 
-import utils  # noqa: F401 - before anything that a missing requirement could stop
+from utils.data.dataset import Dataset
+
+DATASET = Dataset(
+    name="ILSVRC",
+    title="ILSVRC",
+    package="ILSVRC",
+    num_classes=1000,
+    weights="{arch}{epoch}_final.pth.tar",
+    released_epoch=8,
+    how_to_get="ILSVRC needs an account at https://www.image-net.org/",
+)

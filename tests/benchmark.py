@@ -19,7 +19,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import CUB.Model
 import ILSVRC.Model
-from utils.arguments import CommandParser, positive_int
 from utils.data.transforms import CENTRE_CROP
 from utils.losses import BASLosses, bas_losses, training_pass
 from utils.memory import peak_memory_mib, reuse_freed_memory
@@ -28,6 +27,7 @@ from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
 from utils.models.winograd import use_winograd
 from utils.optim import build_optimizer
+from utils.options import POSITIVE, CommandParser
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 CROPS = 10
@@ -150,9 +150,9 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--dataset", choices=DATASETS, nargs="*", default=list(DATASETS))
     parser.add_argument("--arch", choices=ARCHS, nargs="*", default=list(ARCHS))
-    parser.add_argument("--batch_size", type=positive_int, default=2, help="pictures in a batch (default: 2)")
-    parser.add_argument("--size", type=positive_int, default=224, help="side of the crops (default: 224)")
-    parser.add_argument("--repeats", type=positive_int, default=3, help="timed runs (default: 3)")
+    parser.add_argument("--batch_size", type=POSITIVE, default=2, help="pictures in a batch (default: 2)")
+    parser.add_argument("--size", type=POSITIVE, default=224, help="side of the crops (default: 224)")
+    parser.add_argument("--repeats", type=POSITIVE, default=3, help="timed runs (default: 3)")
     parser.add_argument(
         "--fresh_memory", action="store_true", help="return freed memory to the system, to see what reusing it saves"
     )

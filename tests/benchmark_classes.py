@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from utils.ablation import Spread
-from utils.arguments import CommandParser, positive_int, seed, side
 from utils.files import write_text
 from utils.models.registry import ARCHS
+from utils.options import POSITIVE, SEED, SIDE, CommandParser
 from utils.training.log import LOG_FILE
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -105,12 +105,12 @@ def main() -> None:
     """Trains what is missing and prints the table."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="CUB-200-2011 as its owners ship it")
-    parser.add_argument("--classes", type=positive_int, nargs="+", default=[2, 3, 5, 10], help="default: 2 3 5 10")
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[6, 7, 8], help="default: 6 7 8")
+    parser.add_argument("--classes", type=POSITIVE, nargs="+", default=[2, 3, 5, 10], help="default: 2 3 5 10")
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[6, 7, 8], help="default: 6 7 8")
     parser.add_argument("--arch", choices=ARCHS, default="mobilenet", help="default: %(default)s")
-    parser.add_argument("--epochs", type=positive_int, default=12, help="default: %(default)s")
-    parser.add_argument("--resize_size", type=side, default=146, help="default: %(default)s")
-    parser.add_argument("--crop_size", type=side, default=128, help="default: %(default)s")
+    parser.add_argument("--epochs", type=POSITIVE, default=12, help="default: %(default)s")
+    parser.add_argument("--resize_size", type=SIDE, default=146, help="default: %(default)s")
+    parser.add_argument("--crop_size", type=SIDE, default=128, help="default: %(default)s")
     parser.add_argument("--save_path", type=Path, default=ROOT / "demo_run" / "classes", help="default: %(default)s")
     args = parser.parse_args()
     rows, folder = {}, args.save_path.resolve()

@@ -38,13 +38,13 @@ from torchvision import transforms
 import CUB.Model
 from CUB.DataLoader import load_split
 from tests.reference_weights import fill
-from utils.arguments import CommandParser, positive_int, side
 from utils.checkpoint import load_weights, save_weights
 from utils.data.transforms import CENTRE_CROP, IMAGENET_MEAN, IMAGENET_STD
 from utils.demo.compose import class_names, compose
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.registry import ARCHS
+from utils.options import POSITIVE, SIDE, CommandParser
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ("top1_loc", "top5_loc", "gt_known_loc", "top1_cls", "top5_cls")
@@ -330,11 +330,11 @@ def main() -> None:
     """Compares every backbone asked for; exit code 1 where figures differ."""
     parser = CommandParser(description=__doc__)
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=list(ARCHS))
-    parser.add_argument("--images", type=positive_int, default=48, help="test pictures (default: %(default)s)")
-    parser.add_argument("--size", type=side, default=224, help="side of the crops (default: %(default)s)")
+    parser.add_argument("--images", type=POSITIVE, default=48, help="test pictures (default: %(default)s)")
+    parser.add_argument("--size", type=SIDE, default=224, help="side of the crops (default: %(default)s)")
     parser.add_argument("--forward", action="store_true", help="time our forward pass alone, in its variants")
-    parser.add_argument("--batch_size", type=positive_int, default=8, help="of --forward (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive_int, default=5, help="of --forward (default: %(default)s)")
+    parser.add_argument("--batch_size", type=POSITIVE, default=8, help="of --forward (default: %(default)s)")
+    parser.add_argument("--repeats", type=POSITIVE, default=5, help="of --forward (default: %(default)s)")
     # Given together, they make this process the authors' command.
     for option in ("--data", "--checkpoint", "--json"):
         parser.add_argument(option, type=Path, help=argparse.SUPPRESS)

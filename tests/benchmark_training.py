@@ -44,7 +44,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tests.benchmark import DATASETS, training_step
-from utils.arguments import CommandParser, natural, positive_int, side
 from utils.data.split import Split
 from utils.data.training import build_training_loader
 from utils.demo.compose import pictures_folder
@@ -54,6 +53,7 @@ from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
 from utils.optim import build_optimizer
+from utils.options import NATURAL, POSITIVE, SIDE, CommandParser
 
 SIDES = ("authors", "constant copy", "ours")
 CUB_SIZE = (500, 375)  # width and height of most of CUB's pictures
@@ -319,13 +319,13 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--dataset", choices=DATASETS, nargs="+", default=list(DATASETS))
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=list(ARCHS))
-    parser.add_argument("--batch_size", type=positive_int, default=8, help="pictures in a batch (default: %(default)s)")
-    parser.add_argument("--size", type=side, default=224, help="side of the crops (default: %(default)s)")
-    parser.add_argument("--repeats", type=positive_int, default=3, help="timed steps of a side (default: %(default)s)")
-    parser.add_argument("--threads", type=positive_int, default=os.cpu_count(), help="of a side (default: all cores)")
+    parser.add_argument("--batch_size", type=POSITIVE, default=8, help="pictures in a batch (default: %(default)s)")
+    parser.add_argument("--size", type=SIDE, default=224, help="side of the crops (default: %(default)s)")
+    parser.add_argument("--repeats", type=POSITIVE, default=3, help="timed steps of a side (default: %(default)s)")
+    parser.add_argument("--threads", type=POSITIVE, default=os.cpu_count(), help="of a side (default: all cores)")
     parser.add_argument("--part", choices=("step", "loader"), nargs="+", default=["step", "loader"])
-    parser.add_argument("--pictures", type=positive_int, default=256, help="of the loader (default: %(default)s)")
-    parser.add_argument("--num_workers", type=natural, nargs="+", default=[0, 1, 2, 4], help="of the loader")
+    parser.add_argument("--pictures", type=POSITIVE, default=256, help="of the loader (default: %(default)s)")
+    parser.add_argument("--num_workers", type=NATURAL, nargs="+", default=[0, 1, 2, 4], help="of the loader")
     parser.add_argument("--one", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--result", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()

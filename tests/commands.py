@@ -15,18 +15,15 @@ from PIL import Image
 
 import CUB.DataLoader
 import CUB.Model
-import ILSVRC.DataLoader
-import ILSVRC.Model
 import train
 from tests.reference_weights import draw, published_keys
 from tests.test_checkpoints import STALE
 from tests.test_cub_data import write_lines
+from utils.data.dataset import Dataset
 from utils.errors import run_command
 from utils.inference import command
-from utils.inference.loading import DatasetFolder
 
 ROOT = Path(__file__).parents[1]
-DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 AS_IN_THE_PAPER = {"name": "cvpr", "tap": None}
 SIZES = ["--resize_size", "64", "--crop_size", "48", "--num_workers", "0"]
 OWN_TRAINING = ["--arch", "mobilenet", "--batch_size", "4", *SIZES]
@@ -106,11 +103,10 @@ def run_training(*arguments: object) -> int:
     return call(lambda: train.main([str(argument) for argument in arguments]))
 
 
-def run_inference(dataset: str, *arguments: object, models: object = None) -> int:
-    package = DATASETS[dataset]
+def run_inference(dataset: str | Dataset, *arguments: object) -> int:
     argv = [str(argument) for argument in arguments]
-    folder = DatasetFolder(dataset, models or package.Model, package.DataLoader)
-    return call(lambda: command.run(folder, argv))
+    which = dataset if isinstance(dataset, Dataset) else train.DATASETS[dataset]
+    return call(lambda: command.run(which, argv))
 
 
 def read_json(path: Path) -> dict:

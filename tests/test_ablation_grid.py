@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import train
 from tests.test_demo import run_demo
 from utils import ablation
 from utils.ablation import CELLS, TOP_KS, Run, Spread, main, markdown, run_all
@@ -64,9 +65,10 @@ def test_cells_are_what_they_are_called() -> None:
     """Protects the question: every cell's options are train.py's own and switch off what its title leaves out."""
     weights = {}
     for cell in CELLS:
-        args = parse_arguments("", ["CUB"], Run(cell, 3, Path()).options)
-        assert args.seed == 3 and (args.top_ks or []) == list(cell.top_ks)
-        weights[cell.title] = (args.cls_weight, args.frg_weight, args.bas_weight, args.area_weight, args.generator_loss)
+        command = parse_arguments("", train.DATASETS, train.DEMO, Run(cell, 3, Path()).options)
+        assert command.given["seed"] == 3 and command.settings.top_ks == cell.top_ks
+        names = ("cls_weight", "frg_weight", "bas_weight", "area_weight", "generator_loss")
+        weights[cell.title] = tuple(command.given.get(name) for name in names)
     assert weights == {
         "L_cls": (None, 0, 0, 0, None),
         "L_cls + L_frg + L_ac": (None, None, 0, None, None),
@@ -165,7 +167,9 @@ def test_processors_are_shared_out(grid: Path, monkeypatch: pytest.MonkeyPatch, 
     assert run_all(runs, jobs) == []
     assert {call[0] for call in started(grid)} == {given or str(6 // jobs)}
     assert sorted(call[call.index("--seed") + 1] for call in started(grid)) == ["0", "1", "2"]
-    assert {parse_arguments("", ["CUB"], call[1:]).snapshot for call in started(grid)} == {0}  # nobody looks at them
+    assert {parse_arguments("", train.DATASETS, train.DEMO, call[1:]).settings.snapshot for call in started(grid)} == {
+        0
+    }  # nobody looks at them
 
 
 def test_interrupting_stops_the_runs(grid: Path, monkeypatch: pytest.MonkeyPatch) -> None:

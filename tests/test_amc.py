@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from importlib import import_module
 
 import pytest
 import torch
@@ -241,7 +242,7 @@ def test_other_sizes_and_class_counts(arch: str) -> None:
 def test_stage_tables_tell_the_truth(models, arch: str) -> None:
     """The shapes that a backbone file lists are those of its layers."""
     shapes = {}
-    backbone = models.BACKBONES[arch]
+    backbone = import_module(f"{models.__name__}.{arch}")
     model = models.build(arch).eval()
 
     def remember(name: str):

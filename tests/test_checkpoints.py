@@ -10,6 +10,7 @@ import sys
 import warnings
 import zipfile
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -20,12 +21,11 @@ from torch import Tensor
 
 import CUB.Model
 import ILSVRC.Model
+import train
 from tests.reference_weights import PAIRS, draw, published_keys
 from utils import checkpoint as checkpoint_module
 from utils.checkpoint import (
     GENERATOR_KEY,
-    checkpoint_name,
-    find_checkpoint,
     load_weights,
     read_checkpoint,
     save_weights,
@@ -87,7 +87,7 @@ def assert_published(model: BAS, dataset: str, arch: str) -> None:
 @pytest.mark.parametrize(("dataset", "arch"), PAIRS)
 def test_released_files_load(tmp_path, dataset, arch):
     """All eight CVPR files: each value arrives, exactly the stale copies are dropped, the file is recognised."""
-    path = save(published_state(dataset, arch), tmp_path / checkpoint_name(dataset, arch, 8))
+    path = save(published_state(dataset, arch), tmp_path / train.DATASETS[dataset].weights_name(arch, 8))
     model = unset(dataset, arch)
     checkpoint = load_weights(model, path)
     assert_published(model, dataset, arch)
@@ -96,7 +96,7 @@ def test_released_files_load(tmp_path, dataset, arch):
     assert checkpoint.dropped == len(stale) == len(published_keys(dataset, arch)) - len(published_keys("CUB", arch))
     assert (checkpoint.arch, checkpoint.num_classes) == (arch, {"CUB": 200, "ILSVRC": 1000}[dataset])
     assert not checkpoint.is_ijcv
-    assert f"{arch} for {checkpoint.num_classes} classes ({dataset})" in checkpoint.summary
+    assert f"{arch} for {checkpoint.num_classes} classes" in checkpoint.summary
     assert ("stale" in checkpoint.summary) == bool(stale)
 
 
@@ -517,8 +517,11 @@ def test_failing_write_leaves_the_old_file(tmp_path, monkeypatch, error):
 
 def test_published_names():
     """The names under which the authors released the models of the last epochs, counted from 0."""
-    assert [checkpoint_name("CUB", arch, 99) for arch in ("vgg", "resnet")] == ["vgg99.pth.tar", "resnet99.pth.tar"]
-    assert checkpoint_name("ILSVRC", "mobilenet", 8) == "mobilenet8_final.pth.tar"
+    assert [train.DATASETS["CUB"].weights_name(arch, 99) for arch in ("vgg", "resnet")] == [
+        "vgg99.pth.tar",
+        "resnet99.pth.tar",
+    ]
+    assert train.DATASETS["ILSVRC"].weights_name("mobilenet", 8) == "mobilenet8_final.pth.tar"
 
 
 @pytest.mark.parametrize(
@@ -532,11 +535,11 @@ def test_published_names():
 )
 def test_highest_epoch_is_found(tmp_path, dataset, names, expected):
     """Epochs compare as numbers; training states, other backbones' files and half downloads do not count."""
-    folder = tmp_path / "vgg"
-    folder.mkdir()
+    folder = tmp_path / "logs" / "vgg"
+    folder.mkdir(parents=True)
     for name in names:
         (folder / name).touch()
-    assert find_checkpoint(tmp_path, dataset, "vgg") == folder / expected
+    assert replace(train.DATASETS[dataset], home=tmp_path).find_checkpoint("vgg") == folder / expected
 
 
 @pytest.mark.parametrize(("dataset", "name"), [("CUB", "resnet99.pth.tar"), ("ILSVRC", "resnet8_final.pth.tar")])
@@ -544,4 +547,4 @@ def test_no_checkpoint_yet(tmp_path, dataset, name):
     """The message says where the released file belongs and how to train one."""
     words = rf"put the authors' file at .*resnet.{re.escape(name)} .*train\.py --dataset {dataset} --arch resnet"
     with pytest.raises(UserError, match=words):
-        find_checkpoint(tmp_path, dataset, "resnet")
+        replace(train.DATASETS[dataset], home=tmp_path).find_checkpoint("resnet")

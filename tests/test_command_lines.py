@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import train
 from tests.commands import (
     AS_IN_THE_PAPER,
     BEST,
-    DATASETS,
     MAKE,
     ROOT,
     SIZES,
@@ -36,6 +36,7 @@ from tests.commands import (
 )
 from tests.reference_weights import PAIRS, published_keys
 from tests.test_checkpoints import STALE, save
+from utils.data.dataset import Dataset
 
 THREE_CLASSES = [(0, True, WHOLE), (0, False, WHOLE), (2, False, SMALL)]
 
@@ -87,28 +88,18 @@ RECIPES = {
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory):
     """A data set's folder as users fill it, data/ and logs/ beside Model/: data set -> its `Model` package there."""
-    models = {}
-    for dataset, num_classes in (("CUB", 200), ("ILSVRC", 1000)):
-        home = tmp_path_factory.mktemp("homes") / dataset
-        MAKE[dataset](home / "data", KNOWN, num_classes)
-        package = DATASETS[dataset].Model
-        models[dataset] = SimpleNamespace(
-            __file__=str(home / "Model" / "__init__.py"),
-            build=package.build,
-            recipe=package.recipe,
-            published=package.published,
-        )
-    return models
+    homes = {}
+    for name, dataset in train.DATASETS.items():
+        home = tmp_path_factory.mktemp("homes") / name
+        MAKE[name](home / "data", KNOWN, dataset.num_classes)
+        homes[name] = replace(dataset, home=home)
+    return homes
 
 
-def home_of(models: SimpleNamespace) -> Path:
-    return Path(models.__file__).parents[1]
-
-
-def release(models: SimpleNamespace, dataset: str, arch: str, content: object) -> Path:
+def release(home: Dataset, arch: str, content: object) -> Path:
     """Puts a file where the README says that the authors' file goes."""
-    name = f"{arch}99.pth.tar" if dataset == "CUB" else f"{arch}8_final.pth.tar"
-    path = home_of(models) / "logs" / arch / name
+    name = f"{arch}99.pth.tar" if home.name == "CUB" else f"{arch}8_final.pth.tar"
+    path = home.folder / "logs" / arch / name
     path.parent.mkdir(parents=True, exist_ok=True)
     return save(content, path)
 
@@ -116,10 +107,10 @@ def release(models: SimpleNamespace, dataset: str, arch: str, content: object) -
 @pytest.mark.parametrize(("dataset", "arch"), PAIRS)
 def test_released_checkpoint_is_evaluated(homes, tmp_path, capsys, dataset, arch):
     """Released file and data in their places, only --arch given: figures known by hand, beside the paper's."""
-    models = homes[dataset]
+    home = homes[dataset]
     scores = {label: 5.0 - rank for rank, label in enumerate(BEST)}
-    path = release(models, dataset, arch, constant_state(dataset, arch, scores, 0.0))
-    assert run_inference(dataset, "--arch", arch, *SIZES, "--json", tmp_path / "r.json", models=models) == 0
+    path = release(home, arch, constant_state(dataset, arch, scores, 0.0))
+    assert run_inference(home, "--arch", arch, *SIZES, "--json", tmp_path / "r.json") == 0
     output = capsys.readouterr().out
     record = read_json(tmp_path / "r.json")
     assert rounded(record["scores"]) == KNOWN_SCORES
@@ -141,11 +132,11 @@ def test_ijcv_checkpoint_is_evaluated_without_final_relu(homes, tmp_path, capsys
     state = constant_state("CUB", "mobilenet", {label: -1.0 - rank for rank, label in enumerate(BEST)}, -9.0)
     path = save({"model": state, "best_thr": np.float64(0.4), "epoch": 70}, tmp_path / "ijcv.pth.tar", legacy=False)
     arguments = ["--arch", "mobilenet", "--checkpoint", path, *SIZES, "--json", tmp_path / "r.json"]
-    assert run_inference("CUB", *arguments, models=homes["CUB"]) == 0
+    assert run_inference(homes["CUB"], *arguments) == 0
     record = read_json(tmp_path / "r.json")
     assert record["settings"]["final_relu"] is False and rounded(record["scores"]) == KNOWN_SCORES
     assert "IJCV checkpoint" in capsys.readouterr().out
-    assert run_inference("CUB", *arguments, "--final_relu", models=homes["CUB"]) == 0
+    assert run_inference(homes["CUB"], *arguments, "--final_relu") == 0
     record = read_json(tmp_path / "r.json")
     assert record["settings"]["final_relu"] is True and rounded(record["scores"]) != KNOWN_SCORES
 
@@ -196,12 +187,12 @@ def test_help(script):
 
 def test_failure_of_a_whole_process(homes):
     """Another backbone's checkpoint: what the script itself leaves on standard error is one sentence, its code 1."""
-    models = homes["CUB"]
-    path = release(models, "CUB", "mobilenet", constant_state("CUB", "mobilenet", {}, 0.0))
-    data = home_of(models) / "data"
+    home = homes["CUB"]
+    path = release(home, "mobilenet", constant_state("CUB", "mobilenet", {}, 0.0))
+    data = home.folder / "data"
     result = shell(ROOT / "CUB", "BAS_inference.py", "--arch", "resnet", "--data", data, "--checkpoint", path)
     assert result.returncode == 1
-    assert_one_sentence(result.stderr, str(path), "mobilenet for 200 classes (CUB), not resnet", "--arch mobilenet")
+    assert_one_sentence(result.stderr, str(path), "mobilenet for 200 classes, not resnet", "--arch mobilenet")
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate"])
@@ -225,9 +216,9 @@ def test_wrong_options(folder, homes, capsys, command, arguments, words):
     if command == "train":
         code = run_training("--root", folder / "CUB", "--save_path", folder / "never", *arguments)
     else:
-        models = homes["CUB"]
-        release(models, "CUB", "vgg", constant_state("CUB", "vgg", {}, 0.0))
-        code = run_inference("CUB", *arguments, models=models)
+        home = homes["CUB"]
+        release(home, "vgg", constant_state("CUB", "vgg", {}, 0.0))
+        code = run_inference(home, *arguments)
     err = capsys.readouterr().err
     assert code == 2 and words in err and "Traceback" not in err
     assert not (folder / "never").exists()
@@ -236,30 +227,30 @@ def test_wrong_options(folder, homes, capsys, command, arguments, words):
 @pytest.mark.parametrize("dataset", ["CUB", "ILSVRC"])
 def test_evaluation_without_what_it_needs(homes, folder, tmp_path, capsys, dataset):
     """No checkpoint, no data, or the two of different class counts: exit code 1 and where to get or how to give it."""
-    models = homes[dataset]
-    shutil.rmtree(home_of(models) / "logs", ignore_errors=True)
-    assert run_inference(dataset, "--arch", "mobilenet", models=models) == 1
+    home = homes[dataset]
+    shutil.rmtree(home.folder / "logs", ignore_errors=True)
+    assert run_inference(home, "--arch", "mobilenet") == 1
     assert_one_sentence(capsys.readouterr().err, "there is no checkpoint", "mobilenet", "--checkpoint FILE")
-    assert run_inference(dataset, "--arch", "mobilenet", "--checkpoint", tmp_path / "no.pth.tar", models=models) == 1
+    assert run_inference(home, "--arch", "mobilenet", "--checkpoint", tmp_path / "no.pth.tar") == 1
     assert_one_sentence(capsys.readouterr().err, str(tmp_path / "no.pth.tar"))
 
-    release(models, dataset, "mobilenet", constant_state(dataset, "mobilenet", {}, 0.0))
-    assert run_inference(dataset, "--arch", "mobilenet", "--data", tmp_path / "nowhere", models=models) == 1
+    release(home, "mobilenet", constant_state(dataset, "mobilenet", {}, 0.0))
+    assert run_inference(home, "--arch", "mobilenet", "--data", tmp_path / "nowhere") == 1
     assert_one_sentence(capsys.readouterr().err, str(tmp_path / "nowhere"))
-    assert run_inference(dataset, "--arch", "mobilenet", "--data", folder / dataset, models=models) == 1
+    assert run_inference(home, "--arch", "mobilenet", "--data", folder / dataset) == 1
     assert_one_sentence(capsys.readouterr().err, f"({dataset}), but the data set has 3 classes", "--checkpoint")
 
 
 def test_corrupt_picture_does_not_end_an_evaluation(homes, tmp_path, capsys):
     """It counts as a miss, is listed in the output and the JSON file, and all others are scored."""
-    models = homes["CUB"]
+    home = homes["CUB"]
     scores = {label: 5.0 - rank for rank, label in enumerate(BEST)}
-    release(models, "CUB", "mobilenet", constant_state("CUB", "mobilenet", scores, 0.0))
-    data = shutil.copytree(home_of(models) / "data", tmp_path / "data")
+    release(home, "mobilenet", constant_state("CUB", "mobilenet", scores, 0.0))
+    data = shutil.copytree(home.folder / "data", tmp_path / "data")
     broken = data / "images" / "031.Class" / "1.jpg"  # the only picture that is right in Top-1 Loc
     broken.write_bytes(broken.read_bytes()[:100])
     arguments = ["--arch", "mobilenet", "--data", data, *SIZES, "--batch_size", "3", "--json", tmp_path / "r.json"]
-    assert run_inference("CUB", *arguments, models=models) == 0
+    assert run_inference(home, *arguments) == 0
     out, err = capsys.readouterr()
     record = read_json(tmp_path / "r.json")
     assert [record["scores"]["images"], record["scores"]["missed"]] == [4, 1]

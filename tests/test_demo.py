@@ -11,14 +11,14 @@ import pytest
 from PIL import Image
 
 import train
-from utils.demo import run as demo
+from utils.demo import compose as composing
 from utils.demo.compose import compose
 from utils.errors import UsageError
 from utils.metrics import METRICS
 
 
 def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:
-    monkeypatch.setattr(demo, "compose", partial(compose, size=64, train_per_class=2, test_per_class=2))
+    monkeypatch.setattr(composing, "compose", partial(compose, size=64, train_per_class=2, test_per_class=2))
     sizes = ["--resize_size", "40", "--crop_size", "32", "--epochs", "2", "--warmup_epochs", "1", "--num_workers", "0"]
     train.main(["--demo", "--save_path", str(folder), *sizes, *more])
     return json.loads((folder / "results.json").read_text())
@@ -86,5 +86,5 @@ def test_demos_share_their_pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_demo_has_its_own_data() -> None:
     """Protects a data set of one's own: --demo with a data set of one's own is refused instead of ignored."""
     with pytest.raises(SystemExit) as stop:
-        train.parse_arguments("", train.DATASETS, ["--demo", "--root", "somewhere"])
+        train.parse_arguments("", train.DATASETS, train.DEMO, ["--demo", "--root", "somewhere"])
     assert stop.value.code == 2

@@ -22,7 +22,8 @@ from utils.data.masks import MaskFiles
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, evaluation_transform, ten_crop
 from utils.errors import UserError
-from utils.evaluation.maps import KINDS, MapKind, centred_gaussian, grad_cam, make_maps
+from utils.evaluation.kinds import KINDS, MapKind
+from utils.evaluation.maps import centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, MapResult

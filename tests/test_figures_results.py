@@ -20,7 +20,7 @@ from utils.charts import DARK_INK
 from utils.data.split import Split
 from utils.drawing import Panel
 from utils.errors import UserError
-from utils.evaluation.maps import MapKind
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, build_question
 from utils.figures import results

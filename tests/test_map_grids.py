@@ -9,7 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 import CUB.Model
-from utils.evaluation.maps import MapKind, grid_of
+from utils.evaluation.kinds import MapKind
+from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS
 from utils.localization import place_map, upsample_map
 

@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
 
 import pytest
 
+import train
 from tests.commands import run_inference, run_training
 from utils import ablation
-from utils.arguments import CommandParser
 from utils.errors import UsageError
 from utils.exploratory import __main__ as exploratory
 from utils.figures import __main__ as figures
 from utils.inference.arguments import parse_arguments as parse_inference
-from utils.inference.arguments import parse_options
+from utils.inference.loading import load_localizer
+from utils.options import CommandParser
 from utils.training.arguments import parse_arguments as parse_training
 
 Parse = Callable[[list[str]], argparse.Namespace]
 COMMANDS: dict[str, Parse] = {
-    "train": lambda argv: parse_training("", ["CUB", "ILSVRC"], argv),
-    "train --demo": lambda argv: parse_training("", ["CUB", "ILSVRC"], ["--demo", *argv]),
-    "evaluate": lambda argv: parse_inference("CUB", argv),
-    "evaluate --sweep": lambda argv: parse_inference("ILSVRC", ["--sweep", *argv]),
+    "train": lambda argv: parse_training("", train.DATASETS, train.DEMO, argv),
+    "train --demo": lambda argv: parse_training("", train.DATASETS, train.DEMO, ["--demo", *argv]),
+    "evaluate": lambda argv: parse_inference(train.DATASETS["CUB"], argv),
+    "evaluate --sweep": lambda argv: parse_inference(train.DATASETS["ILSVRC"], ["--sweep", *argv]),
     "ablation": ablation.parse_arguments,
     "exploratory": lambda argv: exploratory.parse_arguments(["--arch", "vgg", *argv]),
     "figures": lambda argv: figures.parse_arguments(["--run", "demo_run", *argv]),
@@ -44,9 +46,13 @@ def options_of(monkeypatch: pytest.MonkeyPatch, parse: Parse) -> list[argparse.A
 
 
 def values(content: object) -> Iterator[object]:
-    if isinstance(content, list | tuple):
+    if isinstance(content, Mapping):
+        yield from values([*content.values()])
+    elif isinstance(content, list | tuple):
         for one in content:
             yield from values(one)
+    elif is_dataclass(content):
+        yield from values(vars(content))
     else:
         yield content
 
@@ -69,7 +75,7 @@ def test_any_value_of_any_option(monkeypatch, capsys, command: str) -> None:
                         assert stop.code == 2 and "error: " in err, (argv, err[-300:])
                         continue
                     assert value or action.nargs == 0, argv
-                    for number in values([*vars(parsed).values()]):
+                    for number in values([vars(parsed)]):
                         if isinstance(number, int | float):
                             assert math.isfinite(number) and abs(number) < 2**63 or isinstance(number, float), argv
 
@@ -126,7 +132,7 @@ def test_old_launcher(capsys, run: Callable, option: list[str]) -> None:
 def test_limits(capsys, argv: list[str], words: str) -> None:
     """Protects the machine and the meaning: bounds of what would exhaust it, no empty name taken for this folder."""
     with pytest.raises(SystemExit):
-        parse_training("", ["CUB"], argv)
+        parse_training("", train.DATASETS, train.DEMO, argv)
     assert words in capsys.readouterr().err
 
 
@@ -136,4 +142,4 @@ def test_limits(capsys, argv: list[str], words: str) -> None:
 def test_options_in_python(options: dict) -> None:
     """Protects `load_localizer`: the same values are wrong as on the command line, as an exception of this project."""
     with pytest.raises(UsageError):
-        parse_options("CUB", options)
+        load_localizer(train.DATASETS["CUB"], "vgg", **options)

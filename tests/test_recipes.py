@@ -15,7 +15,7 @@ from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_jso
 from tests.reference_weights import PAIRS
 from utils.errors import UsageError
 from utils.models.recipe import Recipe, override
-from utils.training.recipe_arguments import add_recipe_options
+from utils.options import add_options, given, options_of
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 SHARED = {
@@ -79,9 +79,10 @@ IJCV = {
 @pytest.mark.parametrize(("dataset", "arch"), PAIRS)
 def test_every_number_of_both_papers(dataset: str, arch: str, paper: str) -> None:
     """Protects the recipes: no field of any of the sixteen is other than the papers and their code say."""
+    head = "classifier" if (dataset, arch) == ("CUB", "inception") else "classifier_cls"
     own = CVPR[dataset, arch] if paper == "cvpr" else IJCV[dataset, arch]
     names = ("frg_weight", "area_weight", "threshold", "top_k", "ratio_beyond_one", "batch_size")
-    expected = {"dataset": dataset, "arch": arch, **SHARED, **OF_DATASET[dataset], **OF_PAPER[paper]}
+    expected = {"dataset": dataset, "arch": arch, "head_name": head, **SHARED, **OF_DATASET[dataset], **OF_PAPER[paper]}
     expected |= {**BOTH[dataset, paper], **dict(zip(names, own, strict=False))}
     assert expected.keys() == {field.name for field in fields(Recipe)}
     assert DATASETS[dataset].recipe(arch, paper) == Recipe(**expected)
@@ -99,14 +100,14 @@ def test_unknown_names_list_the_choices(models) -> None:
 
 def parse(*argv: str) -> dict:
     parser = argparse.ArgumentParser()
-    add_recipe_options(parser)
-    return vars(parser.parse_args(argv))
+    add_options(parser, Recipe)
+    return given(Recipe, parser.parse_args(argv))
 
 
 def test_training_options_set_the_recipe() -> None:
     """Protects --recipe and the ablations: nothing given changes nothing; every option arrives in its field."""
     recipe = CUB.Model.recipe("vgg", "ijcv")
-    assert override(recipe, parse()) == recipe and parse("--recipe", "ijcv")["recipe"] == "ijcv"
+    assert override(recipe, parse()) == recipe and parse("--recipe", "ijcv") == {"name": "ijcv"}
     values = {
         "epochs": 7,
         "lr_decay": 0.3,
@@ -126,15 +127,20 @@ def test_training_options_set_the_recipe() -> None:
         "generator_rate": 0.5,
         "max_grad_norm": 2.0,
         "frozen_statistics": "whole",
+        "batch_size": 48,
+        "threshold": 0.7,
+        "top_k": 3,
+        "resize_size": 100,
+        "crop_size": 90,
     }
     argv = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn"]
+    flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn", "--align_maps"]
     given = override(recipe, parse(*argv, *flags))
-    values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True}
+    values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True, "align_maps": True}
     assert {name: getattr(given, name) for name in values} == values
     changed = {field.name for field in fields(Recipe) if getattr(given, field.name) != getattr(recipe, field.name)}
     assert changed == values.keys()
-    assert set(parse()) - {"recipe", "adapt_recipe"} == values.keys()
+    assert set(options_of(Recipe)) - {"name"} == values.keys()
     assert override(recipe, parse("--lr_steps")).lr_steps == ()
 
 

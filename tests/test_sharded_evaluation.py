@@ -25,7 +25,7 @@ from tests.test_evaluation import CPU, ask, save_picture
 from utils.data.masks import MaskFiles
 from utils.data.split import Split, take
 from utils.distributed import process_count, process_group, rank
-from utils.evaluation.maps import KINDS, MapKind
+from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate

@@ -17,7 +17,7 @@ from tests.reference_weights import draw
 from utils.errors import UsageError
 from utils.losses import bas_losses, training_pass
 from utils.models.bas import BAS
-from utils.models.taps import taps_in_words
+from utils.models.registry import taps_in_words
 
 # tap -> F's (channels, side) for pictures of 224 pixels; the paper's first.
 TAPS = {

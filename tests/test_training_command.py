@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import train
 from tests.commands import (
     AS_IN_THE_PAPER,
     MAKE,
@@ -34,7 +35,6 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.checkpoint import checkpoint_name
 from utils.training.settings import Engine
 
 
@@ -70,7 +70,7 @@ def test_training_leaves_its_records(runs):
     """Settings, a line an epoch, the figures of the last evaluation, the published file name; each says the truth."""
     for dataset, epochs in (("CUB", 2), ("ILSVRC", 1)):
         run, output = runs[dataset]
-        weights = run / checkpoint_name(dataset, "mobilenet", epochs - 1)
+        weights = run / train.DATASETS[dataset].weights_name("mobilenet", epochs - 1)
         states = {f"states/epoch_{epoch:04}.pth.tar" for epoch in range(1, epochs + 1)}
         assert run_files(run) == RUN_FILES | states | {weights.name}
         settings = read_json(run / "settings.json")
@@ -142,7 +142,9 @@ def test_evaluation_repeats_the_trainings(runs, folder, capsys, dataset):
     assert record["settings"] == settings
     assert (record["dataset"], record["arch"], record["ten_crops"]) == (dataset, "mobilenet", True)
     assert record["published"] is None  # three classes are not the paper's data set
-    assert Path(record["checkpoint"]) == (run / checkpoint_name(dataset, "mobilenet", 1 if dataset == "CUB" else 0))
+    assert Path(record["checkpoint"]) == (
+        run / train.DATASETS[dataset].weights_name("mobilenet", 1 if dataset == "CUB" else 0)
+    )
 
 
 # --- going on

@@ -20,17 +20,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import CommandParser, RaisingParser, place, positive_int, seed
+from utils.data.dataset import find_datasets
 from utils.demo.compose import compose
+from utils.demo.dataset import demo_of
 from utils.errors import UsageError, UserError, run_command
 from utils.files import read_json, write_text
 from utils.metrics import METRICS
+from utils.options import PLACE, POSITIVE, SEED, CommandParser, RaisingParser
 from utils.progress import progress_bar
 from utils.reporting import TITLES
 from utils.training.arguments import parse_arguments as parse_training_options
 from utils.training.provenance import describe_run
 
 ROOT = Path(__file__).resolve().parents[1]
+DATASETS = find_datasets()
 TRAIN = ROOT / "train.py"
 DEFAULT_FOLDER = ROOT / "demo_run" / "ablation"
 RESULTS, OPTIONS, OUTPUT, ERRORS = "results.json", "options.json", "output.txt", "errors.txt"
@@ -326,18 +329,18 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
         description=__doc__,
         epilog="example, quick and rough:\n  python -m utils.ablation --seeds 0 1 --cells all cls -- --epochs 4",
     )
-    parser.add_argument("--save_path", type=place, default=DEFAULT_FOLDER, help="default: %(default)s")
-    parser.add_argument("--seeds", type=seed, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
+    parser.add_argument("--save_path", type=PLACE, default=DEFAULT_FOLDER, help="default: %(default)s")
+    parser.add_argument("--seeds", type=SEED, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
     names = [cell.name for cell in CELLS]
     parser.add_argument("--cells", choices=names, nargs="+", default=names, help="which lines (default: all of them)")
-    parser.add_argument("--jobs", type=positive_int, default=1, help="runs at a time (default: %(default)s)")
+    parser.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="options of train.py for every run")
     args = parser.parse_args(argv)
     own = [option for option in args.extra if option.split("=")[0] in OWN_OPTIONS]
     if own:
         parser.error(f"{own[0]} is set for every run by the grid; leave it out")
     try:  # what no run would take ends the command here, not every run
-        parse_training_options("", ["CUB"], ["--demo", *args.extra], RaisingParser)
+        parse_training_options("", DATASETS, demo_of(DATASETS), ["--demo", *args.extra], RaisingParser)
     except UsageError as error:
         parser.error(f"train.py does not take the options behind --: {error}")
     return args

@@ -1,40 +1,67 @@
-"""What the command lines share: argument types with clear errors, common options, the choice of a device."""
+"""What the command lines share: where the data lie, who reads them, where to compute."""
 
 from __future__ import annotations
 
 import argparse
-import errno
-import math
 import os
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
-import torch
-
-from utils.distributed import is_launched, local_rank
 from utils.errors import UsageError
 from utils.models.registry import ARCHS
+from utils.options import NAME, PLACE, SWITCH, Number, option
 
-MOST = 10**9  # of whatever is counted and has no narrower limit: an answer, and no way to exhaust the machine
-LARGEST_SIDE = 4096  # pixels; a picture of this side takes 200 MB
+if TYPE_CHECKING:
+    import torch
 
-
-class CommandParser(argparse.ArgumentParser):
-    """What all commands' parsers have in common: help as it is written, and every option by its whole name alone.
-
-    (An abbreviation would change its meaning with the next option that begins like it.)
-    """
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
+MOST_WORKERS = 256
 
 
-class RaisingParser(CommandParser):
-    """A parser whose errors are a :class:`UsageError`, for options that do not come from this command line."""
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What training and evaluation share: where the data lie, who reads them, where to compute."""
 
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(message)
+    dataset_dir: Path | None = option(
+        "a data set of your own under the data set's recipe: wsolevaluation's metadata, or train/ and test/ with a "
+        "folder per class",
+        PLACE,
+        default=None,
+        flags=("--dataset-dir", "--dataset_dir"),
+        metavar="FOLDER",
+    )
+    root: Path | None = option(
+        "where the data set lies",
+        PLACE,
+        default=None,
+        words="<dataset>/data",
+        flags=("--root", "--data"),
+        metavar="FOLDER",
+    )
+    ignore_misfits: bool = option(
+        "score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of pixels, "
+        "...) all the same",
+        SWITCH,
+        default=False,
+        words="more than some slips end the evaluation",
+        flags=("--ignore-misfits", "--ignore_misfits"),
+    )
+    num_workers: int | None = option(
+        "processes that read pictures",
+        Number(int, 0, MOST_WORKERS),
+        default=None,
+        words=f"{DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0",
+    )
+    device: str | None = option(
+        "cpu, cuda, cuda:1, mps, ...", NAME, default=None, words="cuda where there is one, else cpu", metavar="DEVICE"
+    )
+
+
+def add_arch(parser: argparse.ArgumentParser) -> None:
+    """Adds `--arch`, and a word for those who start processes by what torchrun has replaced."""
+    parser.add_argument("--arch", choices=ARCHS, help="the backbone (default: vgg)")
+    parser.add_argument("--local-rank", "--local_rank", nargs="?", action=_NoLocalRank, help=argparse.SUPPRESS)
 
 
 class _NoLocalRank(argparse.Action):
@@ -44,103 +71,16 @@ class _NoLocalRank(argparse.Action):
         parser.error("--local-rank comes from torch.distributed.launch; start the processes with torchrun instead")
 
 
-def number(kind: type, low: float, high: float = float("inf"), open_low: bool = False) -> Callable[[str], float]:
-    """An argparse type: a number of `kind` in [low, high], or in (low, high] where `open_low`."""
-
-    def parse(text: str) -> float:
-        shown = _shown(text)
-        try:
-            value = kind(text)
-            is_finite = math.isfinite(value)
-        except (ValueError, OverflowError):
-            raise argparse.ArgumentTypeError(f"{shown!r} is not a number of the wanted kind") from None
-        if not (is_finite and low <= value <= high) or (open_low and value == low):
-            bound = f"greater than {low}" if open_low else f"at least {low}"
-            limit = f" and at most {high}" if high != float("inf") else ""
-            raise argparse.ArgumentTypeError(f"{shown} must be {bound}{limit}")
-        return value
-
-    return parse
-
-
-def named(text: str) -> str:
-    """An argparse type: a name that is not empty, as an unset variable of a shell would give it."""
-    if not text or "\0" in text:
-        raise argparse.ArgumentTypeError("an empty name is none; leave the option out, or name something")
-    return text
-
-
-def place(text: str) -> Path:
-    """An argparse type: a file or folder. (Python takes an empty name for the folder that the command is run in.)"""
-    try:
-        os.lstat(named(text))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise argparse.ArgumentTypeError(f"{_shown(text)!r} is too long for a name") from None
-    return Path(text)
-
-
-def _shown(text: str, most: int = 40) -> str:
-    return text if len(text) <= most else f"{text[:most]}..."
-
-
-positive_int = number(int, 1, MOST)
-natural = number(int, 0, MOST)
-# Below 16 pixels nothing is left of the picture behind five halvings.
-side = number(int, 16, LARGEST_SIDE)
-seed = number(int, 0, 2**63 - 1)
-positive_float = number(float, 0, open_low=True)
-non_negative_float = number(float, 0)
-share = number(float, 0, 1)
-MOST_WORKERS = 256
-workers = number(int, 0, MOST_WORKERS)
-DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
-
-
-def add_common_options(parser: argparse.ArgumentParser, batch_size_default: str) -> None:
-    """Adds the options that training and inference share; `batch_size_default` says in words what holds otherwise."""
-    parser.add_argument("--arch", choices=ARCHS, help="the backbone")
-    parser.add_argument(
-        "--root", "--data", type=place, metavar="FOLDER", help="where the data set lies (default: <dataset>/data)"
-    )
-    parser.add_argument("--batch_size", type=positive_int, help=f"pictures in a batch (default: {batch_size_default})")
-    parser.add_argument("--resize_size", type=side, help="pictures are resized to this square (default: 256)")
-    parser.add_argument("--crop_size", type=side, help="side of the crops that the net sees (default: 224)")
-    parser.add_argument("--threshold", type=share, help="of the normalised map, in [0, 1] (default: the recipe's)")
-    parser.add_argument("--top_k", type=positive_int, help="foreground maps to average (default: the recipe's)")
-    parser.add_argument(
-        "--align_maps",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="draw maps where their cells look, not stretched over the crop as the authors do (default: stretched)",
-    )
-    parser.add_argument(
-        "--ignore-misfits",
-        "--ignore_misfits",
-        action="store_true",
-        help="score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of "
-        "pixels, ...) all the same (default: more than some slips end the evaluation)",
-    )
-    parser.add_argument(
-        "--num_workers",
-        type=workers,
-        help=f"processes that read pictures (default: {DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0)",
-    )
-    parser.add_argument(
-        "--device",
-        type=named,
-        metavar="DEVICE",
-        help="cpu, cuda, cuda:1, mps, ... (default: cuda where there is one, else cpu)",
-    )
-    parser.add_argument("--local-rank", "--local_rank", nargs="?", action=_NoLocalRank, help=argparse.SUPPRESS)
-
-
 def choose_device(name: str | None) -> torch.device:
     """The device called `name`, or the best one there is; of several processes on a machine each gets its own GPU.
 
     Raises:
         UsageError: there is no such device; says which there are.
     """
+    import torch  # here: help needs no PyTorch
+
+    from utils.distributed import is_launched, local_rank
+
     if name is None:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and is_launched():

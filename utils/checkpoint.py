@@ -22,19 +22,12 @@ from torch import Tensor
 from utils.errors import UserError, is_out_of_memory
 from utils.files import write_atomically
 from utils.models.bas import BAS
+from utils.models.registry import BACKBONES
 
 # Copies of f2 that the authors' ILSVRC models carried for the frozen branch; inference never reads them.
 STALE_COPIES = re.compile(r"(conv_copy_5_\d|classifier_cls_copy|layer4_copy|Mixed_7[abc]_copy|erase_branch)\.")
 
-# A key that only this backbone has.
-LANDMARKS = {
-    "vgg": "conv1_1.weight",
-    "mobilenet": "model.0.0.weight",
-    "resnet": "layer1.0.conv1.weight",
-    "inception": "Conv2d_1a_3x3.conv.weight",
-}
 GENERATOR_KEY = "classifier_loc.0.weight"
-DATASET_OF_CLASSES = {200: "CUB", 1000: "ILSVRC"}
 COUNTER = "num_batches_tracked"  # the one entry of batch normalisation that is a whole number
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 INTEGERS = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
@@ -103,11 +96,8 @@ class Checkpoint:
 
 
 def describe(arch: str | None, num_classes: int | None) -> str:
-    """`resnet for 200 classes (CUB)` and the like."""
-    if arch is None or num_classes is None:
-        return "no BAS model"
-    dataset = DATASET_OF_CLASSES.get(num_classes)
-    return f"{arch} for {num_classes} classes" + (f" ({dataset})" if dataset else "")
+    """`resnet for 200 classes` and the like."""
+    return "no BAS model" if arch is None or num_classes is None else f"{arch} for {num_classes} classes"
 
 
 def load_file(path: str | Path, mend: str = "the README's table of checkpoints says where to get one") -> Any:
@@ -290,7 +280,7 @@ def recognize(path: Path, weights: Weights, is_ijcv: bool = False, best_threshol
         UserError: they cannot be: not finite, or no numbers to compute with.
     """
     state = weights.state
-    arch = next((arch for arch, key in LANDMARKS.items() if key in state), None)
+    arch = next((arch for arch, row in BACKBONES.items() if row.landmark in state), None)
     if arch is not None:
         try:
             state = sound_weights(state)
@@ -375,30 +365,6 @@ def differences(expected: Mapping[str, tuple], found: Mapping[str, tuple], most:
     ]
     parts = [("missing", missing), ("unexpected", unexpected), ("other shape", shapes)]
     return "; ".join(f"{name}: {some(items)}" for name, items in parts if items)
-
-
-def checkpoint_name(dataset: str, arch: str, epoch: int) -> str:
-    """The published file name of the model after `epoch` (counted from 0): `vgg99.pth.tar`, `vgg8_final.pth.tar`."""
-    return f"{arch}{epoch}{'_final' if dataset == 'ILSVRC' else ''}.pth.tar"
-
-
-def find_checkpoint(folder: Path, dataset: str, arch: str) -> Path:
-    """The checkpoint of the highest epoch under its published name in `<folder>/<arch>/`.
-
-    Raises:
-        UserError: there is none; names the file that the authors' release would be.
-    """
-    pattern = re.compile(re.escape(checkpoint_name(dataset, arch, 0)).replace("0", r"(\d+)", 1))
-    found = [
-        (int(match[1]), file) for file in (folder / arch).glob("*.pth.tar") if (match := pattern.fullmatch(file.name))
-    ]
-    if not found:
-        released = folder / arch / checkpoint_name(dataset, arch, 8 if dataset == "ILSVRC" else 99)
-        raise UserError(
-            f"there is no checkpoint in {folder / arch}; put the authors' file at {released} (links in the README), "
-            f"train one with `python train.py --dataset {dataset} --arch {arch}`, or give --checkpoint FILE"
-        )
-    return max(found)[1]
 
 
 def save_weights(model: BAS, path: str | Path) -> Path:

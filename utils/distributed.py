@@ -15,7 +15,6 @@ from torch import nn
 
 from utils.errors import UsageError, UserError
 
-DEFAULT_TIMEOUT = 600.0
 LARGEST_COUNT = 10**6  # of processes and restarts
 
 
@@ -81,9 +80,7 @@ def host_group() -> dist.ProcessGroup | None:
 
 
 @contextmanager
-def process_group(
-    device: torch.device, timeout: float = DEFAULT_TIMEOUT, mend: str = "start them anew"
-) -> Iterator[None]:
+def process_group(device: torch.device, timeout: float = 600.0, mend: str = "start them anew") -> Iterator[None]:
     """Joins the run's processes for the duration of a block; does nothing in a process that was started alone.
 
     In every process but the first, standard output is closed: what a run says, it says once.

@@ -7,8 +7,6 @@ import re
 import sys
 from collections.abc import Callable
 
-import torch
-
 from utils.memory import reuse_freed_memory
 from utils.streams import survive_closed_streams, unwritten_output
 
@@ -32,7 +30,7 @@ _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of mem
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine, or of a device, is not enough."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; it need not be there
         return True
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 

@@ -7,11 +7,14 @@ right and bottom are one past the last pixel of the component.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
+
+if TYPE_CHECKING:
+    import torch
 
 
 def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size: int | tuple[int, int]) -> np.ndarray:
@@ -163,8 +166,8 @@ def _as_map(values: ArrayLike | torch.Tensor) -> np.ndarray:
 
 
 def _as_float_array(values: ArrayLike | torch.Tensor) -> np.ndarray:
-    if isinstance(values, torch.Tensor):
+    if hasattr(values, "detach"):  # a tensor, of half precision perhaps, which NumPy may lack
         values = values.detach().cpu()
-        values = values.numpy() if values.dtype == torch.float64 else values.float().numpy()
+        values = (values if values.element_size() > 4 else values.float()).numpy()
     values = np.asarray(values)
     return values if values.dtype in (np.float32, np.float64) else values.astype(np.float32)

@@ -9,13 +9,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from utils.models.bas import BASOutput
-from utils.models.recipe import Recipe
+from utils.models.recipe import BEYOND_ONE, COMPARE, Recipe
 
 EPSILON = 1e-8  # keeps the ratio finite where the activation is 0
-COMPARE = {"ge": torch.ge, "gt": torch.gt}
-BEYOND_ONE = {"zero": 0.0, "one": 1.0, "keep": None}
-FROZEN_STATISTICS = ("masked", "whole")
-GENERATOR_LOSSES = ("activation", "cross_entropy")
 
 
 class BASLosses(NamedTuple):
@@ -79,7 +75,7 @@ def background_activation_ratio(
     if constant is None:
         return ratio
     # After the ReLU: where both are negative a comparison before it could differ, but there is no gradient either way.
-    beyond = COMPARE[compare](background_activation, activation)
+    beyond = getattr(torch, compare)(background_activation, activation)
     return torch.where(beyond, torch.full_like(ratio, constant), ratio)
 
 

@@ -6,8 +6,10 @@ import ctypes
 import sys
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 try:
     import resource
@@ -44,7 +46,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
         processors.
     """
     if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**20
+        return sys.modules["torch"].cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "linux":
         # Its getrusage counts what the process was forked from as well.
         with suppress(OSError, StopIteration):

@@ -1,14 +1,12 @@
 """InceptionV3 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
-from utils.models.inception import InceptionV3
+from CUB.Model.shared import cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
 
-RECIPE = cub_recipe(arch="inception", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
+RECIPE = cub_recipe(arch="inception", head_name="classifier", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.0, top_k=200)
 PUBLISHED = Published(top1_loc=73.29, top5_loc=86.31, gt_known_loc=92.24)
 PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
-HEAD_NAME = "classifier"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -22,8 +20,3 @@ STAGES = {
     "classifier": (200, 14, 14),  # class maps A
     "classifier_loc": (200, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> InceptionV3:
-    """Builds the model with random weights; arguments as for :class:`utils.models.inception.InceptionV3`."""
-    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

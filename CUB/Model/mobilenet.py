@@ -1,14 +1,12 @@
 """MobileNetV1 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
-from utils.models.mobilenet import MobileNetV1
+from CUB.Model.shared import cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
 
 RECIPE = cub_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold=0.15, top_k=200)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.9, top_k=80)
 PUBLISHED = Published(top1_loc=69.77, top5_loc=86.0, gt_known_loc=92.35)
 PUBLISHED_CAM = Published(top1_loc=48.07, top5_loc=59.2, gt_known_loc=63.3)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (200, 14, 14),  # class maps A
     "classifier_loc": (200, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> MobileNetV1:
-    """Builds the model with random weights; arguments as for :class:`utils.models.mobilenet.MobileNetV1`."""
-    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

@@ -1,14 +1,12 @@
 """ResNet50 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
+from CUB.Model.shared import cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
-from utils.models.resnet import ResNet50
 
 RECIPE = cub_recipe(arch="resnet", frg_weight=0.5, area_weight=1.2, threshold=0.15, top_k=200)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.5, top_k=200)
 PUBLISHED = Published(top1_loc=77.25, top5_loc=90.08, gt_known_loc=95.13)
 PUBLISHED_CAM = Published(top1_loc=46.71, top5_loc=54.44, gt_known_loc=57.35)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (200, 14, 14),  # class maps A
     "classifier_loc": (200, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> ResNet50:
-    """Builds the model with random weights; arguments as for :class:`utils.models.resnet.ResNet50`."""
-    return ResNet50(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

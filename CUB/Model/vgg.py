@@ -1,14 +1,12 @@
 """VGG16 on CUB-200-2011: recipes, published results, and the stages from picture to maps."""
 
-from CUB.Model.recipe import NUM_CLASSES, cub_ijcv_recipe, cub_recipe
+from CUB.Model.shared import cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
-from utils.models.vgg import VGG16
 
 RECIPE = cub_recipe(arch="vgg", frg_weight=0.0, area_weight=0.7, threshold=0.15, top_k=80)
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=0.9, ratio_beyond_one="zero", top_k=80)
 PUBLISHED = Published(top1_loc=71.33, top5_loc=85.33, gt_known_loc=91.07)
 PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (200, 14, 14),  # class maps A
     "classifier_loc": (200, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> VGG16:
-    """Builds the model with random weights; arguments as for :class:`utils.models.vgg.VGG16`."""
-    return VGG16(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

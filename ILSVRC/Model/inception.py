@@ -1,14 +1,12 @@
 """InceptionV3 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
-from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
-from utils.models.inception import InceptionV3
+from ILSVRC.Model.shared import ilsvrc_recipe
 from utils.models.recipe import Published, ijcv_recipe
 
 RECIPE = ilsvrc_recipe(arch="inception", frg_weight=1.0, area_weight=2.5, threshold=0.3, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.25)
 PUBLISHED = Published(top1_loc=58.51, top5_loc=69.0, gt_known_loc=71.93)
 PUBLISHED_CAM = Published(top1_loc=46.29, top5_loc=58.19, gt_known_loc=62.68)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -22,8 +20,3 @@ STAGES = {
     "classifier_cls": (1000, 14, 14),  # class maps A
     "classifier_loc": (1000, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> InceptionV3:
-    """Builds the model with random weights; arguments as for :class:`utils.models.inception.InceptionV3`."""
-    return InceptionV3(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

@@ -1,14 +1,12 @@
 """MobileNetV1 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
-from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
-from utils.models.mobilenet import MobileNetV1
+from ILSVRC.Model.shared import ilsvrc_recipe
 from utils.models.recipe import Published, ijcv_recipe
 
 RECIPE = ilsvrc_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold=0.5, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.5)
 PUBLISHED = Published(top1_loc=52.97, top5_loc=66.59, gt_known_loc=72.0)
 PUBLISHED_CAM = Published(top1_loc=43.35, top5_loc=54.44, gt_known_loc=58.97)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (1000, 14, 14),  # class maps A
     "classifier_loc": (1000, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> MobileNetV1:
-    """Builds the model with random weights; arguments as for :class:`utils.models.mobilenet.MobileNetV1`."""
-    return MobileNetV1(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

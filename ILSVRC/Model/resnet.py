@@ -1,14 +1,12 @@
 """ResNet50 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
-from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
+from ILSVRC.Model.shared import ilsvrc_recipe
 from utils.models.recipe import Published, ijcv_recipe
-from utils.models.resnet import ResNet50
 
 RECIPE = ilsvrc_recipe(arch="resnet", frg_weight=1.0, area_weight=2.0, threshold=0.45, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.25)
 PUBLISHED = Published(top1_loc=57.18, top5_loc=68.44, gt_known_loc=71.77)
 PUBLISHED_CAM = Published(top1_loc=38.99, top5_loc=49.47, gt_known_loc=51.86)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (1000, 14, 14),  # class maps A
     "classifier_loc": (1000, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> ResNet50:
-    """Builds the model with random weights; arguments as for :class:`utils.models.resnet.ResNet50`."""
-    return ResNet50(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

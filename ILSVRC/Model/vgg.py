@@ -1,14 +1,12 @@
 """VGG16 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
-from ILSVRC.Model.recipe import NUM_CLASSES, ilsvrc_recipe
+from ILSVRC.Model.shared import ilsvrc_recipe
 from utils.models.recipe import Published, ijcv_recipe
-from utils.models.vgg import VGG16
 
 RECIPE = ilsvrc_recipe(arch="vgg", frg_weight=0.05, area_weight=1.0, threshold=0.5, top_k=1)
 IJCV_RECIPE = ijcv_recipe(RECIPE, ratio_beyond_one="zero", batch_size=256, threshold=0.45)
 PUBLISHED = Published(top1_loc=52.96, top5_loc=65.41, gt_known_loc=69.64)
 PUBLISHED_CAM = Published(top1_loc=42.8, top5_loc=54.86, gt_known_loc=59.0)
-HEAD_NAME = "classifier_cls"  # the classifier head in the released checkpoint
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {
@@ -20,8 +18,3 @@ STAGES = {
     "classifier_cls": (1000, 14, 14),  # class maps A
     "classifier_loc": (1000, 28, 28),  # the generator on F, one foreground map a class
 }
-
-
-def build(num_classes: int = NUM_CLASSES, final_relu: bool = True, tap: str | None = None) -> VGG16:
-    """Builds the model with random weights; arguments as for :class:`utils.models.vgg.VGG16`."""
-    return VGG16(num_classes, head_name=HEAD_NAME, final_relu=final_relu, tap=tap)

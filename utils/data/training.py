@@ -18,8 +18,6 @@ from utils.data.split import Split
 from utils.data.transforms import TrainingTransform
 from utils.distributed import process_count, rank
 
-DEFAULT_PREFETCH = 2  # batches a worker, PyTorch's own
-
 
 class Draw(NamedTuple):
     """One picture of one epoch: what a training loader's sampler asks for."""
@@ -164,7 +162,7 @@ def build_training_loader(
     seed: int,
     device: torch.device,
     skip_bad: bool = False,
-    prefetch: int = DEFAULT_PREFETCH,
+    prefetch: int = 2,
 ) -> DataLoader:
     """Builds the shuffling loader of augmented crops, of this process's share where the run has several.
 

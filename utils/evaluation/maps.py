@@ -7,40 +7,13 @@ class.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from utils.evaluation.kinds import FILES, MapKind
 from utils.metrics import map_extremes
 from utils.models.bas import BAS, Encoding, Grid, rank_classes, select_class
-
-# `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
-# recipe's. 0.2 of the maximum is Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square
-# of half of the side.
-DEFAULT_THRESHOLDS = {"bas": None, "cam": 0.2, "gradcam": 0.15, "center": 0.6}
-KINDS = tuple(DEFAULT_THRESHOLDS)
-# Maps that another tool made, read from files (:mod:`utils.evaluation.map_files`); the threshold is a CAM's.
-FILES, FILES_THRESHOLD = "files", DEFAULT_THRESHOLDS["cam"]
-TITLES = {"bas": "BAS", "cam": "CAM", "gradcam": "Grad-CAM", "center": "centred Gaussian", FILES: "map files"}
-
-
-@dataclass(frozen=True)
-class MapKind:
-    """One kind of map.
-
-    Attributes:
-        kind: one of `KINDS`, or `FILES`.
-        top_k: how many foreground maps are averaged; of `bas` only, None elsewhere.
-    """
-
-    kind: str
-    top_k: int | None = None
-
-    @property
-    def title(self) -> str:
-        """For tables: `BAS, k = 80`."""
-        return TITLES[self.kind] + (f", k = {self.top_k}" if self.top_k is not None else "")
 
 
 def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: Tensor | None) -> dict[MapKind, Tensor]:

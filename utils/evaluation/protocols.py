@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from utils.boxes import scale_boxes_to_crop
 from utils.errors import UsageError
 from utils.localization import normalize_map, place_map, upsample_map
-from utils.models.bas import Grid
+from utils.models.taps import Grid
 from utils.sweep import component_boxes, contour_boxes
 
 

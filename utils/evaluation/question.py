@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from utils.evaluation.maps import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind, grid_of
+from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind
+from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
 from utils.metrics.checks import as_normalized_map
 from utils.models.bas import BAS

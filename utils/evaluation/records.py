@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from utils.data.split import Split
-from utils.evaluation.maps import MapKind
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import Misfit, settle
 from utils.evaluation.protocols import Protocol
 from utils.evaluation.question import Question

@@ -17,8 +17,9 @@ from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
 from utils.distributed import gather_everywhere, process_count, rank
 from utils.errors import UserError
+from utils.evaluation.kinds import FILES, MapKind
 from utils.evaluation.map_files import read_map
-from utils.evaluation.maps import FILES, MapKind, label_map_extremes, make_maps
+from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.misfits import find_misfit, require_fit
 from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation

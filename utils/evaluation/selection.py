@@ -8,7 +8,7 @@ import torch
 
 from utils.data.split import Split, take
 from utils.errors import UserError
-from utils.evaluation.maps import MapKind
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.summary import summarize_misfits

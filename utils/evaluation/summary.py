@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from utils.evaluation.maps import MapKind
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
 from utils.metrics import METRICS, IouHistogram

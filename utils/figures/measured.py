@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.errors import UserError
-from utils.evaluation.maps import KINDS, TITLES
+from utils.evaluation.kinds import KINDS, TITLES
 from utils.files import read_json
 
 DEMO_FILE, FILE = "results.json", "evaluation.json"

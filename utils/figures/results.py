@@ -15,7 +15,7 @@ from utils.charts import new_page, save_figure
 from utils.data.class_names import short_name
 from utils.data.split import Split, spread
 from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, Panel, overlay_map
-from utils.evaluation.maps import TITLES
+from utils.evaluation.kinds import TITLES
 from utils.evaluation.question import Question, build_question
 from utils.gallery import make_panels
 from utils.inference.loading import Loaded

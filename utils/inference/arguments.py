@@ -1,202 +1,221 @@
-"""The options of `python BAS_inference.py`."""
+"""The command line of `BAS_inference.py`."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from utils.arguments import (
-    CommandParser,
-    RaisingParser,
-    add_common_options,
-    named,
-    natural,
-    number,
-    place,
-    positive_int,
-)
-from utils.data.split import SPLITS_WITH_VAL
-from utils.errors import UsageError
-from utils.evaluation.maps import DEFAULT_THRESHOLDS, FILES, KINDS
+from utils.arguments import Common, add_arch
+from utils.data.dataset import Dataset, own_dataset
+from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, KINDS
 from utils.evaluation.protocols import PROTOCOLS
-from utils.inference.settings import SETTINGS_FILE
-from utils.models.registry import RECIPES
-from utils.models.taps import taps_in_words
+from utils.models.recipe import Recipe, marked
+from utils.models.registry import taps_in_words
+from utils.options import (
+    FLAG,
+    NAME,
+    NATURAL,
+    PLACE,
+    POSITIVE,
+    SWITCH,
+    Choice,
+    CommandParser,
+    Number,
+    Several,
+    add_options,
+    given,
+    option,
+    settle,
+)
 
-DEFAULT_BATCH_SIZE = 8
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
 _OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps", "ignore_misfits")
-# Options that make sense for `load_localizer`, which is given one picture at a time and writes no files.
-LOCALIZER_OPTIONS = (
-    *("arch", "checkpoint", "dataset_dir", "classes", "device", "amp"),
-    *("map", "protocol", "tencrop", "threshold", "top_k", "align_maps", "resize_size", "crop_size"),
-    *("recipe", "final_relu", "tap"),
-)
+QUESTIONS, FILES_GROUP = "what is asked", "input and output"
+_USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items() if value is not None)
 
 
-def parse_options(dataset: str, options: Mapping[str, Any]) -> argparse.Namespace:
-    """Reads options given in Python as if they stood on the command line, so that the same values are right and wrong.
+def _flags(name: str) -> tuple[str, str]:
+    return f"--{name.replace('_', '-')}", f"--{name}"
 
-    Args:
-        dataset: `CUB` or `ILSVRC`.
-        options: values by name, of :data:`LOCALIZER_OPTIONS`; None leaves one to its default.
 
-    Raises:
-        UsageError: an option of another name, or a value that the command would refuse.
+@dataclass(frozen=True, kw_only=True)
+class EvaluationSettings(Common):
+    """What `BAS_inference.py` is asked, besides the settings of the recipe that evaluate a checkpoint."""
+
+    checkpoint: Path | None = option(
+        "the weights",
+        PLACE,
+        default=None,
+        words="the highest epoch in logs/<arch>/, the released name",
+        metavar="FILE",
+    )
+    batch_size: int = option("pictures in a batch, of ten crops each", POSITIVE, default=8)
+    tencrop: bool | None = option(
+        "class scores from ten crops, or from the one crop of the map", FLAG, default=None, words="the protocol's, ten"
+    )
+    amp: bool = option("compute in half precision, on CUDA", SWITCH, default=False, words="")
+
+    protocol: str = option(
+        "; ".join(protocol.title for protocol in PROTOCOLS.values()),
+        Choice(PROTOCOLS),
+        default="authors",
+        group=QUESTIONS,
+    )
+    map: str | None = option(
+        "bas, the generator's map; or, through the same evaluator, the same network's class activation map, its "
+        f"Grad-CAM, or a centred Gaussian (thresholds where none is given or selected: {_USUAL})",
+        Choice(KINDS),
+        default=None,
+        words="bas",
+        group=QUESTIONS,
+    )
+    compare: tuple[str, ...] = option(
+        "several kinds of maps in one pass",
+        Several(Choice(KINDS)),
+        default=(),
+        words="",
+        group=QUESTIONS,
+        metavar="MAP",
+    )
+    sweep: bool = option(
+        "all thresholds from 0 to 0.99 and several top-k, in the same pass",
+        SWITCH,
+        default=False,
+        words="",
+        group=QUESTIONS,
+    )
+    top_ks: tuple[int, ...] = option(
+        "top-k values of --sweep",
+        Several(POSITIVE),
+        default=(),
+        words="",
+        group=QUESTIONS,
+        flags=_flags("top_ks"),
+        metavar="K",
+    )
+    select_on: str | None = option(
+        "choose each map's threshold on this split's boxes before the test set is looked at",
+        Choice(("train", "val")),
+        default=None,
+        group=QUESTIONS,
+        flags=_flags("select_on"),
+    )
+    max_box_acc_step: float = option(
+        "between the thresholds of MaxBoxAcc; wsolevaluation's own is 0.001",
+        Number(float, 0.001, 0.1),
+        default=0.01,
+        group=QUESTIONS,
+        flags=_flags("max_box_acc_step"),
+        metavar="STEP",
+    )
+
+    images: tuple[str, ...] = option(
+        "pictures of your own: files, folders, patterns; no labels needed",
+        Several(NAME),
+        default=(),
+        words="",
+        group=FILES_GROUP,
+        metavar="PATH",
+    )
+    map_files: Path | None = option(
+        "score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, or "
+        "beside those of --map or --compare; they are maps of the square that the protocol looks at",
+        PLACE,
+        default=None,
+        group=FILES_GROUP,
+        flags=_flags("map_files"),
+        metavar="FOLDER",
+    )
+    classes: Path | None = option(
+        "names of the classes, one a line", PLACE, default=None, group=FILES_GROUP, metavar="FILE"
+    )
+    json: Path | None = option(
+        "save the figures and the settings there", PLACE, default=None, group=FILES_GROUP, metavar="FILE"
+    )
+    save: Path | None = option(
+        "a new folder for report.html, images.csv, results.json, pictures",
+        PLACE,
+        default=None,
+        group=FILES_GROUP,
+        metavar="FOLDER",
+    )
+    save_maps: Path | None = option(
+        "save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
+        PLACE,
+        default=None,
+        group=FILES_GROUP,
+        flags=_flags("save_maps"),
+        metavar="FOLDER",
+    )
+    vis: int = option(
+        "N test pictures with maps and boxes on one sheet (a PNG)",
+        NATURAL,
+        default=0,
+        words="",
+        group=FILES_GROUP,
+        metavar="N",
+    )
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of maps that are asked for, the main one first."""
+        named = self.compare or ((self.map,) if self.map else ())
+        files = (FILES,) if self.map_files else ()
+        return (*named, *files) or ("bas",)
+
+
+@dataclass(frozen=True)
+class InferenceCommand:
+    """What `BAS_inference.py` was asked for.
+
+    Attributes:
+        dataset: with recipes, reader and published results.
+        arch: the backbone.
+        given: settings of the recipe that were given.
+        settings: all others.
     """
-    unknown = sorted(set(options) - set(LOCALIZER_OPTIONS))
-    if unknown:
-        raise UsageError(f"there is no option {unknown[0]!r}; choose among {', '.join(LOCALIZER_OPTIONS)}")
-    defaults = parse_arguments(dataset, [])
-    argv = []
-    for name, value in options.items():
-        if isinstance(value, bool):
-            argv += [f"--{'' if value else 'no-'}{name}"] * (value != getattr(defaults, name))
-        elif value is not None:
-            argv.append(f"--{name}={value}")
-    return parse_arguments(dataset, argv, RaisingParser)
+
+    dataset: Dataset
+    arch: str
+    given: Mapping[str, Any]
+    settings: EvaluationSettings
 
 
 def parse_arguments(
-    dataset: str, argv: list[str] | None = None, parser_class: type[CommandParser] = CommandParser
-) -> argparse.Namespace:
+    dataset: Dataset, argv: Sequence[str] | None = None, parser_class: type[CommandParser] = CommandParser
+) -> InferenceCommand:
     """Reads the command line; `--help` explains every option."""
     parser = parser_class(
-        description=f"Evaluates a BAS checkpoint on {dataset}, or draws boxes on pictures of your own (--images).",
+        description=f"Evaluates a BAS checkpoint on {dataset.name}, or draws boxes on pictures of your own (--images).",
         epilog="examples:\n"
-        f"  python BAS_inference.py --arch resnet --data /data/{dataset:18} the paper's figures, and more\n"
+        f"  python BAS_inference.py --arch resnet --data /data/{dataset.name:18} the paper's figures, and more\n"
         "  python BAS_inference.py --arch resnet --compare bas cam center          methods in one table, one pass\n"
         "  python BAS_inference.py --arch resnet --sweep --select-on train         curves; an honest threshold\n"
         "  python BAS_inference.py --arch resnet --save report                     a page to look at, a row an image\n"
         "  python BAS_inference.py --arch resnet --images holiday/ --save boxes    pictures of your own\n"
-        f"Settings that are not given come from the run's {SETTINGS_FILE} beside the checkpoint, else from the recipe.",
+        f"\ntaps (--tap): {taps_in_words()}\n"
+        "Settings that are not given come from the run's settings.json beside the checkpoint, else from the recipe.",
     )
-    add_common_options(parser, batch_size_default=f"{DEFAULT_BATCH_SIZE}, of ten crops each")
-    parser.set_defaults(arch="vgg")
-    parser.add_argument(
-        "--checkpoint",
-        type=place,
-        metavar="FILE",
-        help="default: the highest epoch in logs/<arch>/, the released name",
-    )
-    parser.add_argument(
-        "--tencrop",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="class scores from ten crops, or from the one crop of the map (default: the protocol's, ten)",
-    )
-    parser.add_argument(
-        "--recipe",
-        choices=RECIPES,
-        help="the paper whose threshold, top-k and head hold where neither an option nor the run's settings say "
-        "otherwise (default: ijcv for a file of the IJCV release, else cvpr)",
-    )
-    parser.add_argument(
-        "--tap",
-        type=named,
-        metavar="LAYER",
-        help="where the generator sits in the network, if the run trained it elsewhere than the paper and its "
-        f"settings are lost: {taps_in_words()} (default: the run's, else the one marked *)",
-    )
-    parser.add_argument(
-        "--final_relu",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="whether the class maps end in a ReLU: CVPR models do, IJCV models do not (default: by the file)",
-    )
-    parser.add_argument("--amp", action="store_true", help="compute in half precision, on CUDA")
-    _add_questions(parser)
-    _add_outputs(parser)
+    add_arch(parser)
+    add_options(parser, EvaluationSettings)
+    add_options(parser, Recipe, marked("evaluates"), words=_of_checkpoint)
     args = parser.parse_args(argv)
     _check(parser, args)
-    if args.map_files and not (args.map or args.compare):
-        args.map = FILES
-    args.map = args.map or "bas"
-    return args
+    if args.dataset_dir:
+        dataset = own_dataset(dataset, args.dataset_dir)
+    settings = settle(EvaluationSettings(), given(EvaluationSettings, args))
+    of_recipe = {name: getattr(args, name) for name in marked("evaluates") if getattr(args, name) is not None}
+    return InferenceCommand(dataset, args.arch or dataset.default_arch, of_recipe, settings)
 
 
-def _add_questions(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("what is asked")
-    group.add_argument(
-        "--protocol",
-        choices=PROTOCOLS,
-        default="authors",
-        help="; ".join(protocol.title for protocol in PROTOCOLS.values()) + " (default: %(default)s)",
-    )
-    usual = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items() if value is not None)
-    group.add_argument(
-        "--map",
-        choices=KINDS,
-        help="bas, the generator's map, is the default; or, through the same evaluator, the same network's class "
-        f"activation map, its Grad-CAM, or a centred Gaussian (thresholds where none is given or selected: {usual})",
-    )
-    group.add_argument("--compare", choices=KINDS, nargs="+", metavar="MAP", help="several kinds of maps in one pass")
-    group.add_argument(
-        "--sweep", action="store_true", help="all thresholds from 0 to 0.99 and several top-k, in the same pass"
-    )
-    group.add_argument(
-        "--top-ks", "--top_ks", type=positive_int, nargs="+", metavar="K", help="top-k values of --sweep"
-    )
-    group.add_argument(
-        "--select-on",
-        "--select_on",
-        choices=[name for name in SPLITS_WITH_VAL if name != "test"],
-        help="choose each map's threshold on this split's boxes before the test set is looked at",
-    )
-    group.add_argument(
-        "--max-box-acc-step",
-        "--max_box_acc_step",
-        type=number(float, 0.001, 0.1),
-        default=0.01,
-        metavar="STEP",
-        help="between the thresholds of MaxBoxAcc; wsolevaluation's own is 0.001 (default: %(default)s)",
-    )
-
-
-def _add_outputs(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("input and output")
-    group.add_argument(
-        "--dataset-dir",
-        "--dataset_dir",
-        type=place,
-        metavar="FOLDER",
-        help="a data set of your own: wsolevaluation's metadata, or train/ and test/ with a folder per class",
-    )
-    group.add_argument(
-        "--images",
-        type=named,
-        nargs="+",
-        metavar="PATH",
-        help="pictures of your own: files, folders, patterns; no labels needed",
-    )
-    group.add_argument(
-        "--map-files",
-        "--map_files",
-        type=place,
-        metavar="FOLDER",
-        help="score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, "
-        "or beside those of --map or --compare; they are maps of the square that the protocol looks at",
-    )
-    group.add_argument("--classes", type=place, metavar="FILE", help="names of the classes, one a line")
-    group.add_argument("--json", type=place, metavar="FILE", help="save the figures and the settings there")
-    group.add_argument(
-        "--save",
-        type=place,
-        metavar="FOLDER",
-        help="a new folder for report.html, images.csv, results.json, pictures",
-    )
-    group.add_argument(
-        "--save-maps",
-        "--save_maps",
-        type=place,
-        metavar="FOLDER",
-        help="save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
-    )
-    group.add_argument(
-        "--vis", type=natural, default=0, metavar="N", help="N test pictures with maps and boxes on one sheet (a PNG)"
-    )
+def _of_checkpoint(name: str) -> str:
+    """The default of a recipe's setting in words."""
+    words = {"name": "ijcv for a file of the IJCV release, else cvpr", "final_relu": "by the file"}
+    return words.get(name, "the run's, else the recipe's")
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -211,8 +230,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.images:
         ignored = [name for name in _OF_TEST_SETS if getattr(args, name)]
         if ignored or args.root:
-            option = ignored[0].replace("_", "-") if ignored else "data"
-            parser.error(f"--images has neither labels nor true boxes; leave out --{option}")
+            name = ignored[0].replace("_", "-") if ignored else "data"
+            parser.error(f"--images has neither labels nor true boxes; leave out --{name}")
     if args.compare:
         if len(set(args.compare)) < len(args.compare):
             parser.error("--compare names a map twice")

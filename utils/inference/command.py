@@ -2,35 +2,54 @@
 
 from __future__ import annotations
 
-from utils.arguments import choose_device
-from utils.distributed import process_count, process_group
+from collections.abc import Sequence
+from dataclasses import replace
+
+from utils.arguments import DEFAULT_WORKERS
+from utils.data.dataset import Dataset
 from utils.errors import UsageError
-from utils.inference import dataset, pictures
 from utils.inference.arguments import parse_arguments
-from utils.inference.loading import DatasetFolder, load
 
 # Seconds. Processes without --save wait for one another at the end alone, and the slowest one may be far behind.
 TIMEOUT = 1800.0
 
 
-def run(folder: DatasetFolder, argv: list[str] | None = None) -> None:
+def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     """Evaluates a checkpoint on a data set's test images, or localises the pictures of `--images`.
 
     `torchrun --nproc_per_node=N BAS_inference.py` shares a test set's pictures out among N processes, one a device, and
     gives the figures and files of a single one.
 
     Args:
-        folder: the data set whose recipes and layout hold.
+        dataset: whose recipes and layout hold.
         argv: the command line; `sys.argv` if None.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: whatever the user can put right.
     """
-    args = parse_arguments(folder.name, argv)
-    with process_group(choose_device(args.device), TIMEOUT):
-        if not args.images:
-            dataset.run(folder, load(folder, args), args)
-        elif process_count() == 1:
-            pictures.run(load(folder, args), args)
-        else:
+    command = parse_arguments(dataset, argv)
+    settings = command.settings
+
+    # Only now: help and errors of the command line come at once, without PyTorch.
+    from utils.arguments import choose_device
+    from utils.distributed import process_count, process_group
+    from utils.inference import pictures, test_set
+    from utils.inference.loading import load
+
+    device = choose_device(settings.device)
+    if settings.num_workers is None:
+        settings = replace(settings, num_workers=0 if device.type == "cpu" else DEFAULT_WORKERS)
+    with process_group(device, TIMEOUT):
+        if settings.images and process_count() > 1:
             raise UsageError("--images is for a single process; start it with python, not with torchrun")
+        loaded = load(
+            command.dataset,
+            command.arch,
+            settings.checkpoint,
+            device=str(device),
+            amp=settings.amp,
+            protocol=settings.protocol,
+            classes=settings.classes,
+            **command.given,
+        )
+        (pictures if settings.images else test_set).run(loaded, settings, command.given)

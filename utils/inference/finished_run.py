@@ -7,17 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.checkpoint import DATASET_OF_CLASSES
-from utils.data import any_folder
+from utils.data.dataset import Dataset, own_dataset
 from utils.data.split import Split
 from utils.errors import UserError
 from utils.files import read_json
-from utils.inference.arguments import parse_options
-from utils.inference.loading import DatasetFolder, Loaded, load
+from utils.inference.loading import Loaded, load
 from utils.inference.settings import SETTINGS_FILE
 from utils.models.registry import ARCHS
-
-DATASETS = tuple(DATASET_OF_CLASSES.values())
 
 
 @dataclass(frozen=True)
@@ -27,42 +23,36 @@ class FinishedRun:
     Attributes:
         folder: with the settings, the log and the weights.
         weights: the file of the last epoch.
-        dataset: one of `DATASETS`, whose recipe it had.
+        dataset: whose recipe it had, and which reads its pictures.
         arch: the backbone.
         num_classes: K of the data that it was trained on.
         root: the data set's folder, None if the settings do not tell.
-        is_own: whether that is a data set of the user's own (`--dataset-dir`).
         has_test: whether there was a test split.
     """
 
     folder: Path
     weights: Path
-    dataset: str
+    dataset: Dataset
     arch: str
     num_classes: int
     root: Path | None
-    is_own: bool
     has_test: bool
 
-    def load(self, dataset: DatasetFolder, device: str | None = None) -> Loaded:
+    def load(self, device: str | None = None) -> Loaded:
         """The trained network with its settings, ready for inference.
 
         Args:
-            dataset: the one that `dataset` names.
             device: as in `--device`.
 
         Raises:
             UserError: the weights are missing or damaged.
         """
-        return load(
-            dataset, parse_options(self.dataset, {"arch": self.arch, "checkpoint": self.weights, "device": device})
-        )
+        return load(self.dataset, self.arch, self.weights, device=device)
 
-    def load_split(self, dataset: DatasetFolder, name: str, root: Path | None = None) -> Split:
+    def load_split(self, name: str, root: Path | None = None) -> Split:
         """A split of the data that it was trained on.
 
         Args:
-            dataset: the one that `dataset` names.
             name: `train`, `val` or `test`.
             root: the data set's folder, if it lies elsewhere by now.
 
@@ -74,7 +64,7 @@ class FinishedRun:
             raise UserError(f"{self.folder / SETTINGS_FILE} does not tell where the data set lies; name it with --data")
         if not root.is_dir():
             raise UserError(f"the data set of {self.folder} is no longer in {root}; name its folder with --data")
-        split = any_folder.load_split(root, name) if self.is_own else dataset.loader.load_split(root, name)
+        split = self.dataset.load_split(root, name)
         if len(split.class_names) != self.num_classes:
             raise UserError(
                 f"{self.folder} was trained on {self.num_classes} classes, but the data set has "
@@ -83,8 +73,12 @@ class FinishedRun:
         return split
 
 
-def find_run(path: Path) -> FinishedRun:
+def find_run(path: Path, datasets: Mapping[str, Dataset]) -> FinishedRun:
     """Opens a run's folder, or the one that lies in `path` (`demo_run`, `CUB/logs` with a single backbone).
+
+    Args:
+        path: the folder.
+        datasets: by name, one of which is the run's.
 
     Raises:
         UserError: there is none, more than one, or its settings are damaged.
@@ -104,26 +98,28 @@ def find_run(path: Path) -> FinishedRun:
         folder / SETTINGS_FILE,
         "is no settings file of a run",
         "name another run",
-        lambda content: _read_run(folder, content),
+        lambda content: _read_run(folder, content, datasets),
     )
 
 
-def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
+def _read_run(folder: Path, settings: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> FinishedRun:
     recipe, root = settings["recipe"], settings.get("root")
-    for name, known in (("dataset", DATASETS), ("arch", ARCHS)):
+    for name, known in (("dataset", tuple(datasets)), ("arch", ARCHS)):
         if recipe[name] not in known:
             raise ValueError(f"its {name} is {recipe[name]!r}, not one of {', '.join(known)}")
     for name, value, kind in (("class_names", settings["class_names"], list), ("weights", settings["weights"], str)):
         if not isinstance(value, kind):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
+    dataset = datasets[recipe["dataset"]]
+    if settings.get("is_own") and root is not None:
+        dataset = own_dataset(dataset, Path(root))
     return FinishedRun(
         folder=folder,
         weights=folder / settings["weights"],
-        dataset=recipe["dataset"],
+        dataset=dataset,
         arch=recipe["arch"],
         num_classes=len(settings["class_names"]),
         root=None if root is None else Path(root),
-        is_own=bool(settings.get("is_own")),
         # The settings say null where there was none; old ones say nothing.
         has_test=settings.get("data", {}).get("test", True) is not None,
     )

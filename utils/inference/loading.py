@@ -1,48 +1,29 @@
-"""From the arguments to a network ready for inference."""
+"""From a checkpoint to a network ready for inference."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.arguments import DEFAULT_WORKERS, choose_device
-from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, find_checkpoint, read_checkpoint, require_arch
+from utils.arguments import choose_device
+from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.data.class_names import read_class_names
+from utils.data.dataset import Dataset, own_dataset
 from utils.data.transforms import check_sizes
 from utils.errors import UsageError, UserError
 from utils.evaluation.protocols import Protocol, find_protocol
 from utils.evaluation.question import build_question
-from utils.inference.arguments import parse_options
+from utils.inference.arguments import EvaluationSettings
 from utils.inference.localizer import Localizer
 from utils.inference.settings import recipe_name, settle
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, override
-
-
-@dataclass(frozen=True)
-class DatasetFolder:
-    """What `CUB/` or `ILSVRC/` brings along.
-
-    Attributes:
-        name: `CUB` or `ILSVRC`.
-        models: its `Model` package: `build`, `recipe`, `published`.
-        loader: its `DataLoader` module: `load_split`, `class_names`.
-    """
-
-    name: str
-    models: Any
-    loader: Any
-
-    @property
-    def path(self) -> Path:
-        """The folder, where `logs` and `data` lie."""
-        return Path(self.models.__file__).parents[1]
+from utils.models.registry import build
+from utils.options import check
 
 
 @dataclass(frozen=True)
@@ -50,48 +31,73 @@ class Loaded:
     """A checkpoint ready to use.
 
     Attributes:
+        dataset: whose recipes hold, and which reads the pictures.
         checkpoint: the file.
         model: folded for inference, in evaluation mode, on `device`.
         recipe: the settings in force.
         protocol: the rules.
         class_names: K names.
         device: where the model is.
+        amp: whether to compute in half precision.
     """
 
+    dataset: Dataset
     checkpoint: Checkpoint
     model: BAS
     recipe: Recipe
     protocol: Protocol
     class_names: tuple[str, ...]
     device: torch.device
+    amp: bool
 
 
-def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
-    """Finds, reads and builds what the arguments name, and says what was loaded.
+def load(
+    dataset: Dataset,
+    arch: str,
+    checkpoint: str | Path | None = None,
+    *,
+    device: str | None = None,
+    amp: bool = False,
+    protocol: str = "authors",
+    classes: str | Path | None = None,
+    **given: Any,
+) -> Loaded:
+    """Finds, reads and builds a network, and says what was loaded.
+
+    Args:
+        dataset: gives recipes, names of classes and the place of checkpoints.
+        arch: the backbone.
+        checkpoint: a file; the highest epoch in the data set's logs where None.
+        device: see :func:`utils.arguments.choose_device`.
+        amp: half precision, on CUDA.
+        protocol: the rules' name, see :mod:`utils.evaluation.protocols`.
+        classes: a file of the classes' names, one a line; the run's or the data set's own where None.
+        given: settings of the recipe that win over the run's and the paper's: those marked `evaluates`, and as `name`
+            the paper's; None leaves one out.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: whatever the user can put right.
     """
-    device = choose_device(args.device)
-    if args.amp and device.type != "cuda":
-        raise UsageError(f"--amp computes in half precision on CUDA, but the device is {device}; leave it out")
-    if args.num_workers is None:
-        args.num_workers = 0 if device.type == "cpu" else DEFAULT_WORKERS
-    logs = (args.dataset_dir or folder.path) / "logs"
-    checkpoint = read_checkpoint(args.checkpoint or find_checkpoint(logs, folder.name, args.arch))
-    protocol = find_protocol(args.protocol)
-    recipe = folder.models.recipe(args.arch, args.recipe or recipe_name(checkpoint))
-    settings = settle(recipe, checkpoint, protocol, vars(args))
+    options = {"checkpoint": checkpoint, "device": device, "amp": amp, "protocol": protocol, "classes": classes}
+    check(EvaluationSettings, options)
+    check(Recipe, given)
+    on = choose_device(device)
+    if amp and on.type != "cuda":
+        raise UsageError(f"--amp computes in half precision on CUDA, but the device is {on}; leave it out")
+    read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch))
+    rules = find_protocol(protocol)
+    paper = dataset.recipe(arch, given.get("name") or recipe_name(read))
+    settings = settle(paper, read, rules, given)
     check_sizes(settings.recipe.resize_size, settings.recipe.crop_size)
-    require_arch(checkpoint, args.arch)
-    names = _choose_class_names(checkpoint, args.classes, settings.class_names, folder.loader.class_names())
-    model = folder.models.build(args.arch, checkpoint.num_classes, settings.recipe.final_relu, settings.recipe.tap)
-    _require_tap(checkpoint, model)
-    apply_weights(model, checkpoint)
-    print(checkpoint.summary)
-    model = fold_batch_norm(model.eval()).place(device)
-    recipe = override(settings.recipe, {"num_classes": checkpoint.num_classes})
-    return Loaded(checkpoint, model, recipe, protocol, names, device)
+    require_arch(read, arch)
+    names = _choose_class_names(read, classes, settings.class_names, dataset.class_names())
+    recipe = override(settings.recipe, {"num_classes": read.num_classes})
+    model = build(recipe)
+    _require_tap(read, model)
+    apply_weights(model, read)
+    print(read.summary)
+    model = fold_batch_norm(model.eval()).place(on)
+    return Loaded(dataset, read, model, recipe, rules, names, on, amp)
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
@@ -107,12 +113,12 @@ def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
 
 
 def _choose_class_names(
-    checkpoint: Checkpoint, file: Path | None, of_run: tuple[str, ...] | None, of_dataset: tuple[str, ...]
+    checkpoint: Checkpoint, file: str | Path | None, of_run: tuple[str, ...] | None, of_dataset: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The user's names, else the run's own, else the data set's if their number fits, else numbers."""
     count = checkpoint.num_classes
     if file is not None:
-        names = read_class_names(file)
+        names = read_class_names(Path(file))
         if len(names) != count:
             raise UsageError(f"--classes {file} has {len(names)} names, but {checkpoint.path} has {count} classes")
         return names
@@ -120,32 +126,52 @@ def _choose_class_names(
     return fitting[0] if fitting else tuple(f"class {index}" for index in range(count))
 
 
-def build_localizer(loaded: Loaded, args: argparse.Namespace) -> Localizer:
-    """The function that `--images` and `load_localizer` share."""
-    kinds = (args.map,)
-    question = build_question(loaded.recipe, loaded.protocol, kinds, args.tencrop, args.threshold, amp=args.amp)
+def build_localizer(loaded: Loaded, kind: str = "bas", ten_crops: bool | None = None, **given: Any) -> Localizer:
+    """The function that `--images` and `load_localizer` share.
+
+    Args:
+        loaded: the network and its settings.
+        kind: of map.
+        ten_crops: the protocol's rule where None.
+        given: the settings that :func:`load` was given; a threshold holds for every kind of map.
+    """
+    threshold = given.get("threshold")
+    question = build_question(loaded.recipe, loaded.protocol, (kind,), ten_crops, threshold, amp=loaded.amp)
     return Localizer(loaded.model, loaded.class_names, question, loaded.device)
 
 
-def make_load_localizer(folder: DatasetFolder) -> Callable[..., Localizer]:
-    """The data set's `load_localizer`."""
+def load_localizer(
+    dataset: Dataset,
+    arch: str,
+    checkpoint: str | Path | None = None,
+    *,
+    map: str = "bas",
+    tencrop: bool | None = None,
+    recipe: str | None = None,
+    dataset_dir: str | Path | None = None,
+    **options: Any,
+) -> Localizer:
+    """Loads a checkpoint as a function from pictures (PIL images, arrays, files) to class, box and map.
 
-    def load_localizer(arch: str, checkpoint: str | Path | None = None, **options: Any) -> Localizer:
-        """Loads a checkpoint as a function from pictures (PIL images, arrays, files) to class, box and map.
+    Args:
+        dataset: see :func:`load`.
+        arch: `vgg`, `mobilenet`, `resnet` or `inception`.
+        checkpoint: a file; the highest epoch in `logs/<arch>/` where None.
+        map: `bas`, `cam`, `gradcam` or `center`.
+        tencrop: class scores from ten crops or from one; the protocol's rule, ten, where None.
+        recipe: the paper, `cvpr` or `ijcv`; by the file where None.
+        dataset_dir: a data set of your own, in whose `logs` the checkpoint is looked for.
+        options: what else :func:`load` takes: `device`, `amp`, `protocol`, `classes`, and settings such as
+            `threshold`, `top_k`, `align_maps`, `resize_size`, `crop_size`, `tap`, `final_relu`.
 
-        Args:
-            arch: `vgg`, `mobilenet`, `resnet` or `inception`.
-            checkpoint: a file; the highest epoch in `logs/<arch>/` where None.
-            options: flags of `BAS_inference.py` by name, such as `threshold=0.2`, `device="cuda"` or `map="cam"`; see
-                :data:`utils.inference.arguments.LOCALIZER_OPTIONS`.
+    Returns:
+        A :class:`utils.inference.localizer.Localizer`.
 
-        Returns:
-            A :class:`utils.inference.localizer.Localizer`.
-
-        Raises:
-            UserError: the file is missing, damaged or another model's; an option that cannot work.
-        """
-        args = parse_options(folder.name, {"arch": arch, "checkpoint": checkpoint, **options})
-        return build_localizer(load(folder, args), args)
-
-    return load_localizer
+    Raises:
+        UserError: the file is missing, damaged or another model's; an option that cannot work.
+        TypeError: there is no such option.
+    """
+    check(EvaluationSettings, {"map": map, "tencrop": tencrop, "dataset_dir": dataset_dir})
+    source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
+    loaded = load(source, arch, checkpoint, name=recipe, **options)
+    return build_localizer(loaded, map, tencrop, **options)

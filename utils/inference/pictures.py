@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from utils.data.images import find_pictures, passed_over_phrase
 from utils.data.transforms import denormalize
 from utils.errors import UserError
 from utils.files import write_text
-from utils.inference.arguments import DEFAULT_BATCH_SIZE
+from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, build_localizer
 from utils.inference.localizer import Finding
 from utils.report import ImageRecord, Report
@@ -21,30 +22,31 @@ from utils.report import ImageRecord, Report
 LONGEST_SIDE = 320  # of the saved pictures, in pixels
 
 
-def run(loaded: Loaded, args: argparse.Namespace) -> None:
+def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) -> None:
     """Localises the pictures of `--images`, prints a line each and saves what was asked for.
 
     Args:
         loaded: the network and its settings.
-        args: of :func:`utils.inference.arguments.parse_arguments`.
+        settings: what was asked.
+        given: settings of the recipe that were given.
 
     Raises:
         UserError: whatever the user can mend; that no picture could be read.
     """
     passed_over: Counter[str] = Counter()
-    paths = find_pictures(args.images, passed_over)
+    paths = find_pictures(settings.images, passed_over)
     if passed_over:
         print(f"{len(paths)} pictures of --images{passed_over_phrase(passed_over)}", flush=True)
-    localizer = build_localizer(loaded, args)
+    localizer = build_localizer(loaded, settings.kinds[0], settings.tencrop, **given)
     question = localizer.question
     records, failures = [], 0
     with ExitStack() as stack:
         report = None
-        if args.save:
-            share, title = question.crop_size / question.resize_size, f"{args.arch} on {len(paths)} pictures"
-            report = stack.enter_context(Report(args.save, loaded.class_names, title, share, LONGEST_SIDE))
+        if settings.save:
+            share, title = question.crop_size / question.resize_size, f"{loaded.model.arch} on {len(paths)} pictures"
+            report = stack.enter_context(Report(settings.save, loaded.class_names, title, share, LONGEST_SIDE))
         begin = time.perf_counter()
-        for path, found in localizer.localize_files(paths, args.batch_size or DEFAULT_BATCH_SIZE, args.num_workers):
+        for path, found in localizer.localize_files(paths, settings.batch_size, settings.num_workers):
             if isinstance(found, str):
                 failures += 1
                 print(found, flush=True)
@@ -56,12 +58,12 @@ def run(loaded: Loaded, args: argparse.Namespace) -> None:
                 now = time.perf_counter()
                 _add(report, path, found, now - begin)
                 begin = now
-        settings = {"map": question.main.title, "threshold": question.thresholds[question.main]}
-        results = {"checkpoint": str(loaded.checkpoint.path), "settings": settings, "pictures": records}
+        in_force = {"map": question.main.title, "threshold": question.thresholds[question.main]}
+        results = {"checkpoint": str(loaded.checkpoint.path), "settings": in_force, "pictures": records}
         if report is not None:
             print(f"look at {report.finish(results)}")
-    if args.json:
-        print(f"boxes saved in {write_text(args.json, json.dumps(results, indent=2) + chr(10))}")
+    if settings.json:
+        print(f"boxes saved in {write_text(settings.json, json.dumps(results, indent=2) + chr(10))}")
     if failures == len(paths):
         raise UserError(f"none of the {len(paths)} pictures of --images could be read; see the lines above")
 

@@ -9,27 +9,17 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from utils.arguments import LARGEST_SIDE
 from utils.checkpoint import Checkpoint
 from utils.data.split import Split
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 from utils.evaluation.protocols import Protocol
 from utils.files import file_digest, read_json, write_text
-from utils.models.recipe import Recipe, override
-from utils.models.registry import RECIPES
+from utils.models.recipe import Recipe, marked, override
+from utils.options import check
 
 SETTINGS_FILE = "settings.json"
-# What a run's own settings tell about evaluating its checkpoint, and what values fit; the rest concerns training.
-EVALUATION_SETTINGS = {
-    "name": lambda value: value in RECIPES,
-    "tap": lambda value: value is None or isinstance(value, str),
-    "final_relu": lambda value: isinstance(value, bool),
-    "threshold": lambda value: type(value) in (int, float) and 0 <= value <= 1,
-    "top_k": lambda value: type(value) is int and value >= 1,
-    "resize_size": lambda value: type(value) is int and 1 <= value <= LARGEST_SIDE,
-    "align_maps": lambda value: isinstance(value, bool),
-    "crop_size": lambda value: type(value) is int and 1 <= value <= LARGEST_SIDE,
-}
+# What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
+EVALUATION_SETTINGS = marked("evaluates")
 
 
 class RunSettings(NamedTuple):
@@ -97,9 +87,10 @@ def _settings_of(
         )
     recipe = dict(content["recipe"])
     settings = {name: recipe[name] for name in EVALUATION_SETTINGS if name in recipe}
-    wrong = [name for name, value in settings.items() if not EVALUATION_SETTINGS[name](value)]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is {settings[wrong[0]]!r}")
+    try:
+        check(Recipe, settings)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
     names = content.get("class_names")
     if names is None:
         return settings, None

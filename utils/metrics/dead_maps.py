@@ -7,11 +7,12 @@ steps does not return, and no loss tells: the mean of several classes' maps hide
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 EMPTY_BELOW, FULL_ABOVE = 0.02, 0.98
 
@@ -31,8 +32,11 @@ class DeadMaps(NamedTuple):
 
 def map_extremes(maps: Tensor) -> Tensor:
     """The highest and the lowest value of each map: (B, 1, h, w) -> (B, 2) without gradient, on the maps' device."""
-    lowest, highest = torch.aminmax(maps.detach().flatten(1), dim=1)
-    return torch.stack([highest, lowest], dim=1)
+    values = maps.detach().flatten(1)
+    lowest, highest = values.aminmax(dim=1)
+    extremes = values.new_empty(len(values), 2)
+    extremes[:, 0], extremes[:, 1] = highest, lowest
+    return extremes
 
 
 def extremes_by_class(labels: np.ndarray, extremes: np.ndarray, num_classes: int) -> np.ndarray:

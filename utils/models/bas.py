@@ -21,6 +21,8 @@ from torch.nn import functional as F
 
 from utils.errors import UsageError
 from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
+from utils.models.registry import BACKBONES
+from utils.models.taps import Grid, Tap
 from utils.models.winograd import WinogradConv2d
 
 
@@ -37,20 +39,6 @@ class BASOutput(NamedTuple):
     activation: Tensor  # (B,) S, the label's logit
     background_activation: Tensor | None  # (B,) S_bg, the label's logit with the foreground removed from F
     foreground_logits: Tensor | None = None  # (B, K) class scores with the background removed from F; an ablation's
-
-
-class Grid(NamedTuple):
-    """Where the cells of a spatial map look, along x and y alike: cell i at the input pixel `first + i * stride`."""
-
-    first: float
-    stride: int
-
-
-class Tap(NamedTuple):
-    """A layer after which f1 can end: what its F is like."""
-
-    channels: int  # C
-    grid: Grid  # of F's cells
 
 
 class Encoding(NamedTuple):
@@ -151,7 +139,7 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 class BAS(nn.Module):
-    """The BAS pipeline; a backbone subclasses it with `stages` and its table of taps, and calls `add_heads`.
+    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry, and calls `add_heads`.
 
     Layers and heads sit directly on the model under the names of the authors' checkpoints.
 
@@ -171,8 +159,19 @@ class BAS(nn.Module):
     tap: str
     class_grid: Grid
 
+    def __init_subclass__(cls, arch: str | None = None) -> None:
+        super().__init_subclass__()
+        if arch is not None:
+            row = BACKBONES[arch]
+            cls.arch, cls.taps, cls.paper_tap, cls.class_grid = arch, row.taps, row.paper_tap, row.class_grid
+
     def add_heads(
-        self, head_channels: int, num_classes: int, head_name: str, final_relu: bool, tap: str | None = None
+        self,
+        head_channels: int,
+        num_classes: int,
+        head_name: str = "classifier_cls",
+        final_relu: bool = True,
+        tap: str | None = None,
     ) -> None:
         """Adds the classifier head and the generator, after the trunk's layers.
 

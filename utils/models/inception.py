@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
 
-from utils.models.bas import BAS, Grid, Tap, initialize_xavier
+from utils.models.bas import BAS, initialize_xavier
 
 STAGES = (
     *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "pool"),
@@ -46,27 +47,15 @@ class Mixed7a(InceptionD):
         return torch.cat([single, triple, F.max_pool2d(x, 3, stride=2, padding=1)], dim=1)
 
 
-class InceptionV3(BAS):
+class InceptionV3(BAS, arch="inception"):
     """torchvision's InceptionV3 layers without the auxiliary head; paddings and strides as in the authors' code.
 
     Args:
         num_classes: K.
-        head_name: the classifier head's name in checkpoints.
-        final_relu, tap: see :meth:`BAS.add_heads`.
+        heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
 
-    arch = "inception"
-    taps = {
-        "Mixed_5d": Tap(288, Grid(6, 8)),
-        "Mixed_6e": Tap(768, Grid(6, 8)),
-        "Mixed_7c": Tap(2048, Grid(6, 16)),
-    }
-    paper_tap = "Mixed_6e"
-    class_grid = Grid(6, 16)
-
-    def __init__(
-        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
-    ) -> None:
+    def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2, padding=1)
         self.Conv2d_2a_3x3 = BasicConv2d(32, 32, kernel_size=3)
@@ -85,7 +74,7 @@ class InceptionV3(BAS):
         self.Mixed_7b = InceptionE(1280)
         self.Mixed_7c = InceptionE(2048)
         self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
-        self.add_heads(2048, num_classes, head_name, final_relu, tap)
+        self.add_heads(2048, num_classes, **heads)
         self.apply(initialize_xavier)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:

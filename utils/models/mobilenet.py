@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
-from utils.models.bas import BAS, Grid, Tap, initialize_xavier
+from utils.models.bas import BAS, initialize_xavier
 
 # (output channels, stride) of the depthwise-separable blocks after the stem. ImageNet's net has stride 2 at the first
 # block of 512 channels; BAS has 1.
@@ -46,35 +47,22 @@ def _depthwise_separable(in_channels: int, out_channels: int, stride: int) -> nn
     )
 
 
-class MobileNetV1(BAS):
+class MobileNetV1(BAS, arch="mobilenet"):
     """A sequential net `model.0` ... `model.13` of a stem and 13 depthwise-separable blocks.
 
     Args:
         num_classes: K.
-        head_name: the classifier head's name in checkpoints.
-        final_relu, tap: see :meth:`BAS.add_heads`.
+        heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
 
-    arch = "mobilenet"
-    taps = {
-        "model.3": Tap(128, Grid(0, 4)),
-        "model.5": Tap(256, Grid(0, 8)),
-        "model.11": Tap(512, Grid(0, 8)),
-        "model.13": Tap(1024, Grid(0, 16)),
-    }
-    paper_tap = "model.11"
-    class_grid = Grid(0, 16)
-
-    def __init__(
-        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
-    ) -> None:
+    def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         self.model = nn.Sequential(_stem(32))
         channels = 32
         for width, stride in BLOCKS:
             self.model.append(_depthwise_separable(channels, width, stride))
             channels = width
-        self.add_heads(1024, num_classes, head_name, final_relu, tap)
+        self.add_heads(1024, num_classes, **heads)
         self.apply(initialize_xavier)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:

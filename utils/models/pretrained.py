@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.models import Inception_V3_Weights, ResNet50_Weights, VGG16_Weights
+from torchvision.models import get_weight
 
 from utils.checkpoint import (
     COUNTER,
@@ -24,13 +24,9 @@ from utils.checkpoint import (
 )
 from utils.errors import UserError
 from utils.models.bas import BAS
+from utils.models.registry import BACKBONES
 
-TORCHVISION_WEIGHTS = {
-    "vgg": VGG16_Weights.IMAGENET1K_V1,
-    "resnet": ResNet50_Weights.IMAGENET1K_V1,
-    "inception": Inception_V3_Weights.IMAGENET1K_V1,
-}
-SHIPPED_MOBILENET = Path(__file__).parents[1] / "weights" / "mobilenet_v1_imagenet.pth"
+SHIPPED = Path(__file__).parents[1] / "weights"
 
 # Parts of an ImageNet net that BAS has no use for; anything else that does not fit is refused.
 NOT_IN_BAS = ("classifier.", "fc.", "AuxLogits.")
@@ -101,12 +97,10 @@ def _load_bas(model: BAS, trunk: Mapping[str, Tensor], checkpoint: Checkpoint) -
 
 
 def _read(arch: str, source: str) -> tuple[Weights, str]:
-    if source != "auto":
-        path = Path(source)
-    elif arch == "mobilenet":
-        path = SHIPPED_MOBILENET
-    else:
-        return _download(arch)
+    name = BACKBONES[arch].imagenet
+    path = SHIPPED / name if source == "auto" else Path(source)
+    if source == "auto" and not path.is_file():
+        return _download(name)
     content = load_file(path, "give the weights to start from with --pretrained, or auto or none")
     try:
         return clean_state(content), str(path)
@@ -114,8 +108,8 @@ def _read(arch: str, source: str) -> tuple[Weights, str]:
         raise UserError(f"--pretrained {path}: {error}") from error
 
 
-def _download(arch: str) -> tuple[Weights, str]:
-    weights = TORCHVISION_WEIGHTS[arch]
+def _download(name: str) -> tuple[Weights, str]:
+    weights = get_weight(name)
     try:
         state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)
         return Weights(dict(state)), weights.url

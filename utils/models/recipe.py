@@ -1,10 +1,40 @@
-"""A recipe: every number that the authors fix for one backbone on one data set."""
+"""A recipe: every number that the authors fix for one backbone on one data set, and how each is given as an option."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
+
+from utils.options import (
+    FLAG,
+    NAME,
+    NATURAL,
+    NON_NEGATIVE,
+    POSITIVE,
+    POSITIVE_FLOAT,
+    SEED,
+    SHARE,
+    SIDE,
+    Choice,
+    Several,
+    option,
+    settle,
+)
+
+PAPERS = ("cvpr", "ijcv")
+COMPARE = ("ge", "gt")  # PyTorch's names
+# Where the background is activated more than the whole; None keeps the ratio.
+BEYOND_ONE = {"zero": 0.0, "one": 1.0, "keep": None}
+FROZEN_STATISTICS = ("masked", "whole")
+GENERATOR_LOSSES = ("activation", "cross_entropy")
+
+# Titles of the options in help, and what is said of them there.
+RECIPE, ABLATIONS = "recipe", "ablations, each off by default"
+GROUPS = {
+    RECIPE: "What is not given is the authors' for the data set and backbone.",
+    ABLATIONS: "One question of the papers each.",
+}
 
 
 @dataclass(frozen=True)
@@ -16,53 +46,143 @@ class Published:
     gt_known_loc: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """Settings of one backbone on one data set; the defaults are what all of them share (paper section 4.1).
 
     Losses: total = cls_weight * cls + frg_weight * frg + bas_weight * bas + area_weight * area (paper section 3.3).
+
+    Metadata of a field: `option`, see :mod:`utils.options`; `of_heads`, where the model's heads are built with it;
+    `evaluates`, where a checkpoint is evaluated with it; `may_change`, where a run may go on with another value.
     """
 
     dataset: str
     arch: str
     num_classes: int
+    name: str = option(
+        "all of one paper's settings: the first (CVPR 2022), or the second (IJCV 2023: no final ReLU, a ratio beyond 1 "
+        "becomes 1, other weights, epochs and thresholds); options given beside it win",
+        Choice(PAPERS),
+        default="cvpr",
+        flags=("--recipe",),
+        group=RECIPE,
+        evaluates=True,
+    )
+    head_name: str = field(default="classifier_cls", metadata={"of_heads": True})  # in the released checkpoint
 
-    frg_weight: float  # alpha
-    area_weight: float  # beta
-    # Where the ratio S_bg / S counts as beyond 1: S_bg >= S (`ge`, CUB's code) or S_bg > S (`gt`, ILSVRC's and IJCV's).
-    ratio_compare: str
-    ratio_beyond_one: str = "zero"  # there it becomes the constant 0 (`zero`) or 1 (`one`, IJCV), or stays (`keep`)
-    cls_weight: float = 1.0
-    bas_weight: float = 1.0
-    # What trains the generator besides L_ac: `activation` is L_bas; `cross_entropy` see utils/losses.py.
-    generator_loss: str = "activation"
-    frozen_f2: bool = True  # f2 is constant in the second pass
-    # What the frozen f2 normalises a batch by: statistics of the masked features (`masked`, the authors' code) or those
-    # of the whole pictures (`whole`).
-    frozen_statistics: str = "masked"
-    tap: str | None = None  # the layer after which f1 ends; None is the paper's, utils/models/<arch>.py lists them
-    final_relu: bool = True  # the class maps end in a ReLU (the CVPR model)
-    warmup_epochs: int = 0  # first epochs on L_cls alone; 0 in the paper, the demo uses it
-    name: str = "cvpr"  # the paper that it comes from; `ijcv` is the authors' second
-    sync_bn: bool = False  # batch statistics over all processes, instead of each one's own as the authors had
+    epochs: int = option("passes over the training pictures", POSITIVE, default=100, group=RECIPE, may_change=True)
+    lr_steps: tuple[int, ...] = option(
+        "epochs at which the rate falls", Several(NATURAL, 0), default=(80,), group=RECIPE, metavar="EPOCH"
+    )
+    lr_decay: float = option("to this share of itself", POSITIVE_FLOAT, default=0.1, group=RECIPE)
+    lr: float = option("base rate; biases x2, heads x10", POSITIVE_FLOAT, default=0.001, group=RECIPE)
+    generator_rate: float = option(
+        "the generator's rate as a share of the classifier head's; with fewer classes than the recipe's in proportion "
+        "to them, for each class's kernel is then trained more often",
+        POSITIVE_FLOAT,
+        default=1.0,
+        group=RECIPE,
+    )
+    max_grad_norm: float = option(
+        "scale a step's gradients down to this norm; 0 never does; 1 for VGG16, without batch normalisation, with "
+        "fewer classes than the recipe's",
+        NON_NEGATIVE,
+        default=0.0,
+        group=RECIPE,
+    )
+    weight_decay: float = option("L2 factor", NON_NEGATIVE, default=5e-4, group=RECIPE)
+    momentum: float = option("Nesterov momentum", NON_NEGATIVE, default=0.9, group=RECIPE)
+    frg_weight: float = option("alpha, of L_frg", NON_NEGATIVE, group=RECIPE)
+    area_weight: float = option("beta, of L_ac", NON_NEGATIVE, group=RECIPE)
+    warmup_epochs: int = option("first epochs on L_cls alone", NATURAL, default=0, group=RECIPE)
+    batch_size: int = option("pictures in a batch, of all processes together", POSITIVE, default=32, group=RECIPE)
+    seed: int = option("of order, crops and random weights", SEED, default=6, group=RECIPE)
+    sync_bn: bool = option(
+        "batch statistics over all processes' pictures, instead of each process's own, as the authors had",
+        FLAG,
+        default=False,
+        group=RECIPE,
+    )
 
-    threshold: float = 0.15  # of the normalised foreground map
-    top_k: int = 1  # foreground maps that are averaged
-    # Draw maps where their cells look, instead of stretching them over the crop; False in the paper's code.
-    align_maps: bool = False
+    cls_weight: float = option(
+        "of L_cls: what are maps worth without a classifier?", NON_NEGATIVE, default=1.0, group=ABLATIONS
+    )
+    bas_weight: float = option(
+        "of L_bas: what does background activation suppression add? 0 leaves its branch out",
+        NON_NEGATIVE,
+        default=1.0,
+        group=ABLATIONS,
+    )
+    generator_loss: str = option(
+        "activation is L_bas; cross_entropy puts in its place what older foreground prediction maps minimise, the "
+        "cross-entropy of the foreground's features through the same frozen f2: does activation see more of the "
+        "object?",
+        Choice(GENERATOR_LOSSES),
+        default="activation",
+        group=ABLATIONS,
+    )
+    ratio_beyond_one: str = option(
+        "what the ratio in L_bas becomes where the background is activated more than the whole: 0, 1, or itself: does "
+        "the loss collapse without a constant?",
+        Choice(BEYOND_ONE),
+        default="zero",
+        group=ABLATIONS,
+    )
+    ratio_compare: str = option(
+        "whether this holds at equality, too (ge), or not (gt): the authors' programs differ",
+        Choice(COMPARE),
+        group=ABLATIONS,
+    )
+    frozen_f2: bool = option(
+        "f2 is constant in the second pass; with --no-frozen_f2 it is trained there as well, with which the paper says "
+        "the loss collapses",
+        FLAG,
+        default=True,
+        group=ABLATIONS,
+    )
+    frozen_statistics: str = option(
+        "what the frozen f2's batch normalisation takes as constants: the statistics of the masked features, in which "
+        "one picture's mask changes what is measured of another, or those of the whole pictures, as with fewer classes "
+        "than the recipe's",
+        Choice(FROZEN_STATISTICS),
+        default="masked",
+        group=ABLATIONS,
+    )
+    tap: str | None = option(
+        "where the generator sits, how deep features should be: the layer after which f1 ends",
+        NAME,
+        default=None,
+        words="the paper's",
+        group=ABLATIONS,
+        metavar="LAYER",
+        of_heads=True,
+        evaluates=True,
+    )
+    final_relu: bool = option(
+        "end the class maps in a ReLU, as the CVPR model does, or not, as the IJCV model",
+        FLAG,
+        default=True,
+        group=ABLATIONS,
+        of_heads=True,
+        evaluates=True,
+    )
 
-    epochs: int = 100
-    lr_steps: tuple[int, ...] = (80,)  # epochs at which the rate falls
-    lr_decay: float = 0.1  # to this share of itself
-    batch_size: int = 32
-    lr: float = 0.001
-    generator_rate: float = 1.0  # the generator's, as a share of the classifier head's (which is 10 times `lr`)
-    max_grad_norm: float = 0.0  # the gradients of a step are scaled down to this norm; 0 leaves them, as the papers do
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    resize_size: int = 256
-    crop_size: int = 224
-    seed: int = 6
+    threshold: float = option("of the normalised map, in [0, 1]", SHARE, default=0.15, evaluates=True, may_change=True)
+    top_k: int = option("foreground maps to average", POSITIVE, default=1, evaluates=True, may_change=True)
+    align_maps: bool = option(
+        "draw maps where their cells look, not stretched over the crop as the authors do",
+        FLAG,
+        default=False,
+        evaluates=True,
+        may_change=True,
+    )
+    resize_size: int = option("pictures are resized to this square", SIDE, default=256, evaluates=True)
+    crop_size: int = option("side of the crops that the net sees", SIDE, default=224, evaluates=True)
+
+
+def marked(mark: str) -> tuple[str, ...]:
+    """The names of the recipe's settings with a mark in their metadata: `of_heads`, `evaluates` or `may_change`."""
+    return tuple(one.name for one in fields(Recipe) if one.metadata.get(mark))
 
 
 def ijcv_recipe(cvpr: Recipe, **own: Any) -> Recipe:
@@ -76,19 +196,18 @@ def ijcv_recipe(cvpr: Recipe, **own: Any) -> Recipe:
 
 
 def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """The recipe with every setting that the user gave; what is None or no setting stays as it is.
+    """The recipe with every setting that was given; what is None stays as it is.
 
     Args:
         recipe: the defaults.
-        given: settings by name, such as `vars()` of parsed arguments.
+        given: settings by name.
 
-    Returns:
-        A new recipe.
+    Raises:
+        TypeError: a name is no setting.
     """
-    names = {field.name for field in fields(recipe)}
-    return replace(recipe, **{name: value for name, value in given.items() if name in names and value is not None})
+    return settle(recipe, given)
 
 
 def explain(recipe: Recipe) -> str:
     """The settings in force, one line."""
-    return ", ".join(f"{field.name} {getattr(recipe, field.name)}" for field in fields(recipe))
+    return ", ".join(f"{one.name} {getattr(recipe, one.name)}" for one in fields(recipe))

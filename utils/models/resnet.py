@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
-from utils.models.bas import BAS, Grid, Tap, initialize_xavier
+from utils.models.bas import BAS, initialize_xavier
 
 
 def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -20,28 +21,15 @@ def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequent
 STAGES = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "pool", "layer4")
 
 
-class ResNet50(BAS):
+class ResNet50(BAS, arch="resnet"):
     """torchvision's ResNet50 layers with stride 1 in layer3 and layer4; the stride sits on the 3 x 3 convolution.
 
     Args:
         num_classes: K.
-        head_name: the classifier head's name in checkpoints.
-        final_relu, tap: see :meth:`BAS.add_heads`.
+        heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
 
-    arch = "resnet"
-    taps = {
-        "layer1": Tap(256, Grid(0, 4)),
-        "layer2": Tap(512, Grid(0, 8)),
-        "layer3": Tap(1024, Grid(0, 8)),
-        "layer4": Tap(2048, Grid(4, 16)),
-    }
-    paper_tap = "layer3"
-    class_grid = Grid(4, 16)
-
-    def __init__(
-        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
-    ) -> None:
+    def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -52,7 +40,7 @@ class ResNet50(BAS):
         self.layer3 = _stage(512, 256, blocks=6, stride=1)
         self.pool = nn.MaxPool2d(2)
         self.layer4 = _stage(1024, 512, blocks=3, stride=1)
-        self.add_heads(2048, num_classes, head_name, final_relu, tap)
+        self.add_heads(2048, num_classes, **heads)
         self.apply(initialize_xavier)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:

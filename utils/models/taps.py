@@ -1,14 +1,19 @@
-"""Where the generator can tap each backbone, in words for `--help`."""
+"""Where a backbone's maps look: the layers at which the generator can tap it, and the grids of their cells."""
 
-from utils.models.inception import InceptionV3
-from utils.models.mobilenet import MobileNetV1
-from utils.models.resnet import ResNet50
-from utils.models.vgg import VGG16
+from __future__ import annotations
+
+from typing import NamedTuple
 
 
-def taps_in_words() -> str:
-    """`vgg: conv3_3, conv4_3*, conv5_3; ...`, the paper's marked."""
-    models = (VGG16, MobileNetV1, ResNet50, InceptionV3)
-    return "; ".join(
-        f"{model.arch}: {', '.join(tap + '*' * (tap == model.paper_tap) for tap in model.taps)}" for model in models
-    )
+class Grid(NamedTuple):
+    """Where the cells of a spatial map look, along x and y alike: cell i at the input pixel `first + i * stride`."""
+
+    first: float
+    stride: int
+
+
+class Tap(NamedTuple):
+    """A layer after which f1 can end: what its F is like."""
+
+    channels: int  # C
+    grid: Grid  # of F's cells

@@ -3,36 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from torch import nn
 
-from utils.models.bas import BAS, Grid, Tap
+from utils.models.bas import BAS
 
 # Output channels of each convolution, block by block; a 2 x 2 max-pool stands between the blocks.
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 
 
-class VGG16(BAS):
+class VGG16(BAS, arch="vgg"):
     """13 convolutions `conv1_1` ... `conv5_3`, a ReLU after each; no fully connected layers.
 
     Args:
         num_classes: K.
-        head_name: the classifier head's name in checkpoints.
-        final_relu, tap: see :meth:`BAS.add_heads`.
+        heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
 
-    arch = "vgg"
-    taps = {
-        "conv3_3": Tap(256, Grid(1.5, 4)),
-        "conv4_3": Tap(512, Grid(3.5, 8)),
-        "conv5_3": Tap(512, Grid(7.5, 16)),
-    }
-    paper_tap = "conv4_3"
-    class_grid = Grid(7.5, 16)
-
-    def __init__(
-        self, num_classes: int, head_name: str = "classifier_cls", final_relu: bool = True, tap: str | None = None
-    ) -> None:
+    def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         channels = 3
         for block, widths in enumerate(BLOCKS, start=1):
@@ -41,7 +30,7 @@ class VGG16(BAS):
                 channels = width
         self.pool = nn.MaxPool2d(2)
         self.relu = nn.ReLU(inplace=True)
-        self.add_heads(512, num_classes, head_name, final_relu, tap)
+        self.add_heads(512, num_classes, **heads)
         self.apply(initialize_normal)
 
     def stages(self) -> Iterator[tuple[str, nn.Module]]:

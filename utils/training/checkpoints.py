@@ -20,11 +20,10 @@ from typing import Any
 
 from utils.errors import UserError
 from utils.files import file_digest, is_sealed, read_json, seal, write_atomically, write_text
+from utils.training.settings import STATES
 
-FOLDER = "states"
 INDEX = "index.json"
 GIVEN_UP = ".given_up"  # added to the name of a state of a past that was given up, where it may not be deleted
-DEFAULT_KEEP = 2
 UNSEALED = "it is cut short, or from before states carried their checksum"
 _NAME = re.compile(r"epoch_(\d{4,})(?:_step_(\d{8,}))?\.pth\.tar")
 
@@ -64,8 +63,8 @@ class StateFolder:
         keep: how many of the newest are kept; the one with the best GT-known Loc is kept besides.
     """
 
-    def __init__(self, run: Path, keep: int = DEFAULT_KEEP) -> None:
-        self.path = run / FOLDER
+    def __init__(self, run: Path, keep: int = 2) -> None:
+        self.path = run / STATES
         self._keep = keep
 
     def path_of(self, epoch: int, step: int) -> Path:

@@ -15,8 +15,8 @@ import torch.distributed as dist
 
 from utils.distributed import host_group, is_launched, is_main, process_count
 from utils.errors import UserError
+from utils.training.settings import EXIT_CODE
 
-EXIT_CODE = 75  # sysexits.h's "temporary failure, try again"
 # torchrun passes a Ctrl-C on to processes that the terminal has told already.
 ECHO_SECONDS = 2.0
 
@@ -43,7 +43,7 @@ class Interruption:
         self._before: dict[int, object] = {}
         self._vote: dist.Work | None = None
         self._ballot = torch.zeros(1, dtype=torch.int64)
-        self._whereabouts = ""
+        self._saved = ""
 
     @property
     def reason(self) -> str:
@@ -63,27 +63,27 @@ class Interruption:
     def _remember(self, number: int, frame: FrameType | None) -> None:
         if not self.requested:
             self.requested, self._since = signal.Signals(number).name, time.monotonic()
-            if self._whereabouts:
-                raise Interrupted(f"stopped by {self.requested}; {self._whereabouts}")
+            if self._saved:
+                raise Interrupted(f"stopped by {self.requested}; {self._saved}")
             if is_main():
                 _say(f"\n{self.requested}: finishing the step, then saving; Ctrl-C again ends at once without saving\n")
         elif number == signal.SIGINT and not (is_launched() and time.monotonic() - self._since < ECHO_SECONDS):
             os._exit(130)
 
     @contextmanager
-    def at_once(self, whereabouts: str) -> Iterator[None]:
+    def at_once(self, saved: str) -> Iterator[None]:
         """A block that may be left in the middle, since all is saved: a signal raises Interrupted there.
 
         Args:
-            whereabouts: what is saved where, for the message.
+            saved: what is saved where, for the message.
         """
         if self.requested:
-            raise Interrupted(f"stopped by {self.requested}; {whereabouts}")
-        self._whereabouts = whereabouts
+            raise Interrupted(f"stopped by {self.requested}; {saved}")
+        self._saved = saved
         try:
             yield
         finally:
-            self._whereabouts = ""
+            self._saved = ""
 
     def agreed(self) -> bool:
         """Whether to stop now; to be asked by every process after every step, and all get the same answer.

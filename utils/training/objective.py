@@ -32,7 +32,7 @@ class Objective(nn.Module):
         self.model = model
         self.recipe = recipe
         self.warmup = warmup
-        self.dtype = PRECISIONS[amp]
+        self.dtype = getattr(torch, PRECISIONS[amp])
         model.classifier_loc.requires_grad_(not warmup)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:

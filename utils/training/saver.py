@@ -56,7 +56,7 @@ class Saver:
             self._end()
 
     @property
-    def whereabouts(self) -> str:
+    def saved(self) -> str:
         """What is saved, for a message."""
         progress = self._trainer.progress
         return f"{progress} are saved in {self._states.path_of(progress.epoch, progress.step)}; go on with --resume"
@@ -84,4 +84,4 @@ class Saver:
 
     def _end(self) -> None:
         wait_for_all()  # the first process is still writing, and would be ended with the others
-        raise Interrupted(f"stopped by {self._interruption.reason}; {self.whereabouts}")
+        raise Interrupted(f"stopped by {self._interruption.reason}; {self.saved}")

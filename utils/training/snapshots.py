@@ -22,8 +22,8 @@ from utils.distributed import is_main
 from utils.errors import UsageError, UserError
 from utils.files import write_atomically
 from utils.training.engine import Trainer, to_device
+from utils.training.settings import SNAPSHOTS
 
-FOLDER = "snapshots"
 BATCH = 16
 
 
@@ -53,7 +53,7 @@ class Snapshots:
     """
 
     def __init__(self, run: Path, trainer: Trainer, split: Split, count: int | None, default: int = 0) -> None:
-        self._trainer, self._folder = trainer, run / FOLDER
+        self._trainer, self._folder = trainer, run / SNAPSHOTS
         self._images: Tensor | None = None
         if not is_main():
             return
@@ -139,7 +139,7 @@ def snapshot_path(folder: Path, epoch: int) -> Path:
 
 def list_snapshots(run: Path) -> dict[int, Path]:
     """A run's snapshots: finished epochs -> file, in order."""
-    numbered = {path.stem.removeprefix("epoch_"): path for path in (run / FOLDER).glob("epoch_*.npz")}
+    numbered = {path.stem.removeprefix("epoch_"): path for path in (run / SNAPSHOTS).glob("epoch_*.npz")}
     return dict(sorted((int(number), path) for number, path in numbered.items() if number.isdecimal()))
 
 

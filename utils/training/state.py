@@ -19,14 +19,14 @@ from utils.data.split import Split
 from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
 from utils.errors import UsageError, UserError, is_out_of_memory
 from utils.models.bas import BAS
-from utils.models.recipe import Recipe
+from utils.models.recipe import Recipe, marked
 from utils.training.checkpoints import StateFolder, damage_of_file
 from utils.training.settings import Engine
 from utils.training.state_check import PARTS, require_sound
 
 OTHER_STATE = "give another state, or none for the newest"
 # A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
-MAY_CHANGE = {"epochs", "threshold", "top_k", "align_maps"}
+MAY_CHANGE = set(marked("may_change"))
 # Of the engine's settings, those that change the numbers by more than rounding or the batches of batch normalisation.
 MUST_STAY = {"amp"}
 

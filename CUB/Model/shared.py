@@ -2,14 +2,13 @@
 
 from functools import partial
 
+from CUB import DATASET
 from utils.models.recipe import Recipe, ijcv_recipe
-
-NUM_CLASSES = 200
 
 cub_recipe = partial(
     Recipe,
-    dataset="CUB",
-    num_classes=NUM_CLASSES,
+    dataset=DATASET.name,
+    num_classes=DATASET.num_classes,
     ratio_compare="ge",
     epochs=100,
     lr_steps=(80,),

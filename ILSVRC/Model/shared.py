@@ -2,14 +2,13 @@
 
 from functools import partial
 
+from ILSVRC import DATASET
 from utils.models.recipe import Recipe
-
-NUM_CLASSES = 1000
 
 ilsvrc_recipe = partial(
     Recipe,
-    dataset="ILSVRC",
-    num_classes=NUM_CLASSES,
+    dataset=DATASET.name,
+    num_classes=DATASET.num_classes,
     ratio_compare="gt",
     epochs=9,
     lr_steps=(3, 6),

@@ -1,0 +1,246 @@
+"""A data set: its files, recipes, published results and names, defined by its own folder and handed down from there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from utils.errors import UsageError, UserError
+from utils.models.recipe import PAPERS, Published, Recipe
+from utils.models.registry import ARCHS, build, find_backbone
+
+if TYPE_CHECKING:
+    from utils.data.split import Split
+    from utils.evaluation.records import Evaluation
+    from utils.models.bas import BAS
+    from utils.training.run import Run
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set, or what behaves like one.
+
+    A data set's folder holds `DataLoader.py` (`load_split(root, name)`, `class_names()`, and `download(root)` where it
+    can be fetched) and `Model/<arch>.py` for each backbone (`RECIPE`, `IJCV_RECIPE`, `PUBLISHED`, `PUBLISHED_CAM`).
+    Nothing of it is imported before it is asked for.
+
+    Attributes:
+        name: in `--dataset`, recipes and settings.
+        title: in figures.
+        package: the folder as Python imports it.
+        num_classes: K.
+        weights: how weight files are called: `{arch}`, and `{epoch}` counted from 0.
+        released_epoch: the epoch of the authors' released files.
+        how_to_get: the end of the sentence that says that it cannot be downloaded by `--download`.
+        home: where its `data` and `logs` lie, beside its code where None.
+    """
+
+    name: str
+    title: str
+    package: str
+    num_classes: int
+    weights: str = "{arch}{epoch}.pth.tar"
+    released_epoch: int = 99
+    how_to_get: str = ""
+    home: Path | None = None
+
+    # What is otherwise with the user's own data sets and the demo.
+    is_own = False
+    replaces_runs = False  # a new run takes the place of an old one
+    default_arch = "vgg"
+    snapshots = 0  # pictures of `--snapshot` unless the user says otherwise
+
+    @property
+    def folder(self) -> Path:
+        """Where its `data` and `logs` lie unless the user says otherwise."""
+        return self.home or ROOT.joinpath(*self.package.split("."))
+
+    @property
+    def shown(self) -> str:
+        """What it is called in messages."""
+        return self.name
+
+    @property
+    def root(self) -> Path:
+        """Where the pictures lie unless the user says otherwise."""
+        return self.folder / "data"
+
+    def root_of(self, run: Path) -> Path:
+        """Where the pictures of a run that begins in the folder `run` lie unless the user says otherwise."""
+        return self.root
+
+    def run_folder(self, save_path: Path | None, arch: str) -> Path:
+        """The folder of a run; `save_path` is the user's."""
+        return (save_path or self.logs) / arch
+
+    @property
+    def logs(self) -> Path:
+        """Where runs go unless the user says otherwise."""
+        return self.folder / "logs"
+
+    @property
+    def _loader(self) -> ModuleType:
+        return import_module(f"{self.package}.DataLoader")
+
+    def load_split(self, root: Path, name: str) -> Split:
+        """Reads `train`, `val` or `test` from the folder `root`; UserError if something is missing or malformed."""
+        return self._loader.load_split(root, name)
+
+    def class_names(self) -> tuple[str, ...]:
+        """K names."""
+        return self._loader.class_names()
+
+    @property
+    def can_download(self) -> bool:
+        """Whether `--download` can fetch it."""
+        return not self.how_to_get
+
+    def download(self, root: Path) -> None:
+        """Fetches it into `root` unless it is there; UserError if that fails."""
+        self._loader.download(root)
+
+    def _of_backbone(self, arch: str) -> ModuleType:
+        return import_module(f"{self.package}.Model.{find_backbone(arch).arch}")
+
+    def recipe(self, arch: str, name: str = "cvpr") -> Recipe:
+        """The authors' settings for `arch`, of the CVPR or the IJCV paper; UsageError if there are none."""
+        if name not in PAPERS:
+            raise UsageError(f"no recipe is called {name!r}; choose one of {', '.join(PAPERS)}")
+        return getattr(self._of_backbone(arch), "RECIPE" if name == "cvpr" else f"{name.upper()}_RECIPE")
+
+    def published(self, arch: str) -> Published:
+        """The paper's result of `arch`; UsageError if there is no such backbone."""
+        return self._of_backbone(arch).PUBLISHED
+
+    def published_cam(self, arch: str) -> Published:
+        """The result of CAM with `arch` in the paper's table; UsageError if there is no such backbone."""
+        return self._of_backbone(arch).PUBLISHED_CAM
+
+    def build(self, arch: str, num_classes: int | None = None, final_relu: bool = True, tap: str | None = None) -> BAS:
+        """Builds a BAS model with random weights and the published state-dict keys; nothing is downloaded.
+
+        Args:
+            arch: `vgg`, `mobilenet`, `resnet` or `inception`.
+            num_classes: K; the data set's own count when not given.
+            final_relu: whether the class maps end in a ReLU (CVPR, default) or not (IJCV).
+            tap: the layer after which f1 ends, one of the backbone's `taps`; the paper's when not given.
+
+        Returns:
+            The model in training mode, on the CPU.
+
+        Raises:
+            UsageError: no such backbone or tap.
+        """
+        classes = num_classes or self.num_classes
+        return build(replace(self.recipe(arch), num_classes=classes, final_relu=final_relu, tap=tap))
+
+    def weights_name(self, arch: str, epoch: int) -> str:
+        """The published file name of the model after `epoch`, counted from 0."""
+        return self.weights.format(arch=arch, epoch=epoch)
+
+    def find_checkpoint(self, arch: str) -> Path:
+        """The checkpoint of the highest epoch under its published name in `<logs>/<arch>/`.
+
+        Raises:
+            UserError: there is none; names the file that the authors' release would be.
+        """
+        folder = self.logs / arch
+        pattern = re.compile(re.escape(self.weights_name(arch, 0)).replace("0", r"(\d+)", 1))
+        found = [(int(match[1]), file) for file in folder.glob("*.pth.tar") if (match := pattern.fullmatch(file.name))]
+        if not found:
+            raise UserError(
+                f"there is no checkpoint in {folder}; put the authors' file at "
+                f"{folder / self.weights_name(arch, self.released_epoch)} (links in the README), train one with "
+                f"`python train.py --dataset {self.name} --arch {arch}`, or give --checkpoint FILE"
+            )
+        return max(found)[1]
+
+    def adapt(self, recipe: Recipe, classes: int, pictures: int, given: Mapping[str, Any]) -> Recipe:
+        """The recipe for the classes that are really there; says what it changes, and why.
+
+        Args:
+            recipe: the settings so far.
+            classes, pictures: of the training split.
+            given: settings that the user gave.
+        """
+        from utils.training.adaptation import adapt_recipe, explain_adaptation  # trains, where this file only names
+
+        adaptation = adapt_recipe(recipe, classes, pictures, given)
+        if adaptation.reasons:
+            print(explain_adaptation(adaptation, recipe.num_classes, pictures))
+        return adaptation.recipe
+
+    def prepare(self, run: Path) -> None:
+        """What is to be done before a run in the folder `run` reads the pictures; the first process alone does it."""
+
+    def finish(self, run: Run) -> Evaluation | None:
+        """What is to be done after a run besides evaluating it; what it returns takes the place of the evaluation."""
+
+
+@dataclass(frozen=True)
+class OwnDataset(Dataset):
+    """A data set of the user's own (`--dataset-dir`), in the folder `home`, under another one's recipes."""
+
+    is_own = True
+
+    @property
+    def shown(self) -> str:
+        return str(self.folder)
+
+    @property
+    def root(self) -> Path:
+        return self.folder
+
+    def load_split(self, root: Path, name: str) -> Split:
+        return import_module("utils.data.any_folder").load_split(root, name)
+
+
+def own_dataset(base: Dataset, place: Path) -> OwnDataset:
+    """The data set in the folder `place`, under the recipes of `base`."""
+    return OwnDataset(**{**vars(base), "home": place})
+
+
+def find_datasets() -> dict[str, Dataset]:
+    """All data sets of the repository by name: those of the folders that hold a `DataLoader.py` and say `DATASET`."""
+    found = {}
+    for home in (ROOT, ROOT / "utils" / "datasets"):
+        for file in sorted(home.glob("*/DataLoader.py")):
+            package = ".".join(file.parent.relative_to(ROOT).parts)
+            dataset = getattr(import_module(package), "DATASET", None)
+            if isinstance(dataset, Dataset):
+                found[dataset.name] = dataset
+    return found
+
+
+def defaults_in_words(datasets: Iterable[Dataset]) -> Callable[[str], str | None]:
+    """For help: a recipe's setting -> its default in words, None where all recipes have the same.
+
+    Args:
+        datasets: whose recipes are compared.
+    """
+
+    def words(name: str) -> str | None:
+        parts, seen = [], set()
+        for dataset in datasets:
+            values = {paper: {getattr(dataset.recipe(arch, paper), name) for arch in ARCHS} for paper in PAPERS}
+            if any(len(found) > 1 for found in values.values()):
+                return None if name == "name" else "the recipe's"
+            cvpr, ijcv = ({_in_words(value) for value in values[paper]}.pop() for paper in PAPERS)
+            parts.append(f"{dataset.name} {cvpr}" + (f" (IJCV {ijcv})" if ijcv != cvpr else ""))
+            seen |= {cvpr, ijcv}
+        return None if len(seen) == 1 or name == "name" else ", ".join(parts)
+
+    return words
+
+
+def _in_words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)

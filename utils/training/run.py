@@ -1,0 +1,307 @@
+"""A run of training, from a command to weights and figures: one folder, one loop."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.checkpoint import save_weights
+from utils.data.dataset import ROOT
+from utils.data.split import Split
+from utils.data.training import build_training_loader
+from utils.distributed import first_on_each_machine, is_main, process_count, wait_for_all
+from utils.errors import UsageError, UserError
+from utils.evaluation.misfits import OPTION
+from utils.evaluation.question import build_question
+from utils.evaluation.records import Evaluation
+from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.selection import choose_thresholds
+from utils.evaluation.summary import cautions
+from utils.files import alone_in, file_digest, sweep, write_text
+from utils.inference.settings import change_settings, made_weights
+from utils.models.fold import fold_batch_norm
+from utils.models.pretrained import load_imagenet
+from utils.models.recipe import Recipe, override
+from utils.models.registry import build
+from utils.options import check
+from utils.reporting import caution_lines, failure_report, score_table
+from utils.training.arguments import TrainingCommand, settle_engine
+from utils.training.checkpoints import StateFolder
+from utils.training.engine import build_trainer, train_one_epoch
+from utils.training.interruption import Interruption
+from utils.training.record import RunRecord
+from utils.training.saver import Saver
+from utils.training.settings import SNAPSHOTS, Engine
+from utils.training.snapshots import Snapshots, list_snapshots
+from utils.training.state import (
+    OTHER_STATE,
+    find_training_state,
+    fingerprint,
+    require_same_data,
+    require_same_run,
+    restore_training_state,
+    seed_everything,
+)
+
+EVALUATION_BATCH = 8  # pictures, of ten crops each
+
+
+def train(command: TrainingCommand, device: torch.device) -> None:
+    """Trains what a command asks for, in a folder where nobody else writes meanwhile.
+
+    Raises:
+        UserError: whatever the user can put right.
+    """
+    arch = command.arch or command.dataset.default_arch
+    folder = command.dataset.run_folder(command.settings.save_path, arch)
+    if is_main():
+        command.dataset.prepare(folder)
+    wait_for_all()
+    with alone_in(folder, "a run") if is_main() else nullcontext():
+        Run(command, arch, folder, device).train()
+
+
+class Run:
+    """One run: what it is made of, then its loop.
+
+    Args:
+        command: what was asked for.
+        arch: the backbone.
+        folder: the run's.
+        device: this process's.
+
+    Attributes:
+        command, dataset, folder, device: as given, and the command's data set.
+        recipe: the settings in force; the threshold is settled after training.
+        weights: the file that the run writes.
+        train_split, test_split: the pictures; None where there is no test set.
+        model, trainer, states, record, snapshots: of :mod:`utils.training`.
+    """
+
+    def __init__(self, command: TrainingCommand, arch: str, folder: Path, device: torch.device) -> None:
+        self.command, self.dataset, self.folder, self.device = command, command.dataset, folder, device
+        settings = command.settings
+        self.states = StateFolder(folder, settings.keep)
+        if is_main():
+            for place in (folder, self.states.path, folder / SNAPSHOTS):
+                sweep(place)
+        state, state_path = find_training_state(settings.resume, self.states)
+        self.recipe = settle_recipe(command, arch, state)
+        engine = settle_engine(command.engine, state["engine"] if state is not None else {})
+        if state is not None:
+            _require_possible(self.recipe, engine, state_path)
+        self.weights = folder / self.dataset.weights_name(arch, self.recipe.epochs - 1)
+        if is_main() and (state is None or state_path.resolve().parent != self.states.path.resolve()):
+            if self.dataset.replaces_runs:
+                self.states.clear()
+            else:
+                self._refuse_to_overwrite()
+        seed_everything(self.recipe.seed)
+
+        self._load_splits()
+        classes = len(self.train_split.class_names), len(self.train_split)
+        if settings.adapt_recipe:
+            self.recipe = self.dataset.adapt(self.recipe, *classes, command.given)
+        self.recipe = replace(self.recipe, num_classes=classes[0])
+        self.data = fingerprint(self.train_split)
+        require_same_data({"train": self.data, "test": fingerprint(self.test_split) if self.test_split else None})
+        if state is not None:
+            require_same_run(state, self.recipe, engine, self.data)
+        self._build(engine, state, state_path)
+
+    def _build(self, engine: Engine, state: dict[str, Any] | None, state_path: Path | None) -> None:
+        """Loader, network, optimiser and record, at the beginning or where the state stopped."""
+        recipe, settings = self.recipe, self.command.settings
+        loader = build_training_loader(
+            self.train_split,
+            recipe.resize_size,
+            recipe.crop_size,
+            _share_of(recipe.batch_size),
+            settings.num_workers,
+            recipe.seed,
+            self.device,
+            engine.skip_bad_images,
+            settings.prefetch,
+        )
+        self.model = build(recipe)
+        if state is None:
+            with first_on_each_machine():
+                print(load_imagenet(self.model, settings.pretrained))
+        self.model.place(self.device, engine.channels_last)
+        self.trainer = trainer = build_trainer(self.model, loader, self.train_split.paths, recipe, engine, self.device)
+        if state is not None:
+            parts = self.model, trainer.optimizer, trainer.scheduler, trainer.scaler
+            trainer.progress = restore_training_state(state, *parts, name=state_path)
+            print(f"resumed from {state_path} after {trainer.progress}")
+        self.record = RunRecord(self.folder, trainer, self.states)
+        source = {"root": str(self.root.resolve()), "is_own": self.dataset.is_own}
+        self.record.begin(
+            ROOT, self.weights, self.train_split, self.data, self.test_split, settings.num_workers, source
+        )
+        pictures = self.test_split or self.train_split
+        self.snapshots = Snapshots(self.folder, trainer, pictures, settings.snapshot, self.dataset.snapshots)
+
+    def train(self) -> None:
+        """The loop: look, evaluate, train, keep, epoch after epoch; then weights, threshold and figures."""
+        settings = self.command.settings
+        with Interruption() as interruption:
+            saver = Saver(self.trainer, self.states, self.data, interruption, settings.save_every_steps)
+            while self.trainer.progress.epoch < self.recipe.epochs:
+                self.snapshots.take()
+                if self.test_split and self.record.lacks_scores(settings.eval_every):
+                    with interruption.at_once(saver.saved):
+                        evaluation = self.evaluate_test()
+                    self.record.add_scores(evaluation)
+                with self.record.of_failure():
+                    figures = train_one_epoch(self.trainer, settings.show_step, saver.after_step)
+                self.record.add_epoch(figures)
+                saver.after_epoch()
+
+            # What follows can be repeated: --resume on a run with all its epochs does it again.
+            with interruption.at_once(saver.saved):
+                if is_main():
+                    print(f"model saved: {save_weights(self.model, self.weights)}")
+                    change_settings(self.weights, sha256=file_digest(self.weights))
+                self.snapshots.take()
+                last = self.dataset.finish(self) or self._finish()
+            if last is not None:
+                self.record.add_scores(last)
+
+    @property
+    def root(self) -> Path:
+        """Where the data set lies."""
+        return self.command.settings.root or self.dataset.root_of(self.folder)
+
+    def _finish(self) -> Evaluation | None:
+        """Settles the threshold and evaluates the test set, where there is one."""
+        self._settle_threshold()
+        if self.test_split is None:
+            return None
+        evaluation = self.evaluate_test()
+        self._report(evaluation)
+        return evaluation
+
+    def _load_splits(self) -> None:
+        """The training split, and the test split if it is there; says which layout was recognised."""
+        if self.command.settings.download:
+            self.dataset.download(self.root)
+        name = self.dataset.shown
+        self.train_split = self.dataset.load_split(self.root, "train")
+        counts = f"{len(self.train_split)} pictures, {len(self.train_split.class_names)} classes"
+        print(f"{name} train: {counts}; {self.train_split.layout}")
+        self.test_split: Split | None = None
+        try:
+            self.test_split = self.dataset.load_split(self.root, "test")
+        except UserError as error:
+            print(f"no evaluation after training: {error}")
+        else:
+            print(f"{name} test: {len(self.test_split)} pictures; {self.test_split.layout}")
+
+    def _refuse_to_overwrite(self) -> None:
+        """UsageError if a run, or weights of the name that this one will write, are in the folder already.
+
+        A run that ended before its first state has left nothing that is worth keeping.
+        """
+        grown = (path for epoch, path in list_snapshots(self.folder).items() if epoch)
+        states = (self.states.path / entry.file for entry in self.states.entries())
+        for path in (*states, self.weights, *made_weights(self.folder), *grown):
+            if path.exists():
+                raise UsageError(f"{path} is there already; go on with --resume, or choose another --save_path")
+
+    def _settle_threshold(self) -> None:
+        """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training
+        pictures. The paper's belongs to maps of the paper's classes; where the pictures have no boxes it stays."""
+        recipe, split, settings = self.recipe, self.train_split, self.command.settings
+        paper = self.dataset.recipe(recipe.arch, recipe.name)
+        is_adapted = settings.adapt_recipe and recipe.num_classes < paper.num_classes
+        is_given = "threshold" in self.command.given or recipe.threshold != paper.threshold
+        if is_given or not (is_adapted and split.boxes):
+            return
+        question = build_question(recipe, ten_crops=False, ignore_misfits=settings.ignore_misfits)
+        chosen = choose_thresholds(
+            fold_batch_norm(self.model.eval()), split, question, self.device, EVALUATION_BATCH, settings.num_workers
+        )[question.main]
+        print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
+        self.set_threshold(chosen)
+
+    def set_threshold(self, threshold: float) -> None:
+        """Puts a threshold that was chosen on the training pictures into force, and into the run's settings."""
+        self.recipe = replace(self.recipe, threshold=threshold)
+        if is_main():
+            chosen_on = "training pictures and their boxes"
+            change_settings(self.weights, recipe=asdict(self.recipe), threshold_chosen_on=chosen_on)
+
+    def evaluate_test(self) -> Evaluation:
+        """Evaluates the test split as BAS_inference.py does, and prints the table."""
+        settings, split = self.command.settings, self.test_split
+        question = build_question(self.recipe, ignore_misfits=settings.ignore_misfits)
+        loader = build_loader(split, question, EVALUATION_BATCH, settings.num_workers, self.device)
+        evaluation = evaluate(fold_batch_norm(self.model.eval()), loader, split, question, self.device)
+        print(score_table(evaluation.scores().summary()))
+        for line in caution_lines(cautions(evaluation, split.class_names)):
+            print(line)
+        return evaluation
+
+    def _report(self, evaluation: Evaluation) -> None:
+        """Saves the last evaluation beside the weights and says how to repeat it."""
+        if not is_main():
+            return
+        record = {
+            "scores": evaluation.scores().summary(),
+            "cautions": cautions(evaluation, self.test_split.class_names),
+            "failures": evaluation.failures,
+        }
+        path = write_text(self.weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
+        if evaluation.failures:
+            print(failure_report(evaluation.failures))
+        print(f"figures saved in {path}; to repeat the evaluation:")
+        option = "--dataset-dir" if self.dataset.is_own else "--data"
+        paths = [option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
+        paths += [OPTION] if self.command.settings.ignore_misfits else []
+        command = shlex.join(["python", "BAS_inference.py", "--arch", self.recipe.arch, *map(str, paths)])
+        print(f"  cd {self.dataset.package} && {command}")
+
+
+def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | None) -> Recipe:
+    """The data set's recipe, under the settings of the run to resume, under what the user gave."""
+    names = set(Recipe.__dataclass_fields__)
+    stored = {name: value for name, value in (state["settings"] if state else {}).items() if name in names}
+    name = command.given.get("name") or stored.get("name") or "cvpr"
+    recipe = command.dataset.recipe(arch, name)
+    own = {"dataset": recipe.dataset, "arch": arch, "name": name}
+    recipe = override(override(recipe, stored), {**command.given, **own})
+    if not any((recipe.cls_weight, recipe.frg_weight, recipe.bas_weight, recipe.area_weight)):
+        raise UsageError("all four losses have the weight 0; leave one of --cls_weight, --bas_weight, ... as it is")
+    if recipe.warmup_epochs >= recipe.epochs:
+        raise UsageError(
+            f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
+        )
+    return recipe
+
+
+def _require_possible(recipe: Recipe, engine: Engine, state_path: Path) -> None:
+    """UserError if the settings of a state to resume from are none that a run could have been started with."""
+    try:
+        for settings in (recipe, engine):
+            check(type(settings), vars(settings))
+        if len(set(recipe.lr_steps)) < len(recipe.lr_steps):
+            raise UsageError("--lr_steps names an epoch twice")
+    except UsageError as error:
+        raise UserError(f"--resume: {state_path} holds settings that cannot be: {error}; {OTHER_STATE}") from error
+
+
+def _share_of(batch_size: int) -> int:
+    """This process's part of a batch; UsageError if the batch cannot be shared out evenly."""
+    share, rest = divmod(batch_size, process_count())
+    if rest:
+        raise UsageError(
+            f"a batch of {batch_size} cannot be shared out among {process_count()} processes; choose a multiple as "
+            "--batch_size, or another number of processes"
+        )
+    return share
