@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import CUB.Model
 import ILSVRC.Model
 from utils.data.transforms import CENTRE_CROP
-from utils.losses import BASLosses, bas_losses, training_pass
+from utils.losses import BASLosses, bas_losses
 from utils.memory import peak_memory_mib, reuse_freed_memory
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
@@ -28,6 +28,7 @@ from utils.models.registry import ARCHS
 from utils.models.winograd import use_winograd
 from utils.optim import build_optimizer
 from utils.options import POSITIVE, CommandParser
+from utils.training.objective import training_pass
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 CROPS = 10
@@ -142,7 +143,13 @@ def _inference(model, recipe, batch_size: int, size: int) -> Callable[[], None]:
     crops = torch.randn(batch_size, CROPS, 3, size, size)
     labels = torch.randint(0, model.num_classes, (batch_size,))
     model.eval()
-    return lambda: model.localize_crops(crops, CENTRE_CROP, recipe.top_k, labels)
+
+    @torch.no_grad()
+    def forward() -> None:
+        encoding = model.encode_crops(crops, CENTRE_CROP)
+        model.fuse_top_k(encoding.features, encoding.scores, recipe.top_k, labels)
+
+    return forward
 
 
 def main() -> None:

@@ -290,7 +290,7 @@ def run_timed(command: Sequence[object], cwd: Path) -> float:
 
 
 def compare_forward_passes(arch: str, batch_size: int, size: int, repeats: int) -> None:
-    """Times `localize_crops` in alternating repeats and prints the median time and the median ratio to the plain one.
+    """Times encoding and fusion in alternating repeats; prints the median time and the median ratio to the plain one.
 
     "plain" is the model as trained, contiguous, one picture of ten crops; each other row changes what it names.
     """
@@ -302,7 +302,12 @@ def compare_forward_passes(arch: str, batch_size: int, size: int, repeats: int) 
 
     def run(model: BAS, pictures: int) -> Callable[[], object]:
         # The crops stay contiguous, as they come from cutting; the first convolution lays them out anew.
-        return lambda: model.localize_crops(crops[:pictures], CENTRE_CROP, top_k)
+        @torch.no_grad()
+        def forward() -> object:
+            encoding = model.encode_crops(crops[:pictures], CENTRE_CROP)
+            return model.fuse_top_k(encoding.features, encoding.scores, top_k)
+
+        return forward
 
     variants = {
         "plain": (run(plain, 1), 1),

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 from utils.errors import UserError, run_command
-from utils.metrics import METRICS
+from utils.metrics import LOC_METRICS
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 DEMO_TABLE = "**Measured here, on the demo** (`python train.py --demo"
@@ -49,7 +49,7 @@ def differences(folder: Path, text: str) -> list[str]:
     table, told = read_table(text, DEMO_TABLE), []
     for kind, beginning in ROWS.items():
         (cells,) = [cells for title, cells in table.items() if title.startswith(beginning)]
-        for metric, (mean, spread) in zip(METRICS[:3], cells, strict=True):
+        for metric, (mean, spread) in zip(LOC_METRICS, cells, strict=True):
             value = results["scores"][kind][metric][MEAN]
             print(f"{beginning:18} {metric:14} README {mean:5.1f} ± {spread:.1f}, now {value:.1f}")
             if abs(value - mean) > DEVIATIONS * spread + POINTS:

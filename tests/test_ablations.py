@@ -11,8 +11,9 @@ from torch import nn
 
 import CUB.Model
 from tests.test_amc import TinyBAS, naive_losses
-from utils.losses import BASLosses, bas_losses, training_pass
+from utils.losses import BASLosses, bas_losses
 from utils.models.bas import BAS, BASOutput
+from utils.training.objective import training_pass
 
 PAPER = CUB.Model.recipe("resnet")
 ABLATIONS = {

@@ -20,7 +20,8 @@ from tests.benchmark_training import (
     relative_differences,
 )
 from tests.reference_weights import PAIRS
-from utils.losses import BASLosses, bas_losses, training_pass
+from utils.losses import BASLosses, bas_losses
+from utils.training.objective import training_pass
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import train
 from utils.demo import compose as composing
 from utils.demo.compose import compose
 from utils.errors import UsageError
-from utils.metrics import METRICS
+from utils.metrics import LOC_METRICS
 
 
 def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:
@@ -36,7 +36,7 @@ def test_demo_ends_with_table_picture_and_next_commands(
     for kind, title in (("bas", "BAS, k = 8"), ("cam", "CAM"), ("center", "centred Gaussian")):
         (line,) = [line for line in printed.splitlines() if line.startswith(f"{title} (threshold ")]
         shown = [float(value) for value in line.split(")")[1].split()]
-        assert shown == [round(results["scores"][kind][metric]["image_mean"], 2) for metric in METRICS[:3]]
+        assert shown == [round(results["scores"][kind][metric]["image_mean"], 2) for metric in LOC_METRICS]
     assert "python train.py --arch vgg --root CUB/data --download" in printed
     assert "python BAS_inference.py --arch vgg" in printed
     # A white sheet would be a picture too.

@@ -9,11 +9,12 @@ import torch
 import CUB.Model
 import ILSVRC.Model
 from tests.reference_weights import PAIRS, batch, fill, golden
-from utils.losses import BASLosses, bas_losses, training_pass
+from utils.losses import BASLosses, bas_losses
 from utils.models.bas import BAS, BASOutput
 from utils.models.recipe import Recipe
 from utils.optim import build_optimizer
 from utils.training.engine import build_trainer, to_device
+from utils.training.objective import training_pass
 from utils.training.settings import Engine
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}

@@ -19,6 +19,14 @@ from utils.training.settings import Engine
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 
 
+class Parts(nn.ModuleDict):
+    """A net of named parts that tells its heads' parameters, as a BAS model does."""
+
+    def head_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        heads = [self[name].parameters() if name in self else () for name in ("classifier_cls", "classifier_loc")]
+        return list(heads[0]), list(heads[1])
+
+
 def expected_rate(name: str, lr: float) -> float:
     """The paper's rule for one parameter, by its published name."""
     is_head = name.startswith(("classifier_cls.", "classifier.", "classifier_loc."))
@@ -60,7 +68,7 @@ def test_groups_by_example() -> None:
 def test_schedule(dataset: str) -> None:
     """CUB: 80 epochs at the full rates, then a tenth; ILSVRC: tenths after 3 and after 6 of the 9 epochs."""
     recipe = DATASETS[dataset].recipe("resnet")
-    model = nn.ModuleDict({"trunk": nn.Linear(1, 1), "classifier_cls": nn.Linear(1, 1)})
+    model = Parts({"trunk": nn.Linear(1, 1), "classifier_cls": nn.Linear(1, 1)})
     optimizer = build_optimizer(model, recipe.lr)
     scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
     factors = {"CUB": [1.0] * 80 + [0.1] * 20, "ILSVRC": [1.0] * 3 + [0.1] * 3 + [0.01] * 3}[dataset]
@@ -77,7 +85,7 @@ def test_schedule(dataset: str) -> None:
 def test_two_steps_by_hand(recipe: Recipe, fused: bool | None) -> None:
     """Nesterov's update written out: decay joins the gradient, momentum looks ahead."""
     torch.manual_seed(0)
-    model = nn.ModuleDict({"trunk": nn.Linear(3, 2), "classifier_loc": nn.Linear(3, 2)}).double()
+    model = Parts({"trunk": nn.Linear(3, 2), "classifier_loc": nn.Linear(3, 2)}).double()
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
     values = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     velocity = {name: torch.zeros_like(value) for name, value in values.items()}
@@ -104,7 +112,7 @@ def step_by(trainer: Trainer, gradient: float, names: tuple[str, ...]) -> None:
 def test_parameters_may_join_later() -> None:
     """Protects the warm-up's end: the generator's first step is Nesterov's, beside others that have momenta."""
     recipe = replace(CUB.Model.recipe("vgg"), weight_decay=0.0)
-    model = nn.ModuleDict({"classifier_cls": nn.Linear(1, 1), "classifier_loc": nn.Linear(1, 1)})
+    model = Parts({"classifier_cls": nn.Linear(1, 1), "classifier_loc": nn.Linear(1, 1)})
     trainer = build_trainer(model, None, (), recipe, Engine(), torch.device("cpu"))
     before = model["classifier_loc"].weight.detach().clone()
     step_by(trainer, 1.0, ("classifier_cls.weight",))
@@ -116,7 +124,7 @@ def test_parameters_may_join_later() -> None:
 def test_first_step_of_infinite_gradients() -> None:
     """Protects --amp fp16: a step of infinite gradients is passed over, and the next is as if it had not been."""
     recipe = replace(CUB.Model.recipe("vgg"), weight_decay=0.0)
-    model = nn.ModuleDict({"trunk": nn.Linear(3, 2)})
+    model = Parts({"trunk": nn.Linear(3, 2)})
     trainer = build_trainer(model, None, (), recipe, Engine(amp="fp16"), torch.device("cpu"))
     trainer.scaler.scale(torch.ones(1))  # makes its scale
     before = model["trunk"].weight.detach().clone()
@@ -130,5 +138,5 @@ def test_first_step_of_infinite_gradients() -> None:
 
 def test_plain_gradient_descent() -> None:
     """--momentum 0 is allowed: Nesterov's rule, which torch refuses without momentum, is left off."""
-    (group, *_) = build_optimizer(nn.Linear(1, 1), lr=0.1, momentum=0, weight_decay=0).param_groups
+    (group, *_) = build_optimizer(Parts({"trunk": nn.Linear(1, 1)}), lr=0.1, momentum=0, weight_decay=0).param_groups
     assert (group["momentum"], group["nesterov"], group["weight_decay"]) == (0, False, 0)

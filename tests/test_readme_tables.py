@@ -9,7 +9,7 @@ import pytest
 
 from tests.readme_tables import DEMO_TABLE, README, ROWS, differences, read_table
 from utils.errors import UserError
-from utils.metrics import METRICS
+from utils.metrics import LOC_METRICS
 
 
 def write_demo(folder: Path, bas: float, dead: tuple[str, ...] = ()) -> Path:
@@ -17,7 +17,7 @@ def write_demo(folder: Path, bas: float, dead: tuple[str, ...] = ()) -> Path:
     scores = {}
     for kind, beginning in ROWS.items():
         (cells,) = [cells for title, cells in table.items() if title.startswith(beginning)]
-        scores[kind] = {name: {"image_mean": mean} for name, (mean, _) in zip(METRICS[:3], cells, strict=True)}
+        scores[kind] = {name: {"image_mean": mean} for name, (mean, _) in zip(LOC_METRICS, cells, strict=True)}
     scores["bas"]["gt_known_loc"]["image_mean"] += bas
     cautions = {"dead_maps": {"count": len(dead), "empty": list(dead), "full": []}}
     (folder / "results.json").write_text(json.dumps({"scores": scores, "cautions": cautions}))

@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.oracles import largest_component_box
 from utils.boxes import iou
-from utils.localization import largest_component_box, normalize_map, upsample_map
+from utils.localization import normalize_map, upsample_map
 from utils.sweep import best_contour_ious, component_boxes, contour_boxes
 
 GRID = np.arange(100) / 100

@@ -25,10 +25,9 @@ from utils.demo.compose import compose
 from utils.demo.dataset import demo_of
 from utils.errors import UsageError, UserError, run_command
 from utils.files import read_json, write_text
-from utils.metrics import METRICS
+from utils.metrics import LOC_METRICS, METRICS
 from utils.options import PLACE, POSITIVE, SEED, CommandParser, RaisingParser
 from utils.progress import progress_bar
-from utils.reporting import TITLES
 from utils.training.arguments import parse_arguments as parse_training_options
 from utils.training.provenance import describe_run
 
@@ -38,7 +37,6 @@ TRAIN = ROOT / "train.py"
 DEFAULT_FOLDER = ROOT / "demo_run" / "ablation"
 RESULTS, OPTIONS, OUTPUT, ERRORS = "results.json", "options.json", "output.txt", "errors.txt"
 TABLE, RECORD = "ablation.md", "ablation.json"
-LOC_METRICS = METRICS[:3]
 MEAN = "image_mean"
 TOP_KS = (1, 2, 4, 8, 12)
 OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks")
@@ -214,15 +212,17 @@ def summarize(finished: Mapping[Run, Mapping[str, Any]]) -> list[dict[str, Any]]
         scores = [results["scores"] for results in found.values()]
         kinds = ("bas", "cam") if cell.has_generator else ("cam",)
         figures = {
-            f"{kind.upper()} {TITLES[metric]}": Spread([one[kind][metric][MEAN] for one in scores])
+            f"{kind.upper()} {METRICS[metric]}": Spread([one[kind][metric][MEAN] for one in scores])
             for kind in kinds
             for metric in LOC_METRICS
         }
-        figures[TITLES["top1_cls"]] = Spread([one["cam"]["top1_cls"][MEAN] for one in scores])
+        figures[METRICS["top1_cls"]] = Spread([one["cam"]["top1_cls"][MEAN] for one in scores])
         rows.append({"cell": cell.name, "k": None, "seeds": [*found], "figures": figures})
         for k in cell.top_ks:
             fused = [one for results in found.values() for one in results["top_k"] if one["k"] == k]
-            figures = {TITLES[metric]: Spread([one["scores"][metric][MEAN] for one in fused]) for metric in LOC_METRICS}
+            figures = {
+                METRICS[metric]: Spread([one["scores"][metric][MEAN] for one in fused]) for metric in LOC_METRICS
+            }
             figures["threshold"] = Spread([one["threshold"] for one in fused])
             rows.append({"cell": cell.name, "k": k, "seeds": [*found], "figures": figures})
     return rows
@@ -247,14 +247,14 @@ def markdown(rows: Sequence[Mapping[str, Any]], images: int, extra: Sequence[str
         "pictures and their boxes.",
         "",
     ]
-    columns = [f"{kind} {TITLES[metric]}" for kind in ("BAS", "CAM") for metric in LOC_METRICS] + [TITLES["top1_cls"]]
+    columns = [f"{kind} {METRICS[metric]}" for kind in ("BAS", "CAM") for metric in LOC_METRICS] + [METRICS["top1_cls"]]
     body = {titles[row["cell"]] + _fewer_seeds(row, most): row["figures"] for row in rows if row["k"] is None}
     lines += _table("losses", columns, body)
     fused = {f"{row['k']}{_fewer_seeds(row, most)}": row["figures"] for row in rows if row["k"] is not None}
     if fused:
         words = "The networks with all four losses, the maps of the k most probable classes averaged"
         lines += ["", f"{words} (k = 1: the map of the true class):", ""]
-        lines += _table("k", [TITLES[metric] for metric in LOC_METRICS] + ["threshold"], fused)
+        lines += _table("k", [METRICS[metric] for metric in LOC_METRICS] + ["threshold"], fused)
     return "\n".join(lines) + "\n"
 
 

@@ -13,6 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
+from utils.sweep import component_boxes
+
 if TYPE_CHECKING:
     import torch
 
@@ -40,11 +42,7 @@ def map_to_box(foreground_map: ArrayLike | torch.Tensor, threshold: float, size:
     values = _as_float_array(foreground_map)
     while values.ndim > 2 and len(values) == 1:  # one picture's map as the model returns it, (1, h, w)
         values = values[0]
-    upsampled = upsample_map(normalize_map(values), size)
-    # A Python float is rounded to the map's float32: a pixel of 0.15 does not exceed a threshold of 0.15.
-    box = largest_component_box(upsampled > float(threshold))
-    height, width = upsampled.shape
-    return np.array([0, 0, width, height]) if box is None else box
+    return component_boxes(upsample_map(normalize_map(values), size), [threshold])[0]
 
 
 def normalize_map(spatial_map: ArrayLike | torch.Tensor, epsilon: float = 0.0) -> np.ndarray:
@@ -125,37 +123,6 @@ def _interpolation_matrix(length: int, size: int, first: float, stride: float) -
     """(size, length) weights of linear interpolation between cells at first, first + stride, ..."""
     positions = ((np.arange(size) - first) / stride).clip(0, length - 1)
     return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(length))).astype(np.float32)
-
-
-def largest_component_box(mask: ArrayLike) -> np.ndarray | None:
-    """Finds the box around the 8-connected component with the most pixels.
-
-    Args:
-        mask: (h, w), true or nonzero where the object is.
-
-    Returns:
-        (4,) int64 xyxy in the mask's pixels, [x_min, y_min, x_max + 1, y_max + 1]; of components of equal size, the
-        one whose first pixel comes first in reading order. None where the mask is empty.
-
-    Raises:
-        ValueError: the mask is not 2-D.
-    """
-    mask = np.asarray(mask)
-    if mask.ndim != 2:
-        raise ValueError(f"a mask must have shape (h, w), not {mask.shape}")
-    mask = mask.astype(bool)
-    if not mask.any():
-        return None
-    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # the background
-    is_largest = areas == areas.max()
-    component = is_largest.argmax()
-    if is_largest.sum() > 1:
-        # OpenCV labels 2x2 blocks, so its numbers need not follow the reading order of the first pixels.
-        component = labels.flat[is_largest[labels].argmax()]
-    left, top, width, height = stats[component, : cv2.CC_STAT_AREA]
-    return np.array([left, top, left + width, top + height], dtype=np.int64)
 
 
 def _as_map(values: ArrayLike | torch.Tensor) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from utils.models.bas import BASOutput
@@ -22,30 +22,6 @@ class BASLosses(NamedTuple):
     bas: Tensor | None  # background activation suppression, or what an ablation puts in its place
     area: Tensor | None  # area constraint
     total: Tensor
-
-
-def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> BASOutput:
-    """The forward pass that a recipe's losses need, with no branch that none of them reads.
-
-    Args:
-        model: a :class:`utils.models.bas.BAS`, or what passes a call on to one (DistributedDataParallel, compiled).
-        images: (B, 3, H, W) normalised pictures.
-        labels: (B,) int64 classes.
-        recipe: the losses' weights and kinds.
-
-    Returns:
-        What :func:`bas_losses` takes. Without a weight on L_frg, L_bas and L_ac there is no foreground map; without
-        one on L_bas, no second pass through f2.
-    """
-    branch = "foreground" if recipe.generator_loss == "cross_entropy" else "background"
-    return model(
-        images,
-        labels,
-        use_generator=bool(recipe.frg_weight or recipe.bas_weight or recipe.area_weight),
-        branch=branch if recipe.bas_weight else None,
-        freeze_f2=recipe.frozen_f2,
-        frozen_statistics=recipe.frozen_statistics,
-    )
 
 
 def background_activation_ratio(
@@ -99,7 +75,7 @@ def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe) -> BASLosses:
     """The activation map constraint: L_cls + alpha L_frg + L_bas + beta L_ac (paper section 3.3).
 
     Args:
-        output: of :func:`training_pass` on B pictures with the same recipe.
+        output: of :func:`utils.training.objective.training_pass` on B pictures with the same recipe.
         labels: (B,) int64 classes.
         recipe: gives the weights, among them alpha (`frg_weight`) and beta (`area_weight`), and the rules of L_bas.
 

@@ -8,9 +8,11 @@ from torch import nn
 from torch.optim import SGD
 from torch.optim.lr_scheduler import MultiStepLR
 
+from utils.models.bas import BAS
+
 
 def build_optimizer(
-    model: nn.Module,
+    model: BAS,
     lr: float,
     momentum: float = 0.9,
     weight_decay: float = 5e-4,
@@ -22,13 +24,12 @@ def build_optimizer(
     Weight decay holds for every parameter, batch normalisation included.
 
     Args:
-        model: a BAS model; the heads' parameters are those whose names contain `classifier`.
+        model: tells its heads' parameters.
         lr: base rate.
         momentum: Nesterov momentum; 0 gives plain SGD.
         weight_decay: L2 factor.
         fused: whether to take PyTorch's fused kernel; PyTorch's own choice where None.
-        generator_rate: the generator's rate as a share of the classifier head's; its parameters' names contain
-            `classifier_loc`.
+        generator_rate: the generator's rate as a share of the classifier head's.
 
     Returns:
         The optimiser; groups in the order trunk weights, trunk biases, head weights, head biases, and where the
@@ -36,8 +37,9 @@ def build_optimizer(
     """
     generator = 10 * generator_rate
     groups: dict[float, list[nn.Parameter]] = {factor: [] for part in (1, 10, generator) for factor in (part, 2 * part)}
+    of_head, of_generator = (set(map(id, part)) for part in model.head_parameters())
     for name, parameter in model.named_parameters():
-        part = generator if "classifier_loc" in name else 10 if "classifier" in name else 1
+        part = generator if id(parameter) in of_generator else 10 if id(parameter) in of_head else 1
         groups[2 * part if name.endswith("bias") else part].append(parameter)
     return SGD(
         [{"params": parameters, "lr": lr * factor} for factor, parameters in groups.items()],

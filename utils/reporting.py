@@ -6,16 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from utils.metrics import METRICS
+from utils.metrics import LOC_METRICS, METRICS
 from utils.models.recipe import Published
-
-TITLES = {
-    "top1_loc": "Top-1 Loc",
-    "top5_loc": "Top-5 Loc",
-    "gt_known_loc": "GT-known Loc",
-    "top1_cls": "Top-1 Cls",
-    "top5_cls": "Top-5 Cls",
-}
 
 
 def score_table(summary: Mapping[str, Any], published: Published | None = None) -> str:
@@ -32,7 +24,7 @@ def score_table(summary: Mapping[str, Any], published: Published | None = None) 
     lines = [f"{'':14}{'class mean':>12}{'image mean':>12}" + (f"{'published':>12}" if paper else "")]
     for metric in METRICS:
         figures = summary[metric]
-        line = f"{TITLES[metric]:14}{_cell(figures['class_mean'], 12)}{_cell(figures['image_mean'], 12)}"
+        line = f"{METRICS[metric]:14}{_cell(figures['class_mean'], 12)}{_cell(figures['image_mean'], 12)}"
         lines.append(line + (f"{paper[metric]:12.2f}" if metric in paper else ""))
     return "\n".join(lines)
 
@@ -47,11 +39,10 @@ def comparison_table(summaries: Mapping[str, Mapping[str, Any]], mean: str = "im
     Returns:
         The table.
     """
-    metrics = METRICS[:3]
     width = max(len(title) for title in summaries) + 2
-    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{TITLES[metric]:>14}" for metric in metrics)]
+    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{METRICS[metric]:>14}" for metric in LOC_METRICS)]
     for title, summary in summaries.items():
-        lines.append(f"{title:{width}}" + "".join(_cell(summary[metric][mean], 14) for metric in metrics))
+        lines.append(f"{title:{width}}" + "".join(_cell(summary[metric][mean], 14) for metric in LOC_METRICS))
     return "\n".join(lines)
 
 

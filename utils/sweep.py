@@ -54,9 +54,9 @@ def component_boxes(values: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
         thresholds: (T,) in [0, 1], in any order; a pixel belongs to the object where its value is strictly greater.
 
     Returns:
-        (T, 4) int64 xyxy in pixels of the map, at each threshold what
-        :func:`utils.localization.largest_component_box` gives for `values > threshold`: [x_min, y_min, x_max + 1,
-        y_max + 1] of the 8-connected component with the most pixels. [0, 0, W, H] where nothing exceeds the threshold.
+        (T, 4) int64 xyxy in pixels of the map: [x_min, y_min, x_max + 1, y_max + 1] of the 8-connected component of
+        `values > threshold` with the most pixels, of several the one whose first pixel comes first in reading order.
+        [0, 0, W, H] where nothing exceeds the threshold.
 
     Raises:
         ValueError: the map is not 2-D or empty, or a value or a threshold is NaN or lies outside [0, 1].

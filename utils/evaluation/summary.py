@@ -9,9 +9,7 @@ from typing import Any
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
-from utils.metrics import METRICS, IouHistogram
-
-LOC_METRICS = METRICS[:3]
+from utils.metrics import LOC_METRICS, METRICS, IouHistogram
 
 
 def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
@@ -117,7 +115,7 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
         A list of `title`, `x_label`, `y_label`, `x`, `series` (name -> values in percent) and `mark`, the x in force.
     """
     question, mean = evaluation.question, evaluation.question.protocol.mean
-    titles = dict(zip(LOC_METRICS, ("Top-1 Loc", "Top-5 Loc", "GT-known Loc"), strict=True))
+    titles = {metric: METRICS[metric] for metric in LOC_METRICS}
     y_label = f"percent ({mean.replace('_', ' ')})"
     drawn = []
     for kind in question.thresholds:

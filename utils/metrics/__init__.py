@@ -7,12 +7,13 @@ exactly the figures of the whole.
 from utils.metrics.breakdown import ERROR_TYPES, MISSED, ErrorBreakdown, error_type
 from utils.metrics.dead_maps import DeadMaps, extremes_by_class, find_dead_maps, map_extremes
 from utils.metrics.distribution import IouHistogram
-from utils.metrics.localization import METRICS, LocalizationScores, best_iou, best_ious
+from utils.metrics.localization import LOC_METRICS, METRICS, LocalizationScores, best_iou, best_ious
 from utils.metrics.max_box_acc import MaxBoxAcc
 from utils.metrics.pixels import PixelScores
 
 __all__ = [
     "ERROR_TYPES",
+    "LOC_METRICS",
     "METRICS",
     "MISSED",
     "DeadMaps",

@@ -14,7 +14,16 @@ from numpy.typing import ArrayLike
 
 from utils.boxes import iou
 
-METRICS = ("top1_loc", "top5_loc", "gt_known_loc", "top1_cls", "top5_cls")
+# Key -> title, in the order of tables; those of boxes come first.
+METRICS = {
+    "top1_loc": "Top-1 Loc",
+    "top5_loc": "Top-5 Loc",
+    "gt_known_loc": "GT-known Loc",
+    "top1_cls": "Top-1 Cls",
+    "top5_cls": "Top-5 Cls",
+}
+_COLUMNS = {key: column for column, key in enumerate(METRICS)}
+LOC_METRICS = tuple(key for key in METRICS if not key.endswith("cls"))
 
 
 def best_iou(pred_box: ArrayLike, true_boxes: ArrayLike) -> float:
@@ -122,8 +131,8 @@ class LocalizationScores:
         """
         labels, top1_cls, top5_cls = self._compare_classes(labels, top5)
         np.add.at(self.images, labels, 1)
-        np.add.at(self.correct, (labels, METRICS.index("top1_cls")), top1_cls)
-        np.add.at(self.correct, (labels, METRICS.index("top5_cls")), top5_cls)
+        np.add.at(self.correct, (labels, _COLUMNS["top1_cls"]), top1_cls)
+        np.add.at(self.correct, (labels, _COLUMNS["top5_cls"]), top5_cls)
 
     def update_missed(self, labels: ArrayLike, boxed: bool = True) -> None:
         """Adds images that gave no prediction (unreadable, failed): they count as wrong in all metrics.

@@ -50,14 +50,6 @@ class Encoding(NamedTuple):
     class_maps: Tensor  # (B, K, h', w') the map crop's A
 
 
-class Localization(NamedTuple):
-    """What inference returns: B pictures of n crops each, K classes, the maps of one crop."""
-
-    logits: Tensor  # (B, n, K)
-    foreground_map: Tensor  # (B, 1, h, w) top-k fused foreground map of the map crop, in [0, 1]
-    class_map: Tensor  # (B, 1, h', w') class activation map (CAM) of the map crop
-
-
 def widen(values: Tensor) -> Tensor:
     """At least float32: half precision becomes float32, anything else stays what it is."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
@@ -207,6 +199,10 @@ class BAS(nn.Module):
     def head(self) -> nn.Sequential:
         """The classifier head, whatever its published name."""
         return getattr(self, self._head_name)
+
+    def head_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
+        """The parameters of the classifier head and those of the generator; all others are the trunk's."""
+        return list(self.head.parameters()), list(self.classifier_loc.parameters())
 
     @property
     def final_relu(self) -> bool:
@@ -362,8 +358,8 @@ class BAS(nn.Module):
     ) -> BASOutput:
         """The training pass with all branches of the activation map constraint (paper section 3.3).
 
-        The options are for ablations (:func:`utils.losses.training_pass` derives them from a recipe); as they stand,
-        they are the method.
+        The options are for ablations (:func:`utils.training.objective.training_pass` derives them from a recipe); as
+        they stand, they are the method.
 
         Args:
             images: (B, 3, H, W) normalised pictures.
@@ -403,6 +399,7 @@ class BAS(nn.Module):
         """Class scores alone: (B, 3, H, W) normalised pictures -> logits (B, K)."""
         return global_average(self.f2(self.f1(images)))
 
+    @torch.no_grad()
     def localize(self, images: Tensor, top_k: int = 1, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Inference: scores and the fused foreground map; neither the masked branches nor unread channels are computed.
 
@@ -414,32 +411,8 @@ class BAS(nn.Module):
         Returns:
             logits (B, K) and foreground map (B, 1, h, w) in [0, 1].
         """
-        result = self.localize_crops(images.unsqueeze(1), map_crop=0, top_k=top_k, labels=labels)
-        return result.logits.squeeze(1), result.foreground_map
-
-    @torch.no_grad()
-    def localize_crops(
-        self, crops: Tensor, map_crop: int, top_k: int = 1, labels: Tensor | None = None
-    ) -> Localization:
-        """Inference on several crops a picture in one pass: scores of every crop, maps of one of them.
-
-        Args:
-            crops: (B, n, 3, H, W) normalised crops.
-            map_crop: index of the crop that gives the maps and the classes to fuse (the centre crop of ten).
-            top_k: see :meth:`localize`.
-            labels: see :meth:`localize`; the class map is the label's, or the predicted class's without labels.
-
-        Returns:
-            Scores (B, n, K), foreground map (B, 1, h, w), class map (B, 1, h', w').
-        """
-        encoding = self.encode_crops(crops, map_crop)
-        scores = encoding.scores
-        classes = rank_classes(scores, 1).squeeze(1) if labels is None else labels
-        return Localization(
-            logits=encoding.logits,
-            foreground_map=self.fuse_top_k(encoding.features, scores, top_k, labels),
-            class_map=select_class(encoding.class_maps, classes),
-        )
+        encoding = self.encode_crops(images.unsqueeze(1), map_crop=0)
+        return encoding.scores, self.fuse_top_k(encoding.features, encoding.scores, top_k, labels)
 
     @torch.no_grad()
     def encode_crops(self, crops: Tensor, map_crop: int) -> Encoding:

@@ -26,10 +26,9 @@ from typing import Any
 import numpy as np
 
 from utils.errors import UsageError, UserError
-from utils.metrics import ERROR_TYPES
+from utils.metrics import ERROR_TYPES, METRICS
 from utils.report.records import COLUMNS, ImageRecord, read_records, to_row
 from utils.report.thumbnails import LONGEST_SIDE, draw_thumbnail, encode_jpeg
-from utils.reporting import TITLES
 
 PICTURES_PER_FOLDER = 1000
 PAGE_FILES = Path(__file__).parent
@@ -168,7 +167,7 @@ class Report:
         with open(self.part / "data.js", "w", encoding="ascii") as file:
             shared = {
                 "classes": self.class_names,
-                "metrics": TITLES,
+                "metrics": METRICS,
                 "error_types": ERROR_TYPES,
                 "interrupted": interrupted,
                 "results": results,

@@ -10,11 +10,35 @@ from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
 from utils.distributed import process_count
-from utils.losses import bas_losses, training_pass
+from utils.losses import bas_losses
 from utils.metrics import map_extremes
-from utils.models.bas import BAS
+from utils.models.bas import BAS, BASOutput
 from utils.models.recipe import Recipe
 from utils.training.settings import PRECISIONS, Engine
+
+
+def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> BASOutput:
+    """The forward pass that a recipe's losses need, with no branch that none of them reads.
+
+    Args:
+        model: a :class:`utils.models.bas.BAS`, or what passes a call on to one (DistributedDataParallel, compiled).
+        images: (B, 3, H, W) normalised pictures.
+        labels: (B,) int64 classes.
+        recipe: the losses' weights and kinds.
+
+    Returns:
+        What :func:`utils.losses.bas_losses` takes. Without a weight on L_frg, L_bas and L_ac there is no foreground
+        map; without one on L_bas, no second pass through f2.
+    """
+    branch = "foreground" if recipe.generator_loss == "cross_entropy" else "background"
+    return model(
+        images,
+        labels,
+        use_generator=bool(recipe.frg_weight or recipe.bas_weight or recipe.area_weight),
+        branch=branch if recipe.bas_weight else None,
+        freeze_f2=recipe.frozen_f2,
+        frozen_statistics=recipe.frozen_statistics,
+    )
 
 
 class Objective(nn.Module):
