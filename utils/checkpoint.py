@@ -110,7 +110,7 @@ def describe(arch: str | None, num_classes: int | None) -> str:
     return f"{arch} for {num_classes} classes" + (f" ({dataset})" if dataset else "")
 
 
-def load_file(path: str | Path, mend: str = "the README's table of checkpoints says where to get one") -> Any:
+def load_file(path: str | Path, mend: str = "the README of the data set's folder says where to get one") -> Any:
     """Reads a file of tensors onto the CPU without running any code from it: PyTorch's, zip or legacy, or safetensors.
 
     Args:
@@ -395,8 +395,8 @@ def find_checkpoint(folder: Path, dataset: str, arch: str) -> Path:
     if not found:
         released = folder / arch / checkpoint_name(dataset, arch, 8 if dataset == "ILSVRC" else 99)
         raise UserError(
-            f"there is no checkpoint in {folder / arch}; put the authors' file at {released} (links in the README), "
-            f"train one with `python train.py --dataset {dataset} --arch {arch}`, or give --checkpoint FILE"
+            f"there is no checkpoint in {folder / arch}; put the authors' file at {released} "
+            f"(links in {dataset}/README.md), train one with `python train.py --dataset {dataset} --arch {arch}`, or give --checkpoint FILE"
         )
     return max(found)[1]
 
