@@ -90,6 +90,23 @@ def dead_links(path: Path) -> list[str]:
     return dead
 
 
+def missing_files(path: Path) -> list[str]:
+    """The files and folders of this repository between a document's backticks that do not exist.
+
+    A bare `name.py` may lie in any folder; data sets and runs are not the repository's.
+    """
+    files = {
+        file.name for folder in ("CUB", "ILSVRC", "Img", "tests", "utils") for file in (ROOT / folder).rglob("*.py")
+    }
+    missing = []
+    for span in code_spans(path.read_text(encoding="utf-8")):
+        is_path = re.fullmatch(r"(?:utils|tests|CUB|ILSVRC|Img|\.ci|\.github)/(?!data|logs)[\w./]*", span)
+        is_module = re.fullmatch(r"\w+\.py", span) and not (ROOT / span).is_file()
+        if (is_path and not (ROOT / span).exists()) or (is_module and span not in files):
+            missing.append(span)
+    return missing
+
+
 def anchors(text: str) -> set[str]:
     """The anchors that GitHub gives the headings of a document."""
     headings = re.findall(r"^#+ (.+)$", prose(text), re.MULTILINE)

@@ -396,7 +396,8 @@ def find_checkpoint(folder: Path, dataset: str, arch: str) -> Path:
         released = folder / arch / checkpoint_name(dataset, arch, 8 if dataset == "ILSVRC" else 99)
         raise UserError(
             f"there is no checkpoint in {folder / arch}; put the authors' file at {released} "
-            f"(links in {dataset}/README.md), train one with `python train.py --dataset {dataset} --arch {arch}`, or give --checkpoint FILE"
+            f"(links in {dataset}/README.md), train one with `python train.py --dataset {dataset} --arch {arch}`, "
+            "or give --checkpoint FILE"
         )
     return max(found)[1]
 
