@@ -13,8 +13,6 @@ import numpy as np
 import torch
 from PIL import Image
 
-import CUB.DataLoader
-import CUB.Model
 import train
 from tests.reference_weights import draw, published_keys
 from tests.test_checkpoints import STALE
@@ -161,10 +159,10 @@ def constant_state(dataset: str, arch: str, scores: dict[int, float], others: fl
     return state
 
 
-def write_random_net(path: Path, num_classes: int, arch: str = "mobilenet") -> Path:
+def write_random_net(path: Path, num_classes: int, arch: str = "mobilenet", dataset: str = "CUB") -> Path:
     """A checkpoint of reference weights, whose maps have hills and valleys."""
     with torch.device("meta"):
-        model = CUB.Model.build(arch, num_classes, final_relu=False)
+        model = train.DATASETS[dataset].build(arch, num_classes, final_relu=False)
     torch.save({key: draw(key, tuple(value.shape)) for key, value in model.state_dict().items()}, path)
     settings = {"final_relu": False, "threshold": 0.6, "top_k": 2, "resize_size": 64, "crop_size": 48}
     names = [f"bird {number}" for number in range(num_classes)]

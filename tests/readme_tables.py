@@ -1,8 +1,8 @@
-"""Compares a new run with the README's figures: `python -m tests.readme_tables demo_run`, after `train.py --demo`.
+"""Compares a finished demo with the figures of Img/README.md: `python -m tests.readme_tables demo_run`.
 
-The README has mean ± standard deviation over seeds. One run, of any seed and number of threads, is to lie within three
+That README has mean ± standard deviation over seeds. One run, of any seed and number of threads, is to lie within three
 standard deviations of the mean and three points (one picture of the demo's 216 is half a point); no class's map may be
-dead, since the README says that none is.
+dead, since it says that none is.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ import re
 import sys
 from pathlib import Path
 
+from utils.arguments import CommandParser, place
 from utils.errors import UserError, run_command
 from utils.metrics import LOC_METRICS
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-DEMO_TABLE = "**Measured here, on the demo** (`python train.py --demo"
+README = Path(__file__).resolve().parents[1] / "Img" / "README.md"
+DEMO_TABLE = "Measured on the demo (`python train.py --demo"
 MEAN = "image_mean"
 DEVIATIONS, POINTS = 3, 3.0
 ROWS = {"bas": "BAS", "cam": "CAM", "center": "centred Gaussian"}
@@ -31,7 +32,7 @@ def read_table(text: str, beginning: str) -> dict[str, list[tuple[float, float]]
     _, found, rest = text.partition(beginning)
     rows = re.findall(r"^\| ([^|]+) \|((?: [\d.]+ ± [\d.]+ \|)+)$", rest, re.MULTILINE) if found else []
     if not rows:
-        raise UserError(f"README.md has no table of means and standard deviations after {beginning!r}")
+        raise UserError(f"Img/README.md has no table of means and standard deviations after {beginning!r}")
     return {
         title: [(float(mean), float(spread)) for mean, spread in re.findall(r"([\d.]+) ± ([\d.]+)", cells)]
         for title, cells in rows
@@ -62,9 +63,9 @@ def differences(folder: Path, text: str) -> list[str]:
 
 def main() -> None:
     """Reads the folder's name from the command line."""
-    if len(sys.argv) != 2:
-        raise UserError("give the folder of a finished demo, such as demo_run")
-    told = differences(Path(sys.argv[1]), README.read_text(encoding="utf-8"))
+    parser = CommandParser(prog="python -m tests.readme_tables", description=__doc__)
+    parser.add_argument("folder", type=place, help="of a finished demo, such as demo_run")
+    told = differences(parser.parse_args().folder, README.read_text(encoding="utf-8"))
     if told:
         raise UserError("; ".join(told))
     print("as the README says")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.commands import NOISE, ROOT, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
+from tests.documents import run_python
 from tests.test_pixel_scores import wsolevaluation_px_ap
 from tests.test_protocols import wsolevaluation_box
 from utils.boxes import iou
@@ -88,9 +88,7 @@ def test_both_ways(home, tmp_path, capsys) -> None:
 
 
 def test_arrays_without_a_network(capsys) -> None:
-    """Protects the README's lines from arrays to scores: run as they stand, they give wsolevaluation's figures."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
-    (block,) = [block for block in blocks if "in pictures:" in block]
+    """Protects the documented lines from arrays to scores: run as they stand, they give wsolevaluation's figures."""
     draw = np.random.default_rng(0)
     pictures = []
     for index in range(5):
@@ -98,8 +96,7 @@ def test_arrays_without_a_network(capsys) -> None:
         mask[40 : 150 + 5 * index, 30:200] = 1
         spatial_map = cv2.GaussianBlur(cv2.resize(mask.astype(np.float32), (14, 14)) + draw.random((14, 14)), (0, 0), 1)
         pictures.append((spatial_map, [[30, 40, 200, 150 + 5 * index]], (224, 224), mask))
-    names = {"pictures": pictures}
-    exec(block, names)
+    names = run_python(ROOT / "utils" / "evaluation" / "README.md", {"pictures": pictures})
     ious, images = np.zeros((100, 5)), []
     for index, (spatial_map, boxes, _, mask) in enumerate(pictures):
         resized = cv2.resize(spatial_map.astype(np.float64), (224, 224), interpolation=cv2.INTER_CUBIC)

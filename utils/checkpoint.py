@@ -100,7 +100,7 @@ def describe(arch: str | None, num_classes: int | None) -> str:
     return "no BAS model" if arch is None or num_classes is None else f"{arch} for {num_classes} classes"
 
 
-def load_file(path: str | Path, mend: str = "the README's table of checkpoints says where to get one") -> Any:
+def load_file(path: str | Path, mend: str = "the README of the data set's folder says where to get one") -> Any:
     """Reads a file of tensors onto the CPU without running any code from it: PyTorch's, zip or legacy, or safetensors.
 
     Args:

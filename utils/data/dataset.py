@@ -157,8 +157,8 @@ class Dataset:
         if not found:
             raise UserError(
                 f"there is no checkpoint in {folder}; put the authors' file at "
-                f"{folder / self.weights_name(arch, self.released_epoch)} (links in the README), train one with "
-                f"`python train.py --dataset {self.name} --arch {arch}`, or give --checkpoint FILE"
+                f"{folder / self.weights_name(arch, self.released_epoch)} (links in {self.package}/README.md), "
+                f"train one with `python train.py --dataset {self.name} --arch {arch}`, or give --checkpoint FILE"
             )
         return max(found)[1]
 
