@@ -9,5 +9,5 @@ DATASET = Dataset(
     num_classes=1000,
     weights="{arch}{epoch}_final.pth.tar",
     released_epoch=8,
-    how_to_get="ILSVRC needs an account at https://www.image-net.org/",
+    how_to_get="it needs an account at https://www.image-net.org/",
 )

@@ -29,7 +29,7 @@ from utils.exploratory.__main__ import main as explore
 from utils.exploratory.records import FOLDERS
 from utils.figures import __main__ as command
 from utils.figures.__main__ import NAMES, main
-from utils.training.snapshots import FOLDER
+from utils.training.settings import SNAPSHOTS
 
 FILES = {"network.svg", "network.png", "accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
 
@@ -206,11 +206,11 @@ def test_pictures_that_were_watched(run, figures, tmp_path, capsys) -> None:
 
 def test_one_missing_part_does_not_stop_the_others(run, figures, tmp_path, capsys) -> None:
     """Protects a run without snapshots: the rest is drawn, and a sentence tells what is not, and the mend."""
-    shutil.rmtree(run / FOLDER)
+    shutil.rmtree(run / SNAPSHOTS)
     assert figures("--run", run, "--only", "growth", "result", "network") == 1
     assert drawn(tmp_path) == {"network.svg", "network.png", "result.png"}
     err = capsys.readouterr().err
-    assert_one_sentence(err, "growth not drawn: ", str(run / FOLDER), "train the run with --snapshot 6")
+    assert_one_sentence(err, "growth not drawn: ", str(run / SNAPSHOTS), "train the run with --snapshot 6")
 
 
 def test_what_can_be_wrong(home, run, figures, tmp_path, capsys) -> None:
@@ -226,7 +226,7 @@ def test_what_can_be_wrong(home, run, figures, tmp_path, capsys) -> None:
     err = capsys.readouterr().err
     assert_one_sentence(err, "result, growth not drawn", "--data")
     assert err.count(str(tmp_path / "nothing")) == 1
-    (run / FOLDER / "epoch_000.npz").write_bytes(b"PK")
+    (run / SNAPSHOTS / "epoch_000.npz").write_bytes(b"PK")
     assert figures("--run", run, "--only", "growth") == 1
     assert_one_sentence(capsys.readouterr().err, "epoch_000.npz is no snapshot of a run", "delete it")
     shutil.rmtree(home / "data" / "segmentations")

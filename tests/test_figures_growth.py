@@ -20,7 +20,8 @@ from utils.evaluation.protocols import PROTOCOLS
 from utils.figures import growth
 from utils.figures.growth import BOTTOM, MARGIN, TOP, draw_growth
 from utils.inference.loading import Loaded
-from utils.training.snapshots import FOLDER, snapshot_path
+from utils.training.settings import SNAPSHOTS
+from utils.training.snapshots import snapshot_path
 
 GREY = 120
 SIDE = (growth.WIDTH - MARGIN) // 4 - MARGIN  # of a picture, where there are four or fewer
@@ -41,7 +42,7 @@ def split(tmp_path) -> Split:
 
 
 def save_snapshot(run: Path, epoch: int, maps: np.ndarray, ids: str = "abcd") -> Path:
-    path = snapshot_path(run / FOLDER, epoch)
+    path = snapshot_path(run / SNAPSHOTS, epoch)
     path.parent.mkdir(exist_ok=True)
     names = np.array([f"{letter}.png" for letter in ids])
     np.savez_compressed(path, maps=maps.astype(np.float16), ids=names)

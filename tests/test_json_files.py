@@ -11,6 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
+import train
 from utils.ablation import CELLS, Run
 from utils.demo.compose import RECORD, _is_composed
 from utils.errors import UserError
@@ -23,7 +24,7 @@ from utils.inference.settings import SETTINGS_FILE, change_settings, settle
 from utils.models.recipe import Recipe
 from utils.training.log import RunLog
 
-RECIPE = Recipe("CUB", "mobilenet", 3, 0.5, 1.5, "ge")
+RECIPE = Recipe(dataset="CUB", arch="mobilenet", num_classes=3, frg_weight=0.5, area_weight=1.5, ratio_compare="ge")
 BAD = {
     "empty": b"",
     "cut short": b'{"recipe": {"arch": ',
@@ -52,7 +53,7 @@ def ablated(folder: Path, name: str) -> object:
 
 READERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "an evaluation's settings": (SETTINGS_FILE, loaded),
-    "a finished run": (SETTINGS_FILE, find_run),
+    "a finished run": (SETTINGS_FILE, lambda folder: find_run(folder, train.DATASETS)),
     "a change of settings": (SETTINGS_FILE, lambda folder: change_settings(folder / "x.pth.tar", sha256="")),
     "a log": ("log.jsonl", lambda folder: RunLog(folder / "log.jsonl", 3)),
     "a demo's figures": ("results.json", read_measured),

@@ -22,7 +22,8 @@ from utils.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import UserError
 from utils.models.bas import Grid
 from utils.training import log, snapshots
-from utils.training.snapshots import FOLDER, read_snapshot
+from utils.training.settings import SNAPSHOTS
+from utils.training.snapshots import read_snapshot
 
 TRAINING = [(number % 3, True, WHOLE) for number in range(8)]
 TEST = [(number % 3, False, WHOLE) for number in range(7)]
@@ -66,7 +67,7 @@ def train(data, tmp_path) -> Callable[..., Path]:
 
 
 def names(run: Path) -> list[str]:
-    return sorted(path.name for path in (run / FOLDER).glob("*"))
+    return sorted(path.name for path in (run / SNAPSHOTS).glob("*"))
 
 
 def files(*epochs: int) -> list[str]:
@@ -99,14 +100,14 @@ def naive_map(data: Path, run: Path, image_id: str, label: int) -> np.ndarray:
 def test_training_does_not_feel_it(train) -> None:
     """Protects the run: weights, running statistics, momenta and random states are the same bits with and without."""
     ours, theirs = train("watched", "--snapshot", 3), train("plain")
-    assert names(ours) == files(0, 1, 2) and not (theirs / FOLDER).exists()
+    assert names(ours) == files(0, 1, 2) and not (theirs / SNAPSHOTS).exists()
     assert_same_training(ours, theirs)
 
 
 def test_maps_are_the_networks_own(data, train) -> None:
     """Protects the figure: the label's map of the centre crop in evaluation mode, of test pictures from end to end."""
     run = train("run", "--snapshot", 3)
-    last, start = (read_snapshot(run / FOLDER / name) for name in (files(2) + files(0)))
+    last, start = (read_snapshot(run / SNAPSHOTS / name) for name in (files(2) + files(0)))
     assert last.ids.tolist() == [f"{label + 1:03}.Class/{key}.jpg" for label, key in ((0, 9), (0, 12), (0, 15))]
     assert last.maps.shape == (3, 12, 12) and last.maps.dtype == np.float16
     for found, image_id in zip(*last, strict=True):
@@ -118,7 +119,7 @@ def test_without_test_pictures_training_pictures_are_watched(tmp_path, train) ->
     """Protects data sets without a test set: pictures of the training are watched, all of them at most."""
     data = make_cub(tmp_path / "data", TRAINING, 3)
     run = train("run", "--snapshot", 100, root=data)
-    assert len(read_snapshot(run / FOLDER / "epoch_000.npz").ids) == len(TRAINING)
+    assert len(read_snapshot(run / SNAPSHOTS / "epoch_000.npz").ids) == len(TRAINING)
 
 
 def test_damaged_picture_is_left_out(tmp_path, train, capsys) -> None:
@@ -130,7 +131,7 @@ def test_damaged_picture_is_left_out(tmp_path, train, capsys) -> None:
     assert f"--snapshot: cannot read the picture {damaged}" in capsys.readouterr().out
     train("run", "--resume", root=data)
     assert names(run) == files(0, 1, 2)
-    assert {tuple(read_snapshot(path).ids) for path in (run / FOLDER).iterdir()} == {("002.Class/10.jpg",)}
+    assert {tuple(read_snapshot(path).ids) for path in (run / SNAPSHOTS).iterdir()} == {("002.Class/10.jpg",)}
     good.write_bytes(b"no picture")
     train("none", "--snapshot", 2, root=data, code=1)
     assert_one_sentence(capsys.readouterr().err, "--snapshot: none of its pictures can be read")
@@ -140,7 +141,7 @@ def test_demo_takes_six(tmp_path, monkeypatch) -> None:
     """Protects the README's animation: the demo needs no option for it, and 0 leaves it out."""
     run_demo(tmp_path / "demo", monkeypatch, "--pretrained", "none")
     run = tmp_path / "demo" / "mobilenet"
-    ids = read_snapshot(run / FOLDER / "epoch_000.npz").ids.tolist()
+    ids = read_snapshot(run / SNAPSHOTS / "epoch_000.npz").ids.tolist()
     assert names(run) == files(0, 1, 2) and len({Path(image_id).parent for image_id in ids}) == 6
     run_demo(tmp_path / "demo", monkeypatch, "--pretrained", "none", "--snapshot", "0")
     assert names(run) == []
@@ -153,12 +154,14 @@ def test_resumed_run_has_each_epoch_once(train) -> None:
     """Protects --resume: what is there stays as it is, the rest comes, and the maps are those of a run at a stretch."""
     whole = train("whole", "--snapshot", 3)
     run = train("stopped", "--snapshot", 3, "--epochs", 1)
-    before = {path: path.stat().st_mtime_ns for path in (run / FOLDER).iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in (run / SNAPSHOTS).iterdir()}
     train("stopped", "--resume")  # as many as before, without being told
     assert names(run) == names(whole) == files(0, 1, 2) and len(before) == 2
     assert {path: path.stat().st_mtime_ns for path in before} == before
     for name in names(run):
-        for ours, theirs in zip(read_snapshot(run / FOLDER / name), read_snapshot(whole / FOLDER / name), strict=True):
+        for ours, theirs in zip(
+            read_snapshot(run / SNAPSHOTS / name), read_snapshot(whole / SNAPSHOTS / name), strict=True
+        ):
             np.testing.assert_array_equal(ours, theirs)
     assert_same_training(run, whole)
 
@@ -166,42 +169,42 @@ def test_resumed_run_has_each_epoch_once(train) -> None:
 def test_stopped_between_state_and_snapshot(train) -> None:
     """Protects a run that is killed right after it saved its state: the snapshot comes before the next epoch."""
     run = train("run", "--snapshot", 3, "--epochs", 1)
-    expected = read_snapshot(run / FOLDER / "epoch_001.npz").maps
-    (run / FOLDER / "epoch_001.npz").unlink()
+    expected = read_snapshot(run / SNAPSHOTS / "epoch_001.npz").maps
+    (run / SNAPSHOTS / "epoch_001.npz").unlink()
     train("run", "--resume", "--snapshot", 3)
     assert names(run) == files(0, 1, 2)
-    np.testing.assert_array_equal(read_snapshot(run / FOLDER / "epoch_001.npz").maps, expected)
+    np.testing.assert_array_equal(read_snapshot(run / SNAPSHOTS / "epoch_001.npz").maps, expected)
 
 
 def test_from_an_earlier_state_or_anew(train) -> None:
     """Protects against a mixture: snapshots from beyond the state that is resumed go, those of another run stay."""
     run = train("run", "--snapshot", 3)
-    for path in (run / FOLDER).iterdir():
+    for path in (run / SNAPSHOTS).iterdir():
         path.write_bytes(path.read_bytes() + b" ")  # to be told from new ones
     first = run / "states" / "epoch_0001.pth.tar"
     train("run", "--resume", first)
     assert names(run) == files(0, 1, 2)
-    assert [path.read_bytes().endswith(b" ") for path in sorted((run / FOLDER).iterdir())] == [True, True, False]
+    assert [path.read_bytes().endswith(b" ") for path in sorted((run / SNAPSHOTS).iterdir())] == [True, True, False]
     for path in [*(run / "states").iterdir(), run / "mobilenet1.pth.tar"]:
         path.unlink()
     train("run", "--snapshot", 1, "--epochs", 1, code=2)  # they are another run's
     assert names(run) == files(0, 1, 2)
     for epoch in (1, 2):  # of a run that ended before its first epoch did, nothing is lost
-        (run / FOLDER / f"epoch_00{epoch}.npz").unlink()
+        (run / SNAPSHOTS / f"epoch_00{epoch}.npz").unlink()
     train("run", "--snapshot", 1, "--epochs", 1)
-    assert names(run) == files(0, 1) and len(read_snapshot(run / FOLDER / "epoch_001.npz").ids) == 1
+    assert names(run) == files(0, 1) and len(read_snapshot(run / SNAPSHOTS / "epoch_001.npz").ids) == 1
 
 
 def test_resumed_with_other_pictures(train, capsys) -> None:
     """Protects the animation: another number is refused with the mend, 0 ends the watching, damage is named."""
     run = train("run", "--snapshot", 3, "--epochs", 1)
     train("run", "--snapshot", 2, "--resume", code=2)
-    assert_one_sentence(capsys.readouterr().err, str(run / FOLDER), "give --snapshot 3")
+    assert_one_sentence(capsys.readouterr().err, str(run / SNAPSHOTS), "give --snapshot 3")
     train("run", "--snapshot", 0, "--resume")
     assert names(run) == files(0, 1)
-    (run / FOLDER / "epoch_001.npz").write_bytes(b"PK\x03\x04 no archive")
+    (run / SNAPSHOTS / "epoch_001.npz").write_bytes(b"PK\x03\x04 no archive")
     train("run", "--resume", "--epochs", 3, code=1)
-    assert_one_sentence(capsys.readouterr().err, str(run / FOLDER / "epoch_001.npz"), "delete it")
+    assert_one_sentence(capsys.readouterr().err, str(run / SNAPSHOTS / "epoch_001.npz"), "delete it")
 
 
 def test_resumed_without_its_pictures(tmp_path, train, capsys) -> None:
@@ -213,7 +216,7 @@ def test_resumed_without_its_pictures(tmp_path, train, capsys) -> None:
     for path in lists:
         path.write_text((tmp_path / "fewer" / path.name).read_text())
     train("run", "--resume", root=data, code=1)
-    assert_one_sentence(capsys.readouterr().err, "--snapshot", str(run / FOLDER), "002.Class/10.jpg", "put it back")
+    assert_one_sentence(capsys.readouterr().err, "--snapshot", str(run / SNAPSHOTS), "002.Class/10.jpg", "put it back")
     for path, text in lists.items():
         path.write_text(text)
     train("run", "--resume", root=data)
@@ -231,7 +234,7 @@ def test_full_disk_does_not_end_the_run(train, monkeypatch, capsys) -> None:
     assert names(run) == [] and (run / "mobilenet1.pth.tar").is_file()
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning: ")]
     assert len(lines) == 3 and all("goes on without" in line for line in lines)
-    assert [str(run / FOLDER / name) in line for name, line in zip(files(0, 1, 2), lines, strict=True)] == [True] * 3
+    assert [str(run / SNAPSHOTS / name) in line for name, line in zip(files(0, 1, 2), lines, strict=True)] == [True] * 3
 
 
 def test_weights_come_before_the_last_snapshot(train, monkeypatch) -> None:
@@ -278,5 +281,5 @@ def test_first_process_takes_them(data, tmp_path) -> None:
         arguments = [*OPTIONS, "--root", data, "--save_path", tmp_path / name, *more]
         run_processes(process, 2, [str(argument) for argument in arguments])
     run = tmp_path / "watched" / "mobilenet"
-    assert names(run) == files(0, 1, 2) and os.listdir(tmp_path / "plain" / "mobilenet").count(FOLDER) == 0
+    assert names(run) == files(0, 1, 2) and os.listdir(tmp_path / "plain" / "mobilenet").count(SNAPSHOTS) == 0
     assert_same_training(run, tmp_path / "plain" / "mobilenet")

@@ -25,7 +25,9 @@ from utils.training.state import (
     training_state,
 )
 
-RECIPE = Recipe("CUB", "mobilenet", 5, 0.5, 1.5, "ge", lr_steps=(2, 4))
+RECIPE = Recipe(
+    dataset="CUB", arch="mobilenet", num_classes=5, frg_weight=0.5, area_weight=1.5, ratio_compare="ge", lr_steps=(2, 4)
+)
 DATA = {"pictures": 64, "classes": 5, "digest": "0123456789abcdef"}
 CPU = torch.device("cpu")
 
