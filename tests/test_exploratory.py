@@ -137,7 +137,7 @@ def test_names_that_are_no_unicode(home: Path, tmp_path: Path) -> None:
     assert {curve.image_id for curve in read_curves(folder / "curves.csv")} == {
         f"bird {n}/{name}.png" for n in range(5)
     }
-    result = shell(ROOT, "-m", "utils.figures", "--run", run, "--only", "exploratory", "--save", tmp_path / "figures")
+    result = shell(ROOT, "-m", "Img", "--run", run, "--only", "exploratory", "--save", tmp_path / "figures")
     assert (result.returncode, result.stderr) == (0, "") and "measured before" in result.stdout
     assert (tmp_path / "figures" / "experiment.png").is_file()
 

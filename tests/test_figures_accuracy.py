@@ -16,9 +16,9 @@ from PIL import Image
 
 from CUB.BAS_inference import FOLDER as CUB_FOLDER
 from ILSVRC.BAS_inference import FOLDER as ILSVRC_FOLDER
+from Img.accuracy import build_accuracy_figure, collect_published, draw_accuracy
+from Img.measured import Measured, read_measured
 from utils.errors import UserError
-from utils.figures.accuracy import build_accuracy_figure, collect_published, draw_accuracy
-from utils.figures.measured import Measured, read_measured
 
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 # The paper's table: Top-1, Top-5, GT-known Loc on CUB, then on ILSVRC.

@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 
 import CUB.Model
+from Img import growth
+from Img.growth import BOTTOM, MARGIN, TOP, draw_growth
 from tests.test_amc import TinyBAS
 from utils.data.split import Split
 from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR
 from utils.errors import UserError
 from utils.evaluation.protocols import PROTOCOLS
-from utils.figures import growth
-from utils.figures.growth import BOTTOM, MARGIN, TOP, draw_growth
 from utils.inference.loading import Loaded
 from utils.training.snapshots import FOLDER, snapshot_path
 

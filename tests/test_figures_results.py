@@ -15,6 +15,8 @@ from matplotlib.text import Text
 from PIL import Image
 
 from CUB.BAS_inference import FOLDER
+from Img import results
+from Img.results import SIDE, WIDTH, build_results_figure, choose_pictures, draw_results
 from tests.commands import make_cub, write_random_net
 from utils.charts import DARK_INK
 from utils.data.split import Split
@@ -23,8 +25,6 @@ from utils.errors import UserError
 from utils.evaluation.maps import MapKind
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.question import Question, build_question
-from utils.figures import results
-from utils.figures.results import SIDE, WIDTH, build_results_figure, choose_pictures, draw_results
 from utils.gallery import make_panels
 from utils.inference.arguments import parse_options
 from utils.inference.loading import Loaded, load

@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
+from Img.measured import read_measured
 from utils.ablation import CELLS, Run
 from utils.demo.compose import RECORD, _is_composed
 from utils.errors import UserError
 from utils.evaluation.protocols import find_protocol
 from utils.exploratory.records import CURVES_FILE, SUMMARY_FILE, find_curves_of
-from utils.figures.measured import read_measured
 from utils.files import read_json, read_json_lines
 from utils.inference.finished_run import find_run
 from utils.inference.settings import SETTINGS_FILE, change_settings, settle

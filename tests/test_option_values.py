@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from Img import __main__ as figures
 from tests.commands import run_inference, run_training
 from utils import ablation
 from utils.arguments import CommandParser
 from utils.errors import UsageError
 from utils.exploratory import __main__ as exploratory
-from utils.figures import __main__ as figures
 from utils.inference.arguments import parse_arguments as parse_inference
 from utils.inference.arguments import parse_options
 from utils.training.arguments import parse_arguments as parse_training

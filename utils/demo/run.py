@@ -185,7 +185,7 @@ def _next_steps(folder: Path, args: argparse.Namespace, results: Path, picture: 
     return (
         f"\nlook at   {picture}\nfigures   {results}\nlog       {folder / args.arch / 'log.jsonl'}\n"
         f"\nnext, figures of the method and of this run, and how its maps grew:\n"
-        f"  {shlex.join(['python', '-m', 'utils.figures', '--run', str(folder), '--save', str(folder / 'figures')])}\n"
+        f"  {shlex.join(['python', '-m', 'Img', '--run', str(folder), '--save', str(folder / 'figures')])}\n"
         f"then the same commands on CUB-200-2011:\n"
         f"  python train.py --arch vgg --root CUB/data --download\n"
         f"  cd CUB && python BAS_inference.py --arch vgg\n"

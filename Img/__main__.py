@@ -1,7 +1,6 @@
-"""Redraws the README's figures from a finished run, such as the demo's: `python -m utils.figures --run demo_run`.
+"""Redraws the README's figures from a finished run, such as the demo's: `python -m Img --run demo_run`.
 
 NAME          files                            shows
-network       network.svg, network.png         the method: training above, inference below
 accuracy      accuracy.png                     published results of CAM and BAS, and those of the run
 exploratory   motivation.png, experiment.png   masks of growing area and what the network says to them: the paper's
                                                argument, on the test pictures that have masks
@@ -21,6 +20,10 @@ import torch
 
 from CUB.BAS_inference import FOLDER as CUB
 from ILSVRC.BAS_inference import FOLDER as ILSVRC
+from Img.accuracy import BACKBONES, TITLES, Results, collect_published, draw_accuracy
+from Img.growth import FRAMES, draw_growth
+from Img.measured import Measured, read_measured
+from Img.results import draw_results
 from utils.arguments import CommandParser, choose_device, named, place, positive_int
 from utils.checkpoint import DATASET_OF_CLASSES
 from utils.data.split import Split
@@ -28,23 +31,18 @@ from utils.errors import UserError, run_command
 from utils.exploratory import Curve, run_experiment, save_figures
 from utils.exploratory.measure import DEFAULT_MASKS, sample_pictures
 from utils.exploratory.records import FOLDERS, find_curves_of
-from utils.figures.accuracy import BACKBONES, TITLES, Results, collect_published, draw_accuracy
-from utils.figures.growth import FRAMES, draw_growth
-from utils.figures.measured import Measured, read_measured
-from utils.figures.network import draw_network
-from utils.figures.results import draw_results
 from utils.files import require_writable
 from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded
 
-ROOT = Path(__file__).resolve().parents[2]
+FOLDER = Path(__file__).resolve().parent
 DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
-WITHOUT_RUN = ("network", "accuracy")
-NAMES = (*WITHOUT_RUN, "exploratory", "result", "growth")
+WITHOUT_RUN = "accuracy"
+NAMES = (WITHOUT_RUN, "exploratory", "result", "growth")
 EXAMPLES = """examples:
-  python train.py --demo && python -m utils.figures --run demo_run    train the demo, then draw everything
-  python -m utils.figures --only network accuracy                     what needs no run
-  python -m utils.figures --run CUB/logs/vgg --data /data/CUB --save figures"""
+  python train.py --demo && python -m Img --run demo_run    train the demo, then draw everything
+  python -m Img --only accuracy                             what needs no run
+  python -m Img --run CUB/logs/vgg --data /data/CUB --save figures"""
 
 
 class Source:
@@ -107,7 +105,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
     parser = CommandParser(
-        prog="python -m utils.figures",
+        prog="python -m Img",
         description=__doc__,
         epilog=EXAMPLES,
     )
@@ -119,7 +117,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help="the run's data set, if it lies elsewhere by now (default: there)",
     )
     parser.add_argument(
-        "--save", type=place, default=ROOT / "Img", metavar="FOLDER", help="where to (default: the repository's Img)"
+        "--save", type=place, default=FOLDER, metavar="FOLDER", help="where to (default: the repository's Img)"
     )
     parser.add_argument(
         "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
@@ -131,11 +129,10 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
     )
     args = parser.parse_args(argv)
-    asking = [name for name in args.only if name not in WITHOUT_RUN]
+    asking = [name for name in args.only if name != WITHOUT_RUN]
     if asking and args.run is None:
         parser.error(
-            f"{', '.join(asking)} are drawn from a finished run; name it with --run, or give --only "
-            + " ".join(WITHOUT_RUN)
+            f"{', '.join(asking)} are drawn from a finished run; name it with --run, or give --only {WITHOUT_RUN}"
         )
     return args
 
@@ -146,7 +143,7 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
     Args:
         name: of `NAMES`.
         folder: where to.
-        source: the run; None for a figure of `WITHOUT_RUN`.
+        source: the run; None for `WITHOUT_RUN`.
         frames: of the animation, at most.
 
     Returns:
@@ -155,8 +152,6 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
     Raises:
         UserError: something is missing or damaged, or a file cannot be written.
     """
-    if name == "network":
-        return draw_network(folder)
     if name == "accuracy":
         return [draw_accuracy(folder / "accuracy.png", collect_published([CUB, ILSVRC]), measured_by(source))]
     if name == "result":
