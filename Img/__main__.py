@@ -28,9 +28,8 @@ from utils.arguments import CommandParser, choose_device, named, place, positive
 from utils.checkpoint import DATASET_OF_CLASSES
 from utils.data.split import Split
 from utils.errors import UserError, run_command
-from utils.exploratory import Curve, run_experiment, save_figures
-from utils.exploratory.measure import DEFAULT_MASKS, sample_pictures
-from utils.exploratory.records import FOLDERS, find_curves_of
+from utils.exploratory import run_experiment, save_figures
+from utils.exploratory.measure import sample_pictures
 from utils.files import require_writable
 from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded
@@ -104,30 +103,17 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = CommandParser(
-        prog="python -m Img",
-        description=__doc__,
-        epilog=EXAMPLES,
-    )
-    parser.add_argument("--run", type=place, metavar="FOLDER", help="of a finished run: demo_run, CUB/logs/vgg, ...")
-    parser.add_argument(
-        "--data",
-        type=place,
-        metavar="FOLDER",
-        help="the run's data set, if it lies elsewhere by now (default: there)",
-    )
-    parser.add_argument(
-        "--save", type=place, default=FOLDER, metavar="FOLDER", help="where to (default: the repository's Img)"
-    )
-    parser.add_argument(
-        "--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=f"of {', '.join(NAMES)} (default: all)"
-    )
-    parser.add_argument(
-        "--frames", type=positive_int, default=FRAMES, metavar="N", help="of result.gif, at most (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
-    )
+    parser = CommandParser(prog="python -m Img", description=__doc__, epilog=EXAMPLES)
+    add = parser.add_argument
+    folder = {"type": place, "metavar": "FOLDER"}
+    add("--run", **folder, help="of a finished run: demo_run, CUB/logs/vgg, ...")
+    add("--data", **folder, help="the run's data set, if it lies elsewhere by now (default: there)")
+    add("--save", **folder, default=FOLDER, help="where to (default: the repository's Img)")
+    names = f"of {', '.join(NAMES)} (default: all)"
+    add("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=names)
+    frames = "of result.gif, at most (default: %(default)s)"
+    add("--frames", type=positive_int, default=FRAMES, metavar="N", help=frames)
+    add("--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     args = parser.parse_args(argv)
     asking = [name for name in args.only if name != WITHOUT_RUN]
     if asking and args.run is None:
@@ -160,24 +146,10 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
     if name == "growth":
         run = source.run.folder
         return [draw_growth(folder / "result.gif", run, source.loaded, source.watched_split, frames=frames)]
-    return save_figures(folder, measure_curves(source), source.test_split, source.loaded.recipe)
-
-
-def measure_curves(source: Source) -> tuple[Curve, ...]:
-    """The exploratory experiment's curves: those that lie in the run if they are of its weights and sizes and of no
-    fewer pictures and masks than would be measured now, else of test pictures spread over those that have masks."""
-    place, loaded, split = "features", source.loaded, sample_pictures(source.test_split)
-    masked = sum(image_id in split.masks for image_id in split.ids)
-    folder = source.run.folder / FOLDERS[place]
-    curves = find_curves_of(folder, source.run.weights, place, loaded.recipe, masked, DEFAULT_MASKS)
-    if not isinstance(curves, str):
-        print(f"curves of {len(curves)} pictures, measured before, in {folder}", flush=True)
-        return curves
-    if masked:
-        print(f"{masked} pictures are measured anew, because {curves}", flush=True)
+    loaded, split = source.loaded, sample_pictures(source.test_split)
     experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
-    print(*experiment.failures, sep="\n", end="\n" if experiment.failures else "")
-    return experiment.curves
+    print(*(f"left out: {failure}\n" for failure in experiment.failures), sep="", end="")
+    return save_figures(folder, experiment.curves, split, loaded.recipe)
 
 
 def measured_by(source: Source | None) -> dict[str, Results]:

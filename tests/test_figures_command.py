@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -27,9 +26,6 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.exploratory import Experiment
-from utils.exploratory.__main__ import main as explore
-from utils.exploratory.records import FOLDERS
 from utils.training.snapshots import FOLDER as SNAPSHOTS
 
 FILES = {"accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
@@ -151,45 +147,6 @@ def test_column_is_named_after_its_data(run, capsys) -> None:
         (run / "settings.json").write_text(json.dumps(settings | changes))
         ((found, results),) = command.measured_by(command.Source(run, None, torch.device("cpu"))).items()
         assert found == name and list(results["MobileNetV1"]) == ["BAS"]
-
-
-def test_measured_curves_are_drawn_again(run, figures, tmp_path, monkeypatch, capsys) -> None:
-    """Protects hours of measuring, and the figures: curves in the run are drawn again, but not those of fewer pictures
-    or masks, nor of other weights, which are measured anew, with the reason."""
-    measured = []
-    measure = command.run_experiment
-
-    def note(*args: object) -> Experiment:
-        measured.append(measured[0] if measured else measure(*args))
-        return measured[-1]
-
-    monkeypatch.setattr(command, "run_experiment", note)
-    go = ["--run", run, "--only", "exploratory"]
-    assert figures(*go) == 0 and len(measured) == 1
-    assert "are measured anew, because there is no " in capsys.readouterr().out
-    before = {name: shades(tmp_path / "new" / name) for name in ("motivation.png", "experiment.png")}
-
-    for quick in (["--images", "1"], ["--masks", "3"]):
-        assert call(partial(explore, ["--run", str(run), *quick])) == 0
-        assert figures(*go) == 0
-        assert f"because the curves of {run / FOLDERS['features']}" in capsys.readouterr().out
-    assert len(measured) == 3
-
-    assert call(lambda: explore(["--run", str(run)])) == 0
-    capsys.readouterr()
-    assert figures(*go) == 0 and len(measured) == 3
-    count = len(measured[0].curves)
-    assert f"curves of {count} pictures, measured before, in {run / FOLDERS['features']}" in capsys.readouterr().out
-    for name, expected in before.items():  # the file's decimals are fewer
-        assert np.abs(shades(tmp_path / "new" / name) - expected).mean() < 1
-
-    (weights,) = run.glob("*.pth.tar")
-    state = torch.load(weights, weights_only=True)
-    weights.unlink()  # a link
-    key = next(key for key in state if key.startswith("classifier_loc"))
-    torch.save({**state, key: state[key] + 0.01}, weights)
-    assert figures(*go) == 0 and len(measured) == 4
-    assert "were measured on other weights" in capsys.readouterr().out
 
 
 def test_data_of_other_classes(run, figures, tmp_path, capsys) -> None:

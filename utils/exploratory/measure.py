@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
+from utils.data.evaluation import build_evaluation_loader
 from utils.data.masks import OBJECT
 from utils.data.split import Split, spread, take
 from utils.data.transforms import centre_crop
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
@@ -81,13 +81,21 @@ class Experiment:
 
 def sample_pictures(split: Split, count: int | None = DEFAULT_PICTURES, ids: Sequence[str] = ()) -> Split:
     """At most `count` pictures with masks, spread evenly over those of a split, and those of `ids`; the whole split
-    where `count` is None or it has no more."""
+    where `count` is None or it has no more.
+
+    Raises:
+        UsageError: one of `ids`, which `--examples` names, is none of the split's pictures, or has no mask.
+    """
+    for image_id in ids:
+        if image_id not in split.ids:
+            known = f"their ids are like {split.ids[0]}"
+            raise UsageError(f"--examples {image_id} is none of the {split.name} pictures; {known}")
+        if split.masks and image_id not in split.masks:
+            raise UsageError(f"--examples {image_id} has no mask ({split.layout}); name another picture")
     has_mask = [image_id in split.masks for image_id in split.ids]
     if count is None or sum(has_mask) <= count:
         return split
-    wanted = set(ids)
-    named = [index for index, image_id in enumerate(split.ids) if image_id in wanted]
-    return take(split, sorted({*spread(has_mask, count), *named}))
+    return take(split, sorted({*spread(has_mask, count), *map(split.ids.index, ids)}))
 
 
 def run_experiment(
@@ -146,56 +154,33 @@ def run_experiment(
                 without_object += 1
             else:
                 rows.append(row)
-        how = {"recipe": recipe, "device": device, "at": at, "count": masks}
-        for curve in _measure(model, split, batch, rows, objects=objects, **how) if rows else ():
-            if isinstance(curve, Curve):
-                curves.append(curve)
-            else:
-                failures.append(curve)
+        if not rows:
+            continue
+        families = [_choose_family(objects[row], masks) for row in rows]
+        images, labels = (part[rows].to(device) for part in (centre_crop(batch.images, sizes[1]), batch.labels))
+        chunk = MASKED_PER_PICTURE * len(rows)
+        measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
+        for row, family, values, is_correct in zip(rows, families, *measured, strict=True):
+            index = int(batch.indices[row])
+            if not np.isfinite(values).all():
+                failures.append(f"{split.paths[index]}: the model's output is not finite")
+                continue
+            areas, own = family.mean(axis=(1, 2)), objects[row].mean()
+            # Of two masks, one inside the other, the smaller one is the intersection and the larger one the union.
+            ious = np.minimum(areas, own) / np.maximum(areas, own)
+            name = split.class_names[split.labels[index]]
+            curves.append(Curve(split.ids[index], name, is_correct, areas, ious, *values))
     if not curves:
         reason = f"the first: {failures[0]}" if failures else "no mask shows an object inside the crop"
         raise UserError(f"no picture of the {split.name} split could be measured ({split.layout}); {reason}")
     return Experiment(tuple(curves), without_mask, without_object, tuple(failures))
 
 
-def _measure(
-    model: BAS,
-    split: Split,
-    batch: EvaluationBatch,
-    rows: Sequence[int],
-    *,
-    objects: np.ndarray,
-    recipe: Recipe,
-    device: torch.device,
-    at: str,
-    count: int,
-) -> list[Curve | str]:
-    """The curves of some pictures of a batch, or a sentence about one whose output is not finite."""
-    families, areas, own = zip(*(_family(objects[row], count) for row in rows), strict=True)
-    images = centre_crop(batch.images[rows], recipe.crop_size).to(device)
-    labels = batch.labels[rows].to(device)
-    chunk = MASKED_PER_PICTURE * len(rows)
-    measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
-    curves = []
-    for row, area, own_area, values, correct in zip(rows, areas, own, *measured, strict=True):
-        index = int(batch.indices[row])
-        if np.isfinite(values).all():
-            # Of two masks, one inside the other, the smaller one is the intersection and the larger one the union.
-            ious = np.minimum(area, own_area) / np.maximum(area, own_area)
-            name = split.class_names[split.labels[index]]
-            curves.append(Curve(split.ids[index], name, correct, area, ious, *values))
-        else:
-            curves.append(f"{split.paths[index]}: the model's output is not finite")
-    return curves
-
-
-def _family(mask: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """The measured masks (m, S, S), their areas (m,) and the object's own, as shares of the picture."""
+def _choose_family(mask: np.ndarray, count: int) -> np.ndarray:
+    """The measured masks (m, S, S) of an object."""
     family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))
-    own = int(np.searchsorted(areas, mask.mean()))
-    chosen = choose_masks(areas, own, count)
-    return family[chosen], areas[chosen], float(areas[own])
+    return family[choose_masks(areas, int(np.searchsorted(areas, mask.mean())), count)]
 
 
 @torch.no_grad()
