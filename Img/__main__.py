@@ -45,7 +45,7 @@ EXAMPLES = """examples:
 
 
 class Source:
-    """A finished run, whose parts are read when a figure asks for them.
+    """A finished run, whose network, results and pictures are read when a figure asks for them.
 
     Args:
         folder: the run's.
@@ -57,22 +57,19 @@ class Source:
     """
 
     def __init__(self, folder: Path, root: Path | None, device: torch.device) -> None:
-        self.run, self._root, self._device = find_run(folder), root, device
-        self._dataset = DATASETS[self.run.dataset]
+        self.run = find_run(folder)
+        self._dataset, self._root, self._device = DATASETS[self.run.dataset], root, device
 
     @cached_property
     def loaded(self) -> Loaded:
-        """The network."""
         return self.run.load(self._dataset, str(self._device))
 
     @cached_property
     def measured(self) -> Measured | None:
-        """Its results, None if it has none."""
         return read_measured(self.run.folder)
 
     @cached_property
     def test_split(self) -> Split:
-        """The test pictures."""
         return self.run.load_split(self._dataset, "test", self._root)
 
     @cached_property
@@ -124,19 +121,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Path]:
-    """Draws one figure into a folder.
-
-    Args:
-        name: of `NAMES`.
-        folder: where to.
-        source: the run; None for `WITHOUT_RUN`.
-        frames: of the animation, at most.
-
-    Returns:
-        The files.
-
-    Raises:
-        UserError: something is missing or damaged, or a file cannot be written.
+    """Draws one of the `NAMES` into a folder, from a run (`WITHOUT_RUN` needs none), an animation of at most `frames`;
+    returns the files. UserError where something is missing or damaged, or a file cannot be written.
     """
     if name == "accuracy":
         return [draw_accuracy(folder / "accuracy.png", collect_published([CUB, ILSVRC]), measured_by(source))]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from utils.charts import COLOURS, GRID, new_figure, save_figure
 from utils.charts import DARK_INK as INK
+from utils.data.class_names import short_name
 from utils.inference.loading import DatasetFolder
 
 if TYPE_CHECKING:
@@ -38,10 +39,7 @@ def collect_published(folders: Sequence[DatasetFolder]) -> dict[str, Results]:
     """The published figures: data set -> :data:`Results`."""
     return {
         TITLES[folder.name]: {
-            title: {
-                "CAM": asdict(folder.models.published_cam(arch)),
-                "BAS": asdict(folder.models.published(arch)),
-            }
+            title: {"CAM": asdict(folder.models.published_cam(arch)), "BAS": asdict(folder.models.published(arch))}
             for arch, title in BACKBONES.items()
         }
         for folder in folders
@@ -49,16 +47,13 @@ def collect_published(folders: Sequence[DatasetFolder]) -> dict[str, Results]:
 
 
 def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mapping[str, Results] | None = None) -> Path:
-    """Draws Top-1 Loc and GT-known Loc as bars, CAM beside BAS, a column of charts for each data set.
+    """Draws Top-1 Loc and GT-known Loc as bars, CAM beside BAS, a column of charts for each data set; returns `path`.
 
     Args:
         path: the picture to write, 880 pixels wide in a README.
         published: data set -> what the paper reports, see :func:`collect_published`.
         measured: the same of one's own, on grey, right of the published column of the same data set or at the end;
             none where None.
-
-    Returns:
-        `path`.
 
     Raises:
         UserError: matplotlib is missing, or the file cannot be written.
@@ -82,8 +77,7 @@ def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[st
             _draw_bars(axes, results, metric)
             if is_measured:
                 axes.set_facecolor(SHADE)
-        name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        title = f"{name}\n{'measured here' if is_measured else 'published'}"
+        title = f"{short_name(name, LONGEST_NAME)}\n{'measured here' if is_measured else 'published'}"
         places[0, column].set_title(title, fontsize=10, color=INK, parse_math=False)
     for axes, title in zip(places[:, 0], METRICS.values(), strict=True):
         axes.set_ylabel(f"{title}, percent", fontsize=10, color=INK)
@@ -97,11 +91,7 @@ def _draw_bars(axes: Axes, results: Results, metric: str) -> None:
     methods = [method for method in BARS if any(method in of_backbone for of_backbone in results.values())]
     for number, method in enumerate(methods):
         shift = (number - (len(methods) - 1) / 2) * (BAR + 0.04)
-        known = {
-            place: of_backbone[method][metric]
-            for place, of_backbone in enumerate(results.values())
-            if method in of_backbone
-        }
+        known = {place: one[method][metric] for place, one in enumerate(results.values()) if method in one}
         values = list(known.values())
         bars = axes.bar([place + shift for place in known], values, BAR, label=method, linewidth=1, **BARS[method])
         axes.bar_label(bars, [_round(value) for value in values], fontsize=8.5, padding=1, color=INK)

@@ -56,18 +56,15 @@ def draw_growth(
     chosen = spread(np.ones(len(first.ids)), pictures)
     question = build_question(loaded.recipe, loaded.protocol, ten_crops=False)
     subjects = _read_watched(split, first.ids[chosen].tolist(), question)
+    last = max(snapshots)
     drawn = [
-        _draw_frame(
-            f"epoch {epoch} of {max(snapshots)}", subjects, snapshot.maps[chosen].astype(np.float32), loaded, question
-        )
-        for epoch, snapshot in snapshots.items()
+        _draw_frame(f"epoch {epoch} of {last}", subjects, one.maps[chosen].astype(np.float32), loaded, question)
+        for epoch, one in snapshots.items()
     ]
     content = _encode(drawn)
     if len(content) > LARGEST:
-        raise UserError(
-            f"{path} would take {len(content) / 2**20:.1f} MiB, more than {LARGEST // 2**20}; give fewer --frames than "
-            f"{len(drawn)}"
-        )
+        size = f"{len(content) / 2**20:.1f} MiB, more than {LARGEST // 2**20}"
+        raise UserError(f"{path} would take {size}; give fewer --frames than {len(drawn)}")
     return write_atomically(path, lambda file: file.write_bytes(content))
 
 
@@ -81,10 +78,8 @@ def _choose_snapshots(run: Path, frames: int) -> dict[int, Snapshot]:
     first = snapshots[epochs[0]]
     for epoch, snapshot in snapshots.items():
         if not np.array_equal(snapshot.ids, first.ids) or snapshot.maps.shape != first.maps.shape:
-            raise UserError(
-                f"{paths[epoch]} shows other pictures than {paths[epochs[0]]}, or maps of another size; delete one of "
-                "the two"
-            )
+            other = f"other pictures than {paths[epochs[0]]}, or maps of another size"
+            raise UserError(f"{paths[epoch]} shows {other}; delete one of the two")
     return snapshots
 
 

@@ -20,7 +20,7 @@ PICTURES = 8
 def draw_results(
     path: Path, loaded: Loaded, split: Split, thresholds: Mapping[str, float] | None = None, pictures: int = PICTURES
 ) -> Path:
-    """Localises a few test pictures by CAM and by BAS and draws them side by side.
+    """Localises a few test pictures by CAM and by BAS and draws them side by side; returns `path`.
 
     Which pictures is settled before anything is localised, so hits and misses are shown as they come: see
     :func:`choose_pictures`. Maps are from the centre crop: CAM's is that of the labelled class (GT-known), BAS's is so
@@ -32,9 +32,6 @@ def draw_results(
         split: test pictures, best with boxes.
         thresholds: `bas` and `cam` -> threshold; the recipe's and the literature's where missing.
         pictures: at most so many.
-
-    Returns:
-        `path`.
 
     Raises:
         UserError: matplotlib is missing, a picture cannot be read, or the file cannot be written.

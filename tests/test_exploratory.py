@@ -27,9 +27,10 @@ from tests.commands import (
     write_random_net,
 )
 from tests.test_masks import save_mask
-from utils.exploratory import Curve, summarize, verdict
 from utils.exploratory import __main__ as command
+from utils.exploratory import summarize, verdict
 from utils.exploratory.__main__ import main
+from utils.exploratory.measure import Curve
 
 # Masks of the 64 x 64 test pictures, (top, left, bottom, right); the crop is the 48 x 48 pixels from 8 on.
 OBJECTS = {

@@ -60,7 +60,7 @@ def test_examples_are_chosen_by_a_rule() -> None:
         straight("far", "pig", 0.1),
     ]
     assert [curve.image_id for curve in choose_examples(curves)] == ["nearer", "far", "median"]
-    assert [curve.image_id for curve in choose_examples(curves, 1)] == ["nearer"]
+    assert [curve.image_id for curve in choose_examples(curves, count=1)] == ["nearer"]
 
 
 def test_what_is_typical_of_all_pictures() -> None:

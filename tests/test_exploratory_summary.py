@@ -53,7 +53,7 @@ def curve(entropy, activation, background, name: str = "a.jpg", correct: bool = 
 )
 def test_where_a_curve_is_done(values: list[float], direction: int, expected: float) -> None:
     """Protects the headline: first crossing of 95 % of the way from the empty mask, NaN where there is no way."""
-    assert done_at(RELATIVE, values, direction) == pytest.approx(expected, nan_ok=True)
+    assert done_at(RELATIVE, direction * np.array(values)) == pytest.approx(expected, nan_ok=True)
 
 
 def naive_spearman(first: list[float], second: list[float]) -> float:

@@ -57,16 +57,10 @@ def draw_lines(axes: Axes, title: str, x: Sequence[float], series: Mapping[str, 
     for number, (name, values) in enumerate(series.items()):
         dashes = DASHES[number % len(DASHES)]
         points = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
-        axes.plot(
-            *np.array(points, dtype=float).reshape(-1, 2).T,
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=(0, dashes) if dashes else "solid",
-            linewidth=1.8,
-            marker="o" if len(points) <= 30 else "",  # one point alone makes no line
-            markersize=3,
-            label=name,
-            gid=f"series_{number + 1}",
-        )
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": (0, dashes) if dashes else "solid"}
+        marker = "o" if len(points) <= 30 else ""  # one point alone makes no line
+        look |= {"linewidth": 1.8, "marker": marker, "markersize": 3, "label": name, "gid": f"series_{number + 1}"}
+        axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, **look)
 
 
 def _prepare(axes: Axes, title: str) -> None:
@@ -101,25 +95,11 @@ def draw_chart(curve: Mapping[str, Any]) -> Figure:
         axes.set_ylim(low, high + 0.1 * (high - low))  # room for the words above the lines
         low, high = axes.get_xlim()
         is_right = mark > (low + high) / 2
-        axes.annotate(
-            f"in force: {mark:g}",
-            (mark, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(-5 if is_right else 5, -4),
-            textcoords="offset points",
-            horizontalalignment="right" if is_right else "left",
-            verticalalignment="top",
-            fontsize=9,
-            color=INK,
-        )
-    legend = figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower left",
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=3,
-    )
+        look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "color": INK}
+        shift, side = ((-5, -4), "right") if is_right else ((5, -4), "left")
+        axes.annotate(f"in force: {mark:g}", (mark, 1), xytext=shift, ha=side, va="top", **look)
+    look = {"loc": "outside lower left", "frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 3}
+    legend = figure.legend(*axes.get_legend_handles_labels(), **look)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
@@ -145,9 +125,8 @@ def draw_histogram(ious: Sequence[float]) -> Figure:
     """
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
-    right = sum(value > 0.5 for value in ious)
-    words = f"{right:,} of {len(ious):,} predicted boxes with IoU above 0.5; median {np.median(ious):.2f}"
-    _prepare(axes, words)
+    right = f"{sum(value > 0.5 for value in ious):,} of {len(ious):,}"
+    _prepare(axes, f"{right} predicted boxes with IoU above 0.5; median {np.median(ious):.2f}")
     counts, _, bars = axes.hist(ious, bins=BINS, range=(0, 1), color=COLOURS[5], rwidth=0.92)
     axes.bar_label(bars, [f"{count:.0f}" if count else "" for count in counts], fontsize=7, color=INK, padding=1)
     axes.axvline(0.5, color=INK, linestyle=(0, (3, 3)), linewidth=1)

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from utils.charts import DARK_INK
-from utils.files import write_atomically
 from utils.localization import normalize_map, upsample_map
 
 # Colours of Okabe and Ito's palette, told apart by colour-blind readers; the white and dark rims make the lines legible
@@ -118,8 +116,3 @@ def _draw_tag(image: np.ndarray, text: str, colour: tuple[int, int, int], corner
     cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), colour, cv2.FILLED)
     cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), INK, 1)
     cv2.putText(image, text, (left + 3, top + 10), FONT, TAG_SCALE, INK, 1, cv2.LINE_AA)
-
-
-def save_picture(path: str | Path, image: np.ndarray) -> Path:
-    """Writes (H, W, 3) uint8 RGB as PNG by write-then-rename."""
-    return write_atomically(path, lambda file: Image.fromarray(image).save(file, optimize=True))

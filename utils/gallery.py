@@ -15,10 +15,11 @@ from utils.data.class_names import short_name
 from utils.data.evaluation import EvaluationBatch, read_pictures
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
-from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map, save_picture
+from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
 from utils.evaluation.maps import TITLES, MapKind, make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops, true_boxes
+from utils.files import write_atomically
 from utils.metrics import best_iou
 from utils.models.bas import BAS
 from utils.sheet import SCALE, SIDE, Cell, Entry, draw_sheet
@@ -37,16 +38,14 @@ class Subject(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Where one kind of map finds the object."""
-
     score_map: np.ndarray  # (S, S) in [0, 1]
-    box: np.ndarray  # (4,) xyxy in crop pixels
+    box: np.ndarray  # (4,) where it finds the object, xyxy in crop pixels
 
 
 def save_gallery(
     path: Path, model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
 ) -> Path:
-    """Localises a few pictures of a split and saves the sheet.
+    """Localises a few pictures of a split and saves the sheet; returns its `path`.
 
     Args:
         path: the PNG to write.
@@ -55,9 +54,6 @@ def save_gallery(
         indices: which pictures; all must be readable.
         question: sizes, and the kinds of maps to show with their thresholds.
         device: where the model is.
-
-    Returns:
-        `path`.
 
     Raises:
         UserError: a picture cannot be read, matplotlib is missing, or the file cannot be written.
@@ -70,7 +66,8 @@ def save_gallery(
     size = 1 + len(question.thresholds)
     per_row = max(1, COLUMNS // size)
     rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
-    return save_picture(path, np.asarray(draw_sheet(rows, build_key(question), group=size)))
+    sheet = draw_sheet(rows, build_key(question), group=size)
+    return write_atomically(path, lambda file: sheet.save(file, optimize=True))
 
 
 def read_subjects(split: Split, indices: Sequence[int], question: Question) -> tuple[EvaluationBatch, list[Subject]]:

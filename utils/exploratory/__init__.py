@@ -14,17 +14,7 @@ curves to numbers, a table, a verdict and files; `examples`, `figures`: `motivat
 """
 
 from utils.exploratory.figures import save_figures
-from utils.exploratory.measure import Curve, Experiment, run_experiment
-from utils.exploratory.summary import summarize, table, verdict, write_curves, write_summary
+from utils.exploratory.measure import run_experiment
+from utils.exploratory.summary import summarize, table, verdict
 
-__all__ = [
-    "Curve",
-    "Experiment",
-    "run_experiment",
-    "save_figures",
-    "summarize",
-    "table",
-    "verdict",
-    "write_curves",
-    "write_summary",
-]
+__all__ = ["run_experiment", "save_figures", "summarize", "table", "verdict"]

@@ -20,19 +20,10 @@ from utils.arguments import DEFAULT_WORKERS, CommandParser, named, number, place
 from utils.data.masks import understand_masks
 from utils.data.split import Split
 from utils.errors import run_command
-from utils.exploratory import (
-    Experiment,
-    run_experiment,
-    save_figures,
-    summarize,
-    table,
-    verdict,
-    write_curves,
-    write_summary,
-)
+from utils.exploratory import measure, run_experiment, save_figures, summarize, table, verdict
 from utils.exploratory.examples import EXAMPLES
-from utils.exploratory.measure import DEFAULT_BATCH_SIZE, DEFAULT_MASKS, DEFAULT_PICTURES, PLACES, sample_pictures
-from utils.exploratory.summary import RULE
+from utils.exploratory.measure import PLACES, Experiment, sample_pictures
+from utils.exploratory.summary import RULE, write_curves, write_summary
 from utils.files import require_writable
 from utils.inference.arguments import parse_options
 from utils.inference.finished_run import find_run
@@ -73,9 +64,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"masks: {understand_masks(split.masks.values())}", flush=True)
     recipe, workers = loaded.recipe, 0 if loaded.device.type == "cpu" else DEFAULT_WORKERS
     begin = time.perf_counter()
-    experiment = run_experiment(
-        loaded.model, split, recipe, loaded.device, args.at, args.masks, args.batch_size, workers
-    )
+    how = args.at, args.masks, args.batch_size, workers
+    experiment = run_experiment(loaded.model, split, recipe, loaded.device, *how)
     seconds = time.perf_counter() - begin
     summary = summarize(experiment.curves)
     print(f"{len(experiment.curves)} pictures measured in {seconds:.0f} s", *passed_over(experiment), sep="\n")
@@ -87,7 +77,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         summary,
         verdict=verdict(summary),
         checkpoint=loaded.checkpoint.path.name,
-        arch=recipe.arch,
         tap=loaded.model.tap,
         at=args.at,
         recipe=asdict(recipe),
@@ -121,14 +110,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "masks that are measured for each picture, at most, half of them up to the object's own area, among them the "
     )
     masks += "empty one, the object's own and the full one (default: %(default)s)"
-    add("--masks", type=number(int, 3, MOST_MASKS), default=DEFAULT_MASKS, metavar="N", help=masks)
+    add("--masks", type=number(int, 3, MOST_MASKS), default=measure.DEFAULT_MASKS, metavar="N", help=masks)
     images = "pictures to measure, spread over those of the test set that have masks, or `all` (default: %(default)s)"
-    add("--images", type=_count_or_all, default=DEFAULT_PICTURES, metavar="N", help=images)
+    add("--images", type=_count_or_all, default=measure.DEFAULT_PICTURES, metavar="N", help=images)
     examples = f"pictures to show, at most {EXAMPLES}, by the ids of curves.csv (default: of {EXAMPLES} classes the "
     examples += "rightly classified pictures whose object has most nearly the median size)"
     add("--examples", type=named, nargs="+", default=[], metavar="ID", help=examples)
     batch = "pictures in a batch; four times as many masked maps make one (default: %(default)s)"
-    add("--batch_size", type=positive_int, default=DEFAULT_BATCH_SIZE, help=batch)
+    add("--batch_size", type=positive_int, default=measure.DEFAULT_BATCH_SIZE, help=batch)
     add("--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
     made = f"in which the folder {' or '.join(FOLDERS.values())} is made (default: that of the weights)"
     add("--save", **folder, help=made)
@@ -143,11 +132,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def open_network(args: argparse.Namespace) -> tuple[Loaded, Split]:
-    """The network and the test pictures that the arguments name.
-
-    Raises:
-        UserError: whatever is missing or damaged.
-    """
+    """The network and the test pictures that the arguments name; UserError where something is missing or damaged."""
     if args.arch:
         dataset = DATASETS[args.dataset or "CUB"]
         wanted = {"arch": args.arch, "checkpoint": args.checkpoint, "device": args.device}

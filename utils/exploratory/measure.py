@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,27 +30,16 @@ MASKED_PER_PICTURE = 4  # masked maps that pass f2 together, for each picture of
 
 @dataclass(frozen=True)
 class Curve:
-    """One picture seen through m masks of growing area.
-
-    Attributes:
-        image_id: of the split.
-        class_name: the true class's.
-        is_correct: whether the network gives the whole picture (the full mask) its true class.
-        areas: (m,) the masks' shares of the whole picture, from 0 to 1, strictly growing.
-        ious: (m,) IoU of each mask with the object's own; 1 at the own mask alone.
-        entropy: (m,) cross-entropy of the true class, of the foreground.
-        activation: (m,) the true class's logit, of the foreground.
-        background_activation: (m,) the true class's logit, of the background.
-    """
+    """One picture seen through m masks of growing area."""
 
     image_id: str
-    class_name: str
-    is_correct: bool
-    areas: np.ndarray
-    ious: np.ndarray
-    entropy: np.ndarray
-    activation: np.ndarray
-    background_activation: np.ndarray
+    class_name: str  # the true class's
+    is_correct: bool  # whether the network gives the whole picture (the full mask) its true class
+    areas: np.ndarray  # (m,) the masks' shares of the whole picture, from 0 to 1, strictly growing
+    ious: np.ndarray  # (m,) IoU of each mask with the object's own; 1 at the own mask alone
+    entropy: np.ndarray  # (m,) cross-entropy of the true class, of the foreground
+    activation: np.ndarray  # (m,) the true class's logit, of the foreground
+    background_activation: np.ndarray  # (m,) the true class's logit, of the background
 
     @property
     def own_area(self) -> float:
@@ -62,21 +52,13 @@ class Curve:
         return self.areas / self.own_area
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """What :func:`run_experiment` measured, and what it passed over.
+class Experiment(NamedTuple):
+    """What :func:`run_experiment` measured, and what it passed over."""
 
-    Attributes:
-        curves: one for each picture, in the split's order; at least one.
-        without_mask: pictures without a mask.
-        without_object: pictures whose object lies outside the crop.
-        failures: a sentence for each picture that could not be measured.
-    """
-
-    curves: tuple[Curve, ...]
-    without_mask: int
-    without_object: int
-    failures: tuple[str, ...]
+    curves: tuple[Curve, ...]  # one for each picture, in the split's order; at least one
+    without_mask: int  # pictures without a mask
+    without_object: int  # pictures whose object lies outside the crop
+    failures: tuple[str, ...]  # a sentence for each picture that could not be measured
 
 
 def sample_pictures(split: Split, count: int | None = DEFAULT_PICTURES, ids: Sequence[str] = ()) -> Split:
@@ -132,10 +114,8 @@ def run_experiment(
     if at not in PLACES:
         raise ValueError(f"there is no place {at!r}; choose one of {', '.join(PLACES)}")
     if not split.masks:
-        raise UserError(
-            f"the {split.name} split has no object masks ({split.layout}), and the experiment needs them; for CUB, "
-            "unpack segmentations.tgz beside images/"
-        )
+        needs = "and the experiment needs them; for CUB, unpack segmentations.tgz beside images/"
+        raise UserError(f"the {split.name} split has no object masks ({split.layout}), {needs}")
     model.eval()
     curves: list[Curve] = []
     failures: list[str] = []

@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,23 +48,18 @@ RULE = (
 )
 
 
-def done_at(areas: ArrayLike, values: ArrayLike, direction: int) -> float:
-    """The area at which a curve has covered 95 % of its way.
-
-    The way of a falling curve is that from its value at the empty mask down to its lowest value, the way of a rising
-    one that up to its highest value; what it does on the other side of its start is none of it. Between two masks the
-    curve is taken as straight; the first crossing counts.
+def done_at(areas: ArrayLike, rising: ArrayLike) -> float:
+    """The area at which a curve has covered 95 % of its way, from its value at the empty mask up to its highest value;
+    what it does below its start is none of it. Between two masks the curve is straight; the first crossing counts.
 
     Args:
         areas: (m,) growing from 0, the empty mask's.
-        values: (m,) at these areas.
-        direction: 1 for a curve that should rise, -1 for one that should fall.
+        rising: (m,) the curve at these areas, turned over if it should fall.
 
     Returns:
         The area; NaN for a curve that nowhere passes its start: it never falls or rises.
     """
-    areas = np.asarray(areas, dtype=np.float64)
-    rising = direction * np.asarray(values, dtype=np.float64)
+    areas, rising = np.asarray(areas, dtype=np.float64), np.asarray(rising, dtype=np.float64)
     level = rising[0] + DONE * (rising.max() - rising[0])
     if level == rising[0]:
         return float("nan")
@@ -114,30 +109,25 @@ def summarize(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
 
 
 def _summarize(curves: Sequence[Curve]) -> dict[str, Any]:
-    own = [int(curve.ious.argmax()) for curve in curves]
+    def of_each(number: Callable[[Curve, np.ndarray], float]) -> dict[str, np.ndarray]:
+        """Measure -> (n,) a number of each picture, from its curve turned so that it should rise."""
+        turned = {name: [sign * getattr(curve, name) for curve in curves] for name, (_, sign) in MEASURES.items()}
+        return {name: np.array(list(map(number, curves, values))) for name, values in turned.items()}
 
-    def correlate(ends: Sequence[int | None]) -> dict[str, list[float]]:
-        return {
-            name: [
-                rank_correlation(sign * getattr(curve, name)[:end], curve.ious[:end])
-                for curve, end in zip(curves, ends, strict=True)
-            ]
-            for name, (_, sign) in MEASURES.items()
-        }
+    def within(curve: Curve, values: np.ndarray) -> float:
+        end = curve.ious.argmax() + 1
+        return rank_correlation(values[:end], curve.ious[:end])
 
-    done = {
-        name: np.array([done_at(curve.relative_areas, getattr(curve, name), sign) for curve in curves])
-        for name, (_, sign) in MEASURES.items()
-    }
+    done = of_each(lambda curve, values: done_at(curve.relative_areas, values))
     spreads: dict[str, Mapping[str, ArrayLike]] = {
         "sizes": {
             "own_area": [curve.own_area for curve in curves],
             "masks": [len(curve.areas) for curve in curves],
-            "masks_within": [place - 1 for place in own],
+            "masks_within": [curve.ious.argmax() - 1 for curve in curves],
         },
         "done_at": done,
-        "correlation_all": correlate([None] * len(own)),
-        "correlation_within": correlate([place + 1 for place in own]),
+        "correlation_all": of_each(lambda curve, values: rank_correlation(values, curve.ious)),
+        "correlation_within": of_each(within),
     }
     return {
         "pictures": len(curves),

@@ -96,11 +96,7 @@ class Report:
         self.add_drawn(record, thumbnail)
 
     def add_drawn(self, record: ImageRecord, thumbnail: bytes | None) -> None:
-        """Writes one image's row and a thumbnail that was drawn elsewhere.
-
-        Args:
-            record: the row.
-            thumbnail: a JPEG file's bytes; None if the image is unreadable.
+        """Writes one image's row and a thumbnail that was drawn elsewhere: a JPEG file's bytes, or None.
 
         Raises:
             UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
@@ -168,13 +164,8 @@ class Report:
             (self.part / "results.json").write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
         ious = []
         with open(self.part / "data.js", "w", encoding="ascii") as file:
-            shared = {
-                "classes": self.class_names,
-                "metrics": TITLES,
-                "error_types": ERROR_TYPES,
-                "interrupted": interrupted,
-                "results": results,
-            }
+            shared = {"classes": self.class_names, "metrics": TITLES, "error_types": ERROR_TYPES}
+            shared |= {"interrupted": interrupted, "results": results}
             file.write(f"window.REPORT = {_script(shared)};\nwindow.REPORT_IMAGES = [")
             for number, record in enumerate(read_records(self.part / "images.csv")):
                 file.write(f"{',' if number else ''}\n{_script(_card(self.part, number, record))}")
@@ -240,16 +231,10 @@ def _draw_charts(curves: Sequence[Mapping[str, Any]], ious: Sequence[float]) -> 
 
 def _card(part: Path, number: int, record: ImageRecord) -> list[Any]:
     """What the page needs of a row, as short as it can be."""
-    return [
-        record.id,
-        record.label,
-        record.top5[0] if record.top5 else None,
-        round(record.probabilities[0], 4) if record.probabilities else None,
-        None if record.iou is None else round(record.iou, 4),
-        record.error,
-        picture_path(number) if (part / picture_path(number)).is_file() else "",
-        record.failure,
-    ]
+    best = (record.top5[0], round(record.probabilities[0], 4)) if record.top5 else (None, None)
+    iou = None if record.iou is None else round(record.iou, 4)
+    picture = picture_path(number) if (part / picture_path(number)).is_file() else ""
+    return [record.id, record.label, *best, iou, record.error, picture, record.failure]
 
 
 def _script(value: Any) -> str:
