@@ -54,7 +54,7 @@ class Program:
     """A program of this repository.
 
     Attributes:
-        name: as it is called, `train.py`, `CUB/BAS_inference.py` or `utils.figures`.
+        name: as it is called, `train.py`, `CUB/BAS_inference.py` or `utils.exploratory`.
         arguments: behind it.
     """
 

@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-from utils.arguments import CommandParser, place
 from utils.errors import UserError, run_command
 from utils.metrics import LOC_METRICS
+from utils.options import PLACE, CommandParser
 
 README = Path(__file__).resolve().parents[1] / "Img" / "README.md"
 DEMO_TABLE = "Measured on the demo (`python train.py --demo"
@@ -64,7 +64,7 @@ def differences(folder: Path, text: str) -> list[str]:
 def main() -> None:
     """Reads the folder's name from the command line."""
     parser = CommandParser(prog="python -m tests.readme_tables", description=__doc__)
-    parser.add_argument("folder", type=place, help="of a finished demo, such as demo_run")
+    parser.add_argument("folder", type=PLACE, help="of a finished demo, such as demo_run")
     told = differences(parser.parse_args().folder, README.read_text(encoding="utf-8"))
     if told:
         raise UserError("; ".join(told))

@@ -1,4 +1,4 @@
-"""Line charts as SVG."""
+"""Charts as SVG."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from utils.charts import COLOURS, DASHES, draw_chart, save_charts
+from utils.charts import COLOURS, DASHES, draw_chart, draw_histogram, save_charts
 from utils.errors import UserError
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -63,7 +63,8 @@ def test_points_stand_where_the_ticks_say(tmp_path: Path) -> None:
             assert corner == pytest.approx(wanted, abs=0.01)
     assert [x for x, _ in points(root, "mark")] == pytest.approx([at(CURVE["mark"], 0)[0]] * 2, abs=0.01)
     shown = [element.text for element in root.iter(f"{SVG}text")]
-    assert {CURVE["title"], "threshold", "percent", *CURVE["series"], "in force: 0.5"} <= set(shown)
+    keys = {"GT-known <Loc>, highest 100 at 0.5", "Top-1 $Loc$, highest 25 at 1"}
+    assert {CURVE["title"], "threshold", "percent", *keys, "in force: 0.5"} <= set(shown)
 
 
 def test_lines_differ_in_colour_and_in_dashes() -> None:
@@ -72,6 +73,21 @@ def test_lines_differ_in_colour_and_in_dashes() -> None:
     lines = draw_chart({**POINT, "x": [1, 2], "series": series}).axes[0].get_lines()
     assert len({line.get_color() for line in lines}) == len({line._unscaled_dash_pattern for line in lines}) == 6
     assert len(set(DASHES)) == len(COLOURS)
+
+
+def test_key_tells_the_first_highest_value() -> None:
+    """Protects what is read off a sweep: the highest value and where it is, the first of equal ones."""
+    series = {"a": [1, 7.25, 7.25], "b": [None] * 3, "c": [3, None, 1 / 3]}
+    (legend,) = draw_chart({**CURVE, "series": series}).legends
+    assert [text.get_text() for text in legend.get_texts()] == ["a, highest 7.25 at 0.5", "b", "c, highest 3 at 0"]
+
+
+def test_histogram_counts_boxes() -> None:
+    """Protects the report: bars of a twentieth each with their numbers, 1 in the last one, half is not above half."""
+    (axes,) = draw_histogram([0.0, 0.05, 0.5, 0.5, 0.99, 1.0]).axes
+    assert [bar.get_height() for bar in axes.patches] == [1, 1, *[0] * 8, 2, *[0] * 8, 2]
+    assert [text.get_text() for text in axes.texts if text.get_text()] == ["1", "1", "2", "2"]
+    assert axes.get_title(loc="left") == "2 of 6 predicted boxes with IoU above 0.5; median 0.50"
 
 
 def test_charts_are_numbered_files(tmp_path: Path) -> None:

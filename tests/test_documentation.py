@@ -43,7 +43,7 @@ RUN_BY = {
     "tests.benchmark_training": "test_benchmark_training.py",
     "utils.ablation": "test_ablation_grid.py",
     "utils.exploratory": "test_exploratory.py",
-    "utils.figures": "test_figures_command.py",
+    "Img": "test_figures_command.py",
 }
 BENCHMARKS = {
     "tests.benchmark": ["--counts", "--dataset", "CUB", "--arch", "mobilenet", "--size", "64"],

@@ -17,7 +17,6 @@ from tests.commands import WHOLE, make_cub
 from tests.reference_weights import draw
 from tests.test_exploratory import MEASURED, OBJECTS, save_masks
 from utils.data.split import Split
-from utils.errors import UserError
 from utils.exploratory import run_experiment
 from utils.exploratory.examples import Example, choose_examples, read_example
 from utils.exploratory.figures import build_experiment, build_motivation, typical_curves
@@ -61,7 +60,7 @@ def test_examples_are_chosen_by_a_rule() -> None:
         straight("far", "pig", 0.1),
     ]
     assert [curve.image_id for curve in choose_examples(curves)] == ["nearer", "far", "median"]
-    assert [curve.image_id for curve in choose_examples(curves, 1)] == ["nearer"]
+    assert [curve.image_id for curve in choose_examples(curves, count=1)] == ["nearer"]
 
 
 def test_what_is_typical_of_all_pictures() -> None:
@@ -163,11 +162,3 @@ def test_texts_are_legible(example: Example) -> None:
             assert page.containsy(extent.y0) and page.containsy(extent.y1), words
     (title,) = {text.get_text() for text in texts_of(build_experiment(curves, [long])) if "Black" in text.get_text()}
     assert title == "Black footed Albatross Blac…"
-
-
-def test_examples_that_are_not_what_was_measured(split: Split) -> None:
-    """Protects redrawing from an older file: another mask, or no such picture, is told."""
-    with pytest.raises(UserError, match="the mask of 001.Class/1.jpg is not the one that was measured"):
-        read_example(straight(MEASURED[0], "hen", 0.5), split, RECIPE)
-    with pytest.raises(UserError, match="has no picture gone.jpg with a mask"):
-        read_example(straight("gone.jpg", "hen", 0.5), split, RECIPE)

@@ -78,7 +78,7 @@ def test_in_such_a_world_the_claim_holds() -> None:
     assert found["entropy"]["median"] < 0.5
     assert found["activation"]["median"] == pytest.approx(0.95, abs=1e-3)
     assert found["background_activation"]["median"] == pytest.approx(0.95, abs=1e-3)
-    assert verdict(summary).startswith("The paper's claim holds here (medians of 3 correctly classified pictures)")
+    assert verdict(summary).startswith("The paper's claim holds here (medians, correctly classified pictures: 3)")
     every = summary["every"]
     assert (every["done_at"]["entropy"]["count"], every["done_at"]["entropy"]["left_out"]) == (3, 7)
     assert every["done_at"]["entropy"]["median"] == found["entropy"]["median"]

@@ -1,18 +1,20 @@
-"""`python -m utils.figures` as a user runs it: which files it draws from a run, and one sentence where it cannot."""
+"""`python -m Img` as a user runs it: which files it draws from a run, and one sentence where it cannot."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from Img import __main__ as command
+from Img.__main__ import FOLDER, NAMES, main
 from tests.commands import (
     PICTURES,
     ROOT,
@@ -24,14 +26,9 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.exploratory import Experiment
-from utils.exploratory.__main__ import main as explore
-from utils.exploratory.records import FOLDERS
-from utils.figures import __main__ as command
-from utils.figures.__main__ import NAMES, main
 from utils.training.settings import SNAPSHOTS
 
-FILES = {"network.svg", "network.png", "accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
+FILES = {"accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
 
 
 @pytest.fixture(scope="module")
@@ -81,33 +78,45 @@ def shades(path: Path) -> np.ndarray:
 
 def test_help_teaches(tmp_path) -> None:
     """Protects the newcomer: every figure with its files, and commands to copy."""
-    result = shell(ROOT, "-m", "utils.figures", "--help")
+    result = shell(ROOT, "-m", "Img", "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert all(file in result.stdout for file in FILES) and all(f"\n{name} " in result.stdout for name in NAMES)
-    assert "python train.py --demo && python -m utils.figures --run demo_run" in result.stdout
+    assert "python train.py --demo && python -m Img --run demo_run" in result.stdout
 
 
 def test_all_figures_of_a_run(home, tmp_path) -> None:
     """Protects the README: one command draws every figure, says where each is, and they are pictures."""
-    result = shell(ROOT, "-m", "utils.figures", "--run", home / "runs", "--save", tmp_path / "new")
+    result = shell(ROOT, "-m", "Img", "--run", home / "runs", "--save", tmp_path / "new")
     assert (result.returncode, result.stderr) == (0, "")
     assert drawn(tmp_path) == FILES
     for name in FILES:
         assert f"drawn: {tmp_path / 'new' / name}\n" in result.stdout
-        if not name.endswith(".svg"):
-            assert shades(tmp_path / "new" / name).std() > 10  # no white sheet
+        assert shades(tmp_path / "new" / name).std() > 10  # no white sheet
     with Image.open(tmp_path / "new" / "result.gif") as animation:
         assert animation.n_frames == 2
 
 
+def test_network_diagram_is_read_aloud_and_shown_in_pixels() -> None:
+    """Protects the README: title and description for screen readers, words as text; the PNG twice as fine, on white."""
+    root = ElementTree.parse(FOLDER / "network.svg").getroot()
+    title, description = list(root)[:2]
+    assert root.get("role") == "img" and root.get("aria-labelledby").split() == [title.get("id"), description.get("id")]
+    assert "Background Activation Suppression" in title.text and "background map M_bg" in description.text
+    words = {element.text for element in root.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"Training", "Inference", "generator", "frozen", "softmax", "threshold", "no gradient passes"} <= words
+    with Image.open(FOLDER / "network.png") as picture:
+        assert picture.size == (2 * int(root.get("width")), 2 * int(root.get("height")))
+        assert picture.convert("RGB").getpixel((3, 3)) == (255,) * 3
+
+
 def test_figures_without_a_run(figures, tmp_path, capsys) -> None:
-    """Protects who has trained nothing: two figures need no run; asked for the others, the mend is said."""
-    assert figures("--only", "network", "accuracy") == 0
-    assert drawn(tmp_path) == {"network.svg", "network.png", "accuracy.png"}
+    """Protects who has trained nothing: one figure needs no run; asked for the others, the mend is said."""
+    assert figures("--only", "accuracy") == 0
+    assert drawn(tmp_path) == {"accuracy.png"}
     capsys.readouterr()
     assert figures("--only", "accuracy", "growth", "result") == 2
     err = capsys.readouterr().err
-    assert "growth, result are drawn from a finished run; name it with --run, or give --only network accuracy" in err
+    assert "growth, result are drawn from a finished run; name it with --run, or give --only accuracy" in err
     assert figures("--only", "poster") == 2 and "poster" in capsys.readouterr().err
 
 
@@ -140,45 +149,6 @@ def test_column_is_named_after_its_data(run, capsys) -> None:
         assert found == name and list(results["MobileNetV1"]) == ["BAS"]
 
 
-def test_measured_curves_are_drawn_again(run, figures, tmp_path, monkeypatch, capsys) -> None:
-    """Protects hours of measuring, and the figures: curves in the run are drawn again, but not those of fewer pictures
-    or masks, nor of other weights, which are measured anew, with the reason."""
-    measured = []
-    measure = command.run_experiment
-
-    def note(*args: object) -> Experiment:
-        measured.append(measured[0] if measured else measure(*args))
-        return measured[-1]
-
-    monkeypatch.setattr(command, "run_experiment", note)
-    go = ["--run", run, "--only", "exploratory"]
-    assert figures(*go) == 0 and len(measured) == 1
-    assert "are measured anew, because there is no " in capsys.readouterr().out
-    before = {name: shades(tmp_path / "new" / name) for name in ("motivation.png", "experiment.png")}
-
-    for quick in (["--images", "1"], ["--masks", "3"]):
-        assert call(partial(explore, ["--run", str(run), *quick])) == 0
-        assert figures(*go) == 0
-        assert f"because the curves of {run / FOLDERS['features']}" in capsys.readouterr().out
-    assert len(measured) == 3
-
-    assert call(lambda: explore(["--run", str(run)])) == 0
-    capsys.readouterr()
-    assert figures(*go) == 0 and len(measured) == 3
-    count = len(measured[0].curves)
-    assert f"curves of {count} pictures, measured before, in {run / FOLDERS['features']}" in capsys.readouterr().out
-    for name, expected in before.items():  # the file's decimals are fewer
-        assert np.abs(shades(tmp_path / "new" / name) - expected).mean() < 1
-
-    (weights,) = run.glob("*.pth.tar")
-    state = torch.load(weights, weights_only=True)
-    weights.unlink()  # a link
-    key = next(key for key in state if key.startswith("classifier_loc"))
-    torch.save({**state, key: state[key] + 0.01}, weights)
-    assert figures(*go) == 0 and len(measured) == 4
-    assert "were measured on other weights" in capsys.readouterr().out
-
-
 def test_data_of_other_classes(run, figures, tmp_path, capsys) -> None:
     """Protects against a traceback: with --data of other classes every figure of pictures says so, in one sentence."""
     data = make_cub(tmp_path / "other", PICTURES, 5)
@@ -207,8 +177,8 @@ def test_pictures_that_were_watched(run, figures, tmp_path, capsys) -> None:
 def test_one_missing_part_does_not_stop_the_others(run, figures, tmp_path, capsys) -> None:
     """Protects a run without snapshots: the rest is drawn, and a sentence tells what is not, and the mend."""
     shutil.rmtree(run / SNAPSHOTS)
-    assert figures("--run", run, "--only", "growth", "result", "network") == 1
-    assert drawn(tmp_path) == {"network.svg", "network.png", "result.png"}
+    assert figures("--run", run, "--only", "growth", "result", "accuracy") == 1
+    assert drawn(tmp_path) == {"accuracy.png", "result.png"}
     err = capsys.readouterr().err
     assert_one_sentence(err, "growth not drawn: ", str(run / SNAPSHOTS), "train the run with --snapshot 6")
 

@@ -12,22 +12,26 @@ import torch
 from PIL import Image
 
 import CUB.Model
+from Img import growth
+from Img.growth import draw_growth
 from tests.test_amc import TinyBAS
 from utils.data.split import Split
 from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR
 from utils.errors import UserError
 from utils.evaluation.protocols import PROTOCOLS
-from utils.figures import growth
-from utils.figures.growth import BOTTOM, MARGIN, TOP, draw_growth
 from utils.inference.loading import Loaded
+from utils.sheet import MARGIN
 from utils.training.settings import SNAPSHOTS
 from utils.training.snapshots import snapshot_path
 
 GREY = 120
 SIDE = (growth.WIDTH - MARGIN) // 4 - MARGIN  # of a picture, where there are four or fewer
+TOP, BOTTOM = 30, 36  # pixels: of the key, and of the words below
 BOX = (10, 20, 30, 40)  # in crop pixels of 48; the crop begins at 8 of 64
 RECIPE = replace(CUB.Model.recipe("mobilenet"), resize_size=64, crop_size=48, threshold=0.5, align_maps=False)
-LOADED = Loaded(None, TinyBAS(), RECIPE, PROTOCOLS["authors"], tuple("abcde"), torch.device("cpu"))
+LOADED = Loaded(
+    CUB.DATASET, None, TinyBAS(), RECIPE, PROTOCOLS["authors"], tuple("abcde"), torch.device("cpu"), amp=False
+)
 
 
 @pytest.fixture
@@ -81,7 +85,7 @@ def test_frames_show_values_and_not_ranks(tmp_path, split) -> None:
         save_snapshot(tmp_path, epoch, flat(value))
     path = draw_growth(tmp_path / "new" / "result.gif", tmp_path, LOADED, split)
     frames = read_frames(path)
-    assert len(frames) == 3 and frames[0].shape == (TOP + 2 * SIDE + MARGIN + BOTTOM, growth.WIDTH, 3)
+    assert len(frames) == 3 and frames[0].shape == (TOP + 2 * (SIDE + MARGIN) + BOTTOM, MARGIN + 4 * (SIDE + MARGIN), 3)
     for frame, value in zip(frames, values, strict=True):
         for column in range(4):
             middle = map_cell(frame, column)[SIDE // 2, SIDE // 2]

@@ -13,7 +13,7 @@ import pytest
 from tests.commands import ROOT, assert_one_sentence
 from utils.imports import REQUIREMENTS
 
-COMMANDS = (("train.py", "--help"), ("CUB/BAS_inference.py", "--help"), ("-m", "utils.figures", "--help"))
+COMMANDS = (("train.py", "--help"), ("CUB/BAS_inference.py", "--help"), ("-m", "Img", "--help"))
 STUBS = {
     "missing": "raise ModuleNotFoundError(\"No module named 'x'\", name=__name__)",
     "broken": "raise ImportError('libGL.so.1: cannot open shared object file: No such file or directory')",

@@ -10,11 +10,11 @@ from dataclasses import is_dataclass
 import pytest
 
 import train
+from Img import __main__ as figures
 from tests.commands import run_inference, run_training
 from utils import ablation
 from utils.errors import UsageError
 from utils.exploratory import __main__ as exploratory
-from utils.figures import __main__ as figures
 from utils.inference.arguments import parse_arguments as parse_inference
 from utils.inference.loading import load_localizer
 from utils.options import CommandParser

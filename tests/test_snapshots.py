@@ -43,7 +43,7 @@ class Tiny(TinyBAS):
 
 @pytest.fixture(autouse=True)
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(CUB.Model, "build", lambda arch, num_classes, *_: Tiny(num_classes))
+    monkeypatch.setattr("utils.training.run.build", lambda recipe: Tiny(recipe.num_classes))
     monkeypatch.setattr(log, "save_curves", lambda path, entries: path.touch())  # takes longer than the training
 
 

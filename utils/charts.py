@@ -1,8 +1,9 @@
-"""Line charts, of sweeps and of runs, by matplotlib: without a display, told apart by colour-blind readers."""
+"""Charts of sweeps, runs and reports, by matplotlib: without a display, told apart by colour-blind readers."""
 
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +25,7 @@ INK, GRID = "#666666", "#999999"  # legible on a light and on a dark page
 DARK_INK = "#222222"  # of what has a white ground of its own
 WIDTH, HEIGHT, LEGEND_LINE = 5.8, 3.5, 0.22  # inches
 DOTS_PER_INCH = 110
-POINTS_PER_INCH = 72
+BINS = 20
 
 
 def new_figure(width: float, height: float) -> Figure:
@@ -43,21 +44,6 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), dpi=DOTS_PER_INCH, layout="constrained")
 
 
-def new_page(width: float, height: float) -> Figure:
-    """An empty figure on which everything is placed by hand: a point is a pixel.
-
-    Args:
-        width, height: in pixels.
-
-    Raises:
-        UserError: matplotlib is missing.
-    """
-    figure = new_figure(width / POINTS_PER_INCH, height / POINTS_PER_INCH)
-    figure.set_layout_engine("none")
-    figure.set_dpi(POINTS_PER_INCH)
-    return figure
-
-
 def draw_lines(axes: Axes, title: str, x: Sequence[float], series: Mapping[str, Sequence[float | None]]) -> None:
     """Draws lines over light grid lines.
 
@@ -67,28 +53,27 @@ def draw_lines(axes: Axes, title: str, x: Sequence[float], series: Mapping[str, 
         x: n ascending numbers.
         series: name -> n values; a line passes over those that are None. Their ids are series_1 and so on.
     """
-    axes.set_title(title, fontsize=10, loc="left", color=INK, parse_math=False)
-    axes.tick_params(which="both", colors=INK, labelsize=9)
-    axes.grid(color=GRID, alpha=0.35, linewidth=0.8)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_color(GRID)
+    _prepare(axes, title)
     for number, (name, values) in enumerate(series.items()):
         dashes = DASHES[number % len(DASHES)]
         points = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
-        axes.plot(
-            *np.array(points, dtype=float).reshape(-1, 2).T,
-            color=COLOURS[number % len(COLOURS)],
-            linestyle=(0, dashes) if dashes else "solid",
-            linewidth=1.8,
-            marker="o" if len(points) <= 30 else "",  # one point alone makes no line
-            markersize=3,
-            label=name,
-            gid=f"series_{number + 1}",
-        )
+        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": (0, dashes) if dashes else "solid"}
+        marker = "o" if len(points) <= 30 else ""  # one point alone makes no line
+        look |= {"linewidth": 1.8, "marker": marker, "markersize": 3, "label": name, "gid": f"series_{number + 1}"}
+        axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, **look)
+
+
+def _prepare(axes: Axes, title: str) -> None:
+    axes.set_title(title, fontsize=10, loc="left", color=INK, parse_math=False)
+    axes.tick_params(which="both", colors=INK, labelsize=9)
+    axes.set_axisbelow(True)
+    axes.grid(color=GRID, alpha=0.35, linewidth=0.8)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color(GRID)
 
 
 def draw_chart(curve: Mapping[str, Any]) -> Figure:
-    """Draws one chart.
+    """Draws one chart, whose key says where each line is highest.
 
     Args:
         curve: `title`, `x_label`, `x` (n ascending numbers), `series` (name -> n values, percent), and perhaps
@@ -99,7 +84,8 @@ def draw_chart(curve: Mapping[str, Any]) -> Figure:
     """
     figure = new_figure(WIDTH, HEIGHT + LEGEND_LINE * len(curve["series"]))
     axes = figure.add_subplot()
-    draw_lines(axes, curve["title"], curve["x"], curve["series"])
+    x, series = curve["x"], curve["series"]
+    draw_lines(axes, curve["title"], x, {_name_highest(name, y, x): y for name, y in series.items()})
     axes.set_xlabel(curve["x_label"], color=INK, parse_math=False)
     axes.set_ylabel(curve.get("y_label", ""), color=INK, parse_math=False)
     mark = curve.get("mark")
@@ -109,33 +95,44 @@ def draw_chart(curve: Mapping[str, Any]) -> Figure:
         axes.set_ylim(low, high + 0.1 * (high - low))  # room for the words above the lines
         low, high = axes.get_xlim()
         is_right = mark > (low + high) / 2
-        axes.annotate(
-            f"in force: {mark:g}",
-            (mark, 1),
-            xycoords=("data", "axes fraction"),
-            xytext=(-5 if is_right else 5, -4),
-            textcoords="offset points",
-            horizontalalignment="right" if is_right else "left",
-            verticalalignment="top",
-            fontsize=9,
-            color=INK,
-        )
-    add_legend(figure, axes)
+        look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "color": INK}
+        shift, side = ((-5, -4), "right") if is_right else ((5, -4), "left")
+        axes.annotate(f"in force: {mark:g}", (mark, 1), xytext=shift, ha=side, va="top", **look)
+    look = {"loc": "outside lower left", "frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 3}
+    legend = figure.legend(*axes.get_legend_handles_labels(), **look)
+    for text in legend.get_texts():
+        text.set_parse_math(False)
     return figure
 
 
-def add_legend(figure: Figure, axes: Axes) -> None:
-    """Names the lines of one chart below it."""
-    legend = figure.legend(
-        *axes.get_legend_handles_labels(),
-        loc="outside lower left",
-        frameon=False,
-        fontsize=9,
-        labelcolor=INK,
-        handlelength=3,
-    )
-    for text in legend.get_texts():
-        text.set_parse_math(False)
+def _name_highest(name: str, values: Sequence[float | None], x: Sequence[float]) -> str:
+    """A line's name with its highest value, the first of several, and where that is."""
+    known = [(value, -place) for place, value in enumerate(values) if value is not None]
+    if not known:
+        return name
+    value, place = max(known)
+    return f"{name}, highest {value:.5g} at {x[-place]:.5g}"
+
+
+def draw_histogram(ious: Sequence[float]) -> Figure:
+    """Draws how many predicted boxes have which IoU with the nearest true box.
+
+    Args:
+        ious: n numbers in [0, 1], n >= 1.
+
+    Raises:
+        UserError: matplotlib is missing.
+    """
+    figure = new_figure(WIDTH, HEIGHT)
+    axes = figure.add_subplot()
+    right = f"{sum(value > 0.5 for value in ious):,} of {len(ious):,}"
+    _prepare(axes, f"{right} predicted boxes with IoU above 0.5; median {np.median(ious):.2f}")
+    counts, _, bars = axes.hist(ious, bins=BINS, range=(0, 1), color=COLOURS[5], rwidth=0.92)
+    axes.bar_label(bars, [f"{count:.0f}" if count else "" for count in counts], fontsize=7, color=INK, padding=1)
+    axes.axvline(0.5, color=INK, linestyle=(0, (3, 3)), linewidth=1)
+    axes.set_xlabel("IoU with the nearest true box", color=INK)
+    axes.set_ylabel("pictures", color=INK)
+    return figure
 
 
 def save_figure(path: Path, figure: Figure, sharpness: float = 1) -> Path:
@@ -165,6 +162,13 @@ def to_svg(figure: Figure, name: str) -> str:
     with rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     return text.getvalue()
+
+
+def inline_svg(figure: Figure, name: str) -> str:
+    """A figure as an element of an HTML page, with ids that begin with `name` and are no other figure's there."""
+    svg = to_svg(figure, name)
+    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{name}_", svg)
 
 
 def save_charts(folder: Path, stem: str, curves: Sequence[Mapping[str, Any]]) -> list[Path]:

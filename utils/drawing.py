@@ -1,17 +1,14 @@
-"""Pictures of results: test images with map, predicted box and true boxes, side by side."""
+"""Maps and boxes drawn over pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, ImageColor
+from PIL import ImageColor
 
 from utils.charts import DARK_INK
-from utils.files import write_atomically
 from utils.localization import normalize_map, upsample_map
 
 # Colours of Okabe and Ito's palette, told apart by colour-blind readers; the white and dark rims make the lines legible
@@ -21,30 +18,8 @@ PREDICTED_COLOUR = (230, 159, 0)
 INK = ImageColor.getrgb(DARK_INK)
 PAPER = (255, 255, 255)
 MAP_OPACITY = 0.6
-CELL = 168
-MARGIN = 6
-CAPTION, LONGEST_CAPTION = 20, 26  # its height, and the letters that fit
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 TAG_SCALE = 0.4
-
-
-@dataclass(frozen=True)
-class Panel:
-    """One cell of a sheet: a picture, perhaps under a map, with boxes.
-
-    Attributes:
-        image: (S, S, 3) uint8 RGB.
-        caption: a few words below; a sheet shows as many letters as fit.
-        spatial_map: (h, w) drawn over the picture where given.
-        true_boxes: (n, 4) xyxy in the picture's pixels.
-        predicted_box: (4,) xyxy in the picture's pixels, or None.
-    """
-
-    image: np.ndarray
-    caption: str
-    spatial_map: np.ndarray | None
-    true_boxes: np.ndarray
-    predicted_box: np.ndarray | None
 
 
 def overlay_map(image: np.ndarray, spatial_map: np.ndarray, share: float = 1.0) -> np.ndarray:
@@ -141,52 +116,3 @@ def _draw_tag(image: np.ndarray, text: str, colour: tuple[int, int, int], corner
     cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), colour, cv2.FILLED)
     cv2.rectangle(image, (left, top), (left + tag_width, top + tag_height), INK, 1)
     cv2.putText(image, text, (left + 3, top + 10), FONT, TAG_SCALE, INK, 1, cv2.LINE_AA)
-
-
-def _draw_panel(panel: Panel) -> np.ndarray:
-    scale = CELL / panel.image.shape[0]
-    image = cv2.resize(panel.image, (CELL, CELL), interpolation=cv2.INTER_LINEAR)
-    if panel.spatial_map is not None:
-        image = overlay_map(image, panel.spatial_map)
-    image = np.ascontiguousarray(image)
-    predicted = None if panel.predicted_box is None else np.asarray(panel.predicted_box) * scale
-    draw_boxes(image, np.asarray(panel.true_boxes) * scale, predicted)
-    cell = np.full((CELL + CAPTION, CELL, 3), 255, dtype=np.uint8)
-    cell[:CELL] = image
-    _write(cell, panel.caption[:LONGEST_CAPTION], (2, CELL + 14))
-    return cell
-
-
-def _write(image: np.ndarray, text: str, origin: tuple[int, int], colour: tuple[int, int, int] = INK) -> None:
-    cv2.putText(image, text, origin, FONT, 0.4, colour, 1, cv2.LINE_AA)
-
-
-def draw_sheet(rows: Sequence[Sequence[Panel]]) -> np.ndarray:
-    """Puts rows of panels on a white sheet with a legend of the two boxes.
-
-    Args:
-        rows: the panels; a shorter row ends in white.
-
-    Returns:
-        (H, W, 3) uint8 RGB.
-    """
-    cells = [[_draw_panel(panel) for panel in row] for row in rows]
-    height, width = cells[0][0].shape[:2]
-    sheet = np.full(
-        (28 + len(cells) * (height + MARGIN), MARGIN + len(cells[0]) * (width + MARGIN), 3), 255, dtype=np.uint8
-    )
-    for number, row in enumerate(cells):
-        for column, cell in enumerate(row):
-            top, left = 28 + number * (height + MARGIN), MARGIN + column * (width + MARGIN)
-            sheet[top : top + height, left : left + width] = cell
-    x = MARGIN
-    for text, colour in (("true box", TRUE_COLOUR), ("predicted box", PREDICTED_COLOUR)):
-        cv2.rectangle(sheet, (x, 8), (x + 18, 20), colour, 3, cv2.LINE_AA)
-        _write(sheet, text, (x + 26, 19))
-        x += 130
-    return sheet
-
-
-def save_picture(path: str | Path, image: np.ndarray) -> Path:
-    """Writes (H, W, 3) uint8 RGB as PNG by write-then-rename."""
-    return write_atomically(path, lambda file: Image.fromarray(image).save(file, optimize=True))

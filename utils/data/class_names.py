@@ -37,6 +37,8 @@ def read_class_names(
     return tuple(match[2] for match in numbered)
 
 
-def short_name(class_name: str) -> str:
-    """A class's name as a caption shows it: without the number that CUB puts before it, blanks for underscores."""
-    return re.sub(r"^\d+\.", "", class_name).replace("_", " ")
+def short_name(class_name: str, longest: int = 1000) -> str:
+    """A class's name as a caption shows it: without the number that CUB puts before it, blanks for underscores, and cut
+    to `longest` letters."""
+    name = re.sub(r"^\d+\.", "", class_name).replace("_", " ")
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

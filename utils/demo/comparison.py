@@ -92,7 +92,7 @@ def _next_steps(run: Run, results: Path, picture: Path) -> str:
     return (
         f"\nlook at   {picture}\nfigures   {results}\nlog       {run.folder / 'log.jsonl'}\n"
         f"\nnext, figures of the method and of this run, and how its maps grew:\n"
-        f"  {shlex.join(['python', '-m', 'utils.figures', '--run', str(folder), '--save', str(folder / 'figures')])}\n"
+        f"  {shlex.join(['python', '-m', 'Img', '--run', str(folder), '--save', str(folder / 'figures')])}\n"
         f"then the same commands on {run.dataset.title}:\n"
         f"  python train.py --arch vgg --root {run.dataset.package}/data --download\n"
         f"  cd {run.dataset.package} && python BAS_inference.py --arch vgg\n"

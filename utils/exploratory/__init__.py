@@ -9,31 +9,12 @@ The command is `python -m utils.exploratory`; the same in Python, for a run in `
     print(table(summary), verdict(summary), sep="\n")
     save_figures(Path("Img"), experiment.curves, split, loaded.recipe)
 
-Everything after the measurement needs the curves alone, which `write_curves` saves and `read_curves` reads again; the
-figures read the pictures and masks of their examples anew.
-
-- `masks`: the family of an object's masks, by erosion and dilation;
-- `measure`: pictures through masks through the network: curves;
-- `summary`: curves to numbers, a table and a verdict on the paper's claim;
-- `records`: the files, and whether older ones are of this network (`find_curves_of`);
-- `examples`: which pictures are shown, by a rule;
-- `panels`, `figures`: `motivation.png`, `experiment.png`.
+`masks`: the family of an object's masks; `measure`: pictures through masks through the network, to curves; `summary`:
+curves to numbers, a table, a verdict and files; `examples`, `figures`: `motivation.png` and `experiment.png`.
 """
 
 from utils.exploratory.figures import save_figures
-from utils.exploratory.measure import Curve, Experiment, run_experiment
-from utils.exploratory.records import read_curves, write_curves, write_summary
+from utils.exploratory.measure import run_experiment
 from utils.exploratory.summary import summarize, table, verdict
 
-__all__ = [
-    "Curve",
-    "Experiment",
-    "read_curves",
-    "run_experiment",
-    "save_figures",
-    "summarize",
-    "table",
-    "verdict",
-    "write_curves",
-    "write_summary",
-]
+__all__ = ["run_experiment", "save_figures", "summarize", "table", "verdict"]

@@ -10,47 +10,32 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from CUB.BAS_inference import FOLDER as CUB
-from ILSVRC.BAS_inference import FOLDER as ILSVRC
-from utils.arguments import DEFAULT_WORKERS, CommandParser, named, number, place, positive_int
+from utils.arguments import DEFAULT_WORKERS
+from utils.data.dataset import find_datasets
 from utils.data.masks import understand_masks
 from utils.data.split import Split
-from utils.errors import UsageError, run_command
-from utils.exploratory import (
-    Experiment,
-    run_experiment,
-    save_figures,
-    summarize,
-    table,
-    verdict,
-    write_curves,
-    write_summary,
-)
+from utils.errors import run_command
+from utils.exploratory import measure, run_experiment, save_figures, summarize, table, verdict
 from utils.exploratory.examples import EXAMPLES
-from utils.exploratory.measure import (
-    DEFAULT_BATCH_SIZE,
-    DEFAULT_MASKS,
-    DEFAULT_PICTURES,
-    PLACES,
-    sample_pictures,
-)
-from utils.exploratory.records import CURVES_FILE, FOLDERS, describe_measurement
-from utils.exploratory.summary import RULE, few_masks
+from utils.exploratory.measure import PLACES, Experiment, sample_pictures
+from utils.exploratory.summary import RULE, write_curves, write_summary
 from utils.files import require_writable
-from utils.inference.arguments import parse_options
 from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded, load
 from utils.inference.settings import require_same_classes
 from utils.models.registry import ARCHS
+from utils.options import NAME, PLACE, POSITIVE, CommandParser, Number
 from utils.training.provenance import describe_run
 
 ROOT = Path(__file__).resolve().parents[2]
-DATASETS = {folder.name: folder for folder in (CUB, ILSVRC)}
+DATASETS = find_datasets()
 DEFAULT_RUN = Path("demo_run")
+# Beside a run's weights, or in the folder of --save: where the files go, by what was masked.
+FOLDERS = {"features": "exploratory", "class_maps": "exploratory_class_maps"}
 MOST_MASKS = 1000  # a family of a picture of 224 pixels has some 90
 EPILOG = """examples:
   python train.py --demo && python -m utils.exploratory        the demo's network on the demo's pictures
@@ -65,43 +50,37 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Measures, writes and prints the numbers, and draws the curves.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: a file, an option or the data do not allow it.
     """
     args = parse_arguments(argv)
     loaded, whole = open_network(args)
-    split = choose_pictures(whole, args.images, args.examples)
+    split = sample_pictures(whole, args.images, args.examples)
     folder = (args.save or loaded.checkpoint.path.parent) / FOLDERS[args.at]
     require_writable(folder)
     part = len(split) if len(split) == len(whole) else f"{len(split)} of {len(whole)}"
     print(f"{part} pictures of the {split.name} split ({whole.layout}); masks on {PLACES[args.at]}", flush=True)
     if split.masks:
         print(f"masks: {understand_masks(split.masks.values())}", flush=True)
+    recipe, workers = loaded.recipe, 0 if loaded.device.type == "cpu" else DEFAULT_WORKERS
     begin = time.perf_counter()
-    experiment = run_experiment(
-        loaded.model,
-        split,
-        loaded.recipe,
-        loaded.device,
-        args.at,
-        masks=args.masks,
-        batch_size=args.batch_size,
-        num_workers=0 if loaded.device.type == "cpu" else DEFAULT_WORKERS,
-    )
+    how = args.at, args.masks, args.batch_size, workers
+    experiment = run_experiment(loaded.model, split, recipe, loaded.device, *how)
     seconds = time.perf_counter() - begin
     summary = summarize(experiment.curves)
-    print(report(experiment, summary, seconds), flush=True)
+    print(f"{len(experiment.curves)} pictures measured in {seconds:.0f} s", *passed_over(experiment), sep="\n")
+    print("", table(summary), "", verdict(summary), RULE, "", sep="\n", flush=True)
 
-    curves = write_curves(folder / CURVES_FILE, experiment.curves)
-    wanted = len(split) - experiment.without_mask
-    record, spreadsheet = write_summary(
+    files = [write_curves(folder / "curves.csv", experiment.curves)]
+    files += write_summary(
         folder,
         summary,
         verdict=verdict(summary),
-        rule=RULE,
         checkpoint=loaded.checkpoint.path.name,
-        arch=loaded.model.arch,
         tap=loaded.model.tap,
-        **describe_measurement(curves, loaded.checkpoint.path, args.at, loaded.recipe, wanted, args.masks),
+        at=args.at,
+        recipe=asdict(recipe),
+        masks_wanted=args.masks,
+        pictures_wanted=len(split) - experiment.without_mask,
         pictures_of_split=len(whole),
         without_mask=experiment.without_mask,
         without_object=experiment.without_object,
@@ -109,81 +88,38 @@ def main(argv: Sequence[str] | None = None) -> None:
         seconds=seconds,
         made_with=describe_run(ROOT),
     )
-    motivation, picture = save_figures(folder, experiment.curves, split, loaded.recipe, args.examples, args.at)
-    print(f"look at {picture} and {motivation.name}; beside them {record.name}, {spreadsheet.name}, {curves.name}")
+    files += save_figures(folder, experiment.curves, split, recipe, args.examples, args.at)
+    print("look at", *files)
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
-    parser = CommandParser(
-        prog="python -m utils.exploratory",
-        description=__doc__,
-        epilog=EPILOG,
+    parser = CommandParser(prog="python -m utils.exploratory", description=__doc__, epilog=EPILOG)
+    add = parser.add_argument
+    folder = {"type": PLACE, "metavar": "FOLDER"}
+    add("--run", **folder, help=f"of a finished run: {DEFAULT_RUN} (default), CUB/logs/vgg, ...")
+    add("--dataset", choices=DATASETS, help=f"without a run: whose recipe and layout (default: {next(iter(DATASETS))})")
+    add("--arch", choices=ARCHS, help="without a run: the backbone")
+    weights = "without a run: released weights (default: the highest epoch in <dataset>/logs/<arch>)"
+    add("--checkpoint", type=PLACE, metavar="FILE", help=weights)
+    add("--data", **folder, help="the data set (default: the run's, without a run <dataset>/data)")
+    places = " or ".join(f"{name} ({words})" for name, words in PLACES.items())
+    add("--at", choices=PLACES, default="features", help=f"what is masked, {places} (default: %(default)s)")
+    masks = (
+        "masks that are measured for each picture, at most, half of them up to the object's own area, among them the "
     )
-    parser.add_argument(
-        "--run", type=place, metavar="FOLDER", help=f"of a finished run: {DEFAULT_RUN} (default), CUB/logs/vgg, ..."
-    )
-    parser.add_argument("--dataset", choices=DATASETS, help="without a run: whose recipe and layout (default: CUB)")
-    parser.add_argument("--arch", choices=ARCHS, help="without a run: the backbone")
-    parser.add_argument(
-        "--checkpoint",
-        type=place,
-        metavar="FILE",
-        help="without a run: released weights (default: the highest epoch in <dataset>/logs/<arch>)",
-    )
-    parser.add_argument(
-        "--data",
-        type=place,
-        metavar="FOLDER",
-        help="the data set (default: the run's, without a run <dataset>/data)",
-    )
-    parser.add_argument(
-        "--at",
-        choices=PLACES,
-        default="features",
-        help="what is masked, "
-        + " or ".join(f"{name} ({words})" for name, words in PLACES.items())
-        + " (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--masks",
-        type=number(int, 3, MOST_MASKS),
-        default=DEFAULT_MASKS,
-        metavar="N",
-        help="masks that are measured for each picture, at most, half of them up to the object's own area, among them "
-        "the empty one, the object's own and the full one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--images",
-        type=_count_or_all,
-        default=DEFAULT_PICTURES,
-        metavar="N",
-        help="pictures to measure, spread over those of the test set that have masks, or `all` (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--examples",
-        type=named,
-        nargs="+",
-        default=[],
-        metavar="ID",
-        help=f"pictures to show, at most {EXAMPLES}, by the ids of curves.csv (default: of {EXAMPLES} classes the "
-        "rightly classified pictures whose object has most nearly the median size)",
-    )
-    parser.add_argument(
-        "--batch_size",
-        type=positive_int,
-        default=DEFAULT_BATCH_SIZE,
-        help="pictures in a batch; four times as many masked maps make one (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--device", type=named, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)"
-    )
-    parser.add_argument(
-        "--save",
-        type=place,
-        metavar="FOLDER",
-        help=f"in which the folder {' or '.join(FOLDERS.values())} is made (default: that of the weights)",
-    )
+    masks += "empty one, the object's own and the full one (default: %(default)s)"
+    add("--masks", type=Number(int, 3, MOST_MASKS), default=measure.DEFAULT_MASKS, metavar="N", help=masks)
+    images = "pictures to measure, spread over those of the test set that have masks, or `all` (default: %(default)s)"
+    add("--images", type=_count_or_all, default=measure.DEFAULT_PICTURES, metavar="N", help=images)
+    examples = f"pictures to show, at most {EXAMPLES}, by the ids of curves.csv (default: of {EXAMPLES} classes the "
+    examples += "rightly classified pictures whose object has most nearly the median size)"
+    add("--examples", type=NAME, nargs="+", default=[], metavar="ID", help=examples)
+    batch = "pictures in a batch; four times as many masked maps make one (default: %(default)s)"
+    add("--batch_size", type=POSITIVE, default=measure.DEFAULT_BATCH_SIZE, help=batch)
+    add("--device", type=NAME, metavar="DEVICE", help="cpu, cuda, cuda:1, ... (default: cuda where there is one)")
+    made = f"in which the folder {' or '.join(FOLDERS.values())} is made (default: that of the weights)"
+    add("--save", **folder, help=made)
     args = parser.parse_args(argv)
     if args.run and (args.dataset or args.arch or args.checkpoint):
         parser.error("a run knows its data set, backbone and weights; give --run, or --arch with --checkpoint")
@@ -195,61 +131,26 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def open_network(args: argparse.Namespace) -> tuple[Loaded, Split]:
-    """The network and the test pictures that the arguments name.
-
-    Raises:
-        UserError: whatever is missing or damaged.
-    """
+    """The network and the test pictures that the arguments name; UserError where something is missing or damaged."""
     if args.arch:
-        dataset = DATASETS[args.dataset or "CUB"]
-        wanted = {"arch": args.arch, "checkpoint": args.checkpoint, "device": args.device}
-        loaded = load(dataset, parse_options(dataset.name, wanted))
-        split = dataset.loader.load_split(args.data or dataset.path / "data", "test")
+        dataset = DATASETS[args.dataset or next(iter(DATASETS))]
+        loaded = load(dataset, args.arch, args.checkpoint, device=args.device)
+        split = dataset.load_split(args.data or dataset.root, "test")
         require_same_classes(loaded.checkpoint, split)
         return loaded, split
-    run = find_run(args.run or DEFAULT_RUN)
-    dataset = DATASETS[run.dataset]
-    return run.load(dataset, args.device), run.load_split(dataset, "test", args.data)
+    run = find_run(args.run or DEFAULT_RUN, DATASETS)
+    return run.load(args.device), run.load_split("test", args.data)
 
 
-def choose_pictures(split: Split, count: int | None, examples: Sequence[str]) -> Split:
-    """The pictures to measure: those of :func:`utils.exploratory.measure.sample_pictures`, the examples among them.
-
-    Raises:
-        UsageError: an example is none of the split's pictures, or has no mask.
-    """
-    for image_id in examples:
-        if image_id not in split.ids:
-            raise UsageError(
-                f"--examples {image_id} is none of the {split.name} pictures; their ids are like {split.ids[0]}"
-            )
-        if split.masks and image_id not in split.masks:
-            raise UsageError(f"--examples {image_id} has no mask ({split.layout}); name another picture")
-    return sample_pictures(split, count, examples)
-
-
-def report(experiment: Experiment, summary: Mapping[str, Any], seconds: float) -> str:
-    """What is printed: the measurement, what it passed over, the table and the verdict."""
-    every = summary["every"]
-    count, within = every["pictures"], every["masks_within"]["median"]
-    lines = [
-        f"{count} pictures measured in {seconds:.0f} s ({seconds / count:.2f} s each); at the median "
-        f"{every['masks']['median']:g} masks of a picture, {within:g} of them strictly within the object"
-    ]
-    passed_over = {
-        "without a mask": experiment.without_mask,
-        "without an object in the crop": experiment.without_object,
-    }
-    lines += [f"pictures {what}, passed over: {number}" for what, number in passed_over.items() if number]
-    lines += [f"left out: {failure}" for failure in experiment.failures]
-    lines += ["", table(summary)]
-    if warning := few_masks(summary):
-        lines += [warning]
-    return "\n".join([*lines, "", verdict(summary), RULE, ""])
+def passed_over(experiment: Experiment) -> list[str]:
+    """A line for each kind of picture, and for each picture, that was not measured."""
+    counts = {"a mask": experiment.without_mask, "an object in the crop": experiment.without_object}
+    lines = [f"pictures without {what}, passed over: {number}" for what, number in counts.items() if number]
+    return lines + [f"left out: {failure}" for failure in experiment.failures]
 
 
 def _count_or_all(text: str) -> int | None:
-    return None if text == "all" else positive_int(text)
+    return None if text == "all" else POSITIVE(text)
 
 
 if __name__ == "__main__":

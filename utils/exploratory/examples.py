@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from utils.data.class_names import short_name
 from utils.data.evaluation import read_pictures
 from utils.data.masks import OBJECT
 from utils.data.split import Split
@@ -19,57 +18,43 @@ from utils.models.recipe import Recipe
 
 EXAMPLES = 3
 SHOWN = (0.5, 1.0, 2.0)  # areas of the masks that are shown, as shares of the object's own
-LONGEST_NAME = 28  # letters of a caption
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to be shown.
+    """A picture to be shown."""
 
-    Attributes:
-        curve: what was measured on it.
-        image: (S, S, 3) uint8 RGB, the crop that the network saw.
-        masks: (3, S, S) bool: a part of the object, the object, more than the object.
-        positions: where these masks stand in the curve.
-    """
-
-    curve: Curve
-    image: np.ndarray
-    masks: np.ndarray
-    positions: tuple[int, ...]
-
-    @property
-    def name(self) -> str:
-        """The class, short enough to stand above the three masks."""
-        name = short_name(self.curve.class_name)
-        return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
+    curve: Curve  # what was measured on it
+    image: np.ndarray  # (S, S, 3) uint8 RGB, the crop that the network saw
+    masks: np.ndarray  # (3, S, S) bool: a part of the object, the object, more than the object
+    positions: tuple[int, ...]  # where these masks stand in the curve
 
 
-def choose_examples(curves: Sequence[Curve], count: int = EXAMPLES) -> list[Curve]:
-    """The pictures that are shown, by a rule: the network classifies them correctly, no two are of one class, and the
-    object's share of the picture is as near to the median of all pictures as can be.
+def choose_examples(curves: Sequence[Curve], ids: Sequence[str] = (), count: int = EXAMPLES) -> list[Curve]:
+    """The pictures that are shown: those of `ids`, or without any, by a rule: the network classifies them correctly, no
+    two are of one class, and the object's share of the picture is as near to the median of all pictures as can be.
 
     Args:
         curves: of all pictures, at least one.
-        count: how many are wanted.
+        ids: of `--examples`.
+        count: how many are wanted of the rule.
 
     Returns:
         At most `count`, the nearest to the median first. Where too few are classified correctly, others follow.
+
+    Raises:
+        UserError: one of `ids` was not measured.
     """
+    if ids:
+        by_id = {curve.image_id: curve for curve in curves}
+        if missing := [image_id for image_id in ids if image_id not in by_id]:
+            raise UserError(f"--examples {missing[0]} was not measured; choose among the ids in curves.csv")
+        return [by_id[image_id] for image_id in ids]
     median = np.median([curve.own_area for curve in curves])
     chosen: dict[str, Curve] = {}
     for curve in sorted(curves, key=lambda curve: (not curve.is_correct, abs(curve.own_area - median))):
         chosen.setdefault(curve.class_name, curve)
     return list(chosen.values())[:count]
-
-
-def find_curves(curves: Iterable[Curve], ids: Sequence[str]) -> list[Curve]:
-    """The curves of these pictures; UserError where one of them was not measured."""
-    by_id = {curve.image_id: curve for curve in curves}
-    missing = [image_id for image_id in ids if image_id not in by_id]
-    if missing:
-        raise UserError(f"--examples {missing[0]} was not measured; choose among the ids in curves.csv")
-    return [by_id[image_id] for image_id in ids]
 
 
 def read_example(curve: Curve, split: Split, recipe: Recipe) -> Example:
@@ -81,15 +66,10 @@ def read_example(curve: Curve, split: Split, recipe: Recipe) -> Example:
         recipe: the sizes at which the curve was measured.
 
     Raises:
-        UserError: the picture or its mask is not there any more, or not the one that was measured.
+        UserError: the picture or its mask cannot be read any more.
     """
-    if curve.image_id not in split.masks:
-        raise UserError(f"the {split.name} split has no picture {curve.image_id} with a mask; measure it anew")
-    index = split.ids.index(curve.image_id)
-    batch = read_pictures(split, [index], recipe.resize_size, recipe.crop_size, with_masks=True)
+    batch = read_pictures(split, [split.ids.index(curve.image_id)], recipe.resize_size, recipe.crop_size, True)
     mask = batch.masks[0].numpy() == OBJECT
-    if not np.isclose(mask.mean(), curve.own_area, rtol=1e-5):
-        raise UserError(f"the mask of {curve.image_id} is not the one that was measured; measure it anew")
     positions = tuple(int(np.abs(curve.relative_areas - area).argmin()) for area in SHOWN)
     family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))

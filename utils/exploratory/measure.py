@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
+from utils.data.evaluation import build_evaluation_loader
 from utils.data.masks import OBJECT
 from utils.data.split import Split, spread, take
 from utils.data.transforms import centre_crop
-from utils.errors import UserError
+from utils.errors import UsageError, UserError
 from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
@@ -29,27 +30,16 @@ MASKED_PER_PICTURE = 4  # masked maps that pass f2 together, for each picture of
 
 @dataclass(frozen=True)
 class Curve:
-    """One picture seen through m masks of growing area.
-
-    Attributes:
-        image_id: of the split.
-        class_name: the true class's.
-        is_correct: whether the network gives the whole picture (the full mask) its true class.
-        areas: (m,) the masks' shares of the whole picture, from 0 to 1, strictly growing.
-        ious: (m,) IoU of each mask with the object's own; 1 at the own mask alone.
-        entropy: (m,) cross-entropy of the true class, of the foreground.
-        activation: (m,) the true class's logit, of the foreground.
-        background_activation: (m,) the true class's logit, of the background.
-    """
+    """One picture seen through m masks of growing area."""
 
     image_id: str
-    class_name: str
-    is_correct: bool
-    areas: np.ndarray
-    ious: np.ndarray
-    entropy: np.ndarray
-    activation: np.ndarray
-    background_activation: np.ndarray
+    class_name: str  # the true class's
+    is_correct: bool  # whether the network gives the whole picture (the full mask) its true class
+    areas: np.ndarray  # (m,) the masks' shares of the whole picture, from 0 to 1, strictly growing
+    ious: np.ndarray  # (m,) IoU of each mask with the object's own; 1 at the own mask alone
+    entropy: np.ndarray  # (m,) cross-entropy of the true class, of the foreground
+    activation: np.ndarray  # (m,) the true class's logit, of the foreground
+    background_activation: np.ndarray  # (m,) the true class's logit, of the background
 
     @property
     def own_area(self) -> float:
@@ -62,32 +52,32 @@ class Curve:
         return self.areas / self.own_area
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """What :func:`run_experiment` measured, and what it passed over.
+class Experiment(NamedTuple):
+    """What :func:`run_experiment` measured, and what it passed over."""
 
-    Attributes:
-        curves: one for each picture, in the split's order; at least one.
-        without_mask: pictures without a mask.
-        without_object: pictures whose object lies outside the crop.
-        failures: a sentence for each picture that could not be measured.
-    """
-
-    curves: tuple[Curve, ...]
-    without_mask: int
-    without_object: int
-    failures: tuple[str, ...]
+    curves: tuple[Curve, ...]  # one for each picture, in the split's order; at least one
+    without_mask: int  # pictures without a mask
+    without_object: int  # pictures whose object lies outside the crop
+    failures: tuple[str, ...]  # a sentence for each picture that could not be measured
 
 
 def sample_pictures(split: Split, count: int | None = DEFAULT_PICTURES, ids: Sequence[str] = ()) -> Split:
     """At most `count` pictures with masks, spread evenly over those of a split, and those of `ids`; the whole split
-    where `count` is None or it has no more."""
+    where `count` is None or it has no more.
+
+    Raises:
+        UsageError: one of `ids`, which `--examples` names, is none of the split's pictures, or has no mask.
+    """
+    for image_id in ids:
+        if image_id not in split.ids:
+            known = f"their ids are like {split.ids[0]}"
+            raise UsageError(f"--examples {image_id} is none of the {split.name} pictures; {known}")
+        if split.masks and image_id not in split.masks:
+            raise UsageError(f"--examples {image_id} has no mask ({split.layout}); name another picture")
     has_mask = [image_id in split.masks for image_id in split.ids]
     if count is None or sum(has_mask) <= count:
         return split
-    wanted = set(ids)
-    named = [index for index, image_id in enumerate(split.ids) if image_id in wanted]
-    return take(split, sorted({*spread(has_mask, count), *named}))
+    return take(split, sorted({*spread(has_mask, count), *map(split.ids.index, ids)}))
 
 
 def run_experiment(
@@ -124,10 +114,8 @@ def run_experiment(
     if at not in PLACES:
         raise ValueError(f"there is no place {at!r}; choose one of {', '.join(PLACES)}")
     if not split.masks:
-        raise UserError(
-            f"the {split.name} split has no object masks ({split.layout}), and the experiment needs them; for CUB, "
-            "unpack segmentations.tgz beside images/"
-        )
+        needs = "and the experiment needs them; for CUB, unpack segmentations.tgz beside images/"
+        raise UserError(f"the {split.name} split has no object masks ({split.layout}), {needs}")
     model.eval()
     curves: list[Curve] = []
     failures: list[str] = []
@@ -146,56 +134,33 @@ def run_experiment(
                 without_object += 1
             else:
                 rows.append(row)
-        how = {"recipe": recipe, "device": device, "at": at, "count": masks}
-        for curve in _measure(model, split, batch, rows, objects=objects, **how) if rows else ():
-            if isinstance(curve, Curve):
-                curves.append(curve)
-            else:
-                failures.append(curve)
+        if not rows:
+            continue
+        families = [_choose_family(objects[row], masks) for row in rows]
+        images, labels = (part[rows].to(device) for part in (centre_crop(batch.images, sizes[1]), batch.labels))
+        chunk = MASKED_PER_PICTURE * len(rows)
+        measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
+        for row, family, values, is_correct in zip(rows, families, *measured, strict=True):
+            index = int(batch.indices[row])
+            if not np.isfinite(values).all():
+                failures.append(f"{split.paths[index]}: the model's output is not finite")
+                continue
+            areas, own = family.mean(axis=(1, 2)), objects[row].mean()
+            # Of two masks, one inside the other, the smaller one is the intersection and the larger one the union.
+            ious = np.minimum(areas, own) / np.maximum(areas, own)
+            name = split.class_names[split.labels[index]]
+            curves.append(Curve(split.ids[index], name, is_correct, areas, ious, *values))
     if not curves:
         reason = f"the first: {failures[0]}" if failures else "no mask shows an object inside the crop"
         raise UserError(f"no picture of the {split.name} split could be measured ({split.layout}); {reason}")
     return Experiment(tuple(curves), without_mask, without_object, tuple(failures))
 
 
-def _measure(
-    model: BAS,
-    split: Split,
-    batch: EvaluationBatch,
-    rows: Sequence[int],
-    *,
-    objects: np.ndarray,
-    recipe: Recipe,
-    device: torch.device,
-    at: str,
-    count: int,
-) -> list[Curve | str]:
-    """The curves of some pictures of a batch, or a sentence about one whose output is not finite."""
-    families, areas, own = zip(*(_family(objects[row], count) for row in rows), strict=True)
-    images = centre_crop(batch.images[rows], recipe.crop_size).to(device)
-    labels = batch.labels[rows].to(device)
-    chunk = MASKED_PER_PICTURE * len(rows)
-    measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
-    curves = []
-    for row, area, own_area, values, correct in zip(rows, areas, own, *measured, strict=True):
-        index = int(batch.indices[row])
-        if np.isfinite(values).all():
-            # Of two masks, one inside the other, the smaller one is the intersection and the larger one the union.
-            ious = np.minimum(area, own_area) / np.maximum(area, own_area)
-            name = split.class_names[split.labels[index]]
-            curves.append(Curve(split.ids[index], name, correct, area, ious, *values))
-        else:
-            curves.append(f"{split.paths[index]}: the model's output is not finite")
-    return curves
-
-
-def _family(mask: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """The measured masks (m, S, S), their areas (m,) and the object's own, as shares of the picture."""
+def _choose_family(mask: np.ndarray, count: int) -> np.ndarray:
+    """The measured masks (m, S, S) of an object."""
     family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))
-    own = int(np.searchsorted(areas, mask.mean()))
-    chosen = choose_masks(areas, own, count)
-    return family[chosen], areas[chosen], float(areas[own])
+    return family[choose_masks(areas, int(np.searchsorted(areas, mask.mean())), count)]
 
 
 @torch.no_grad()

@@ -7,13 +7,18 @@ reached its end. That the entropy is near zero long before the outline shows onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import csv
+import io
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.exploratory.measure import Curve
+from utils.files import write_text
 
 DONE = 0.95  # the share of its way after which a curve has fallen or risen
 # Measure -> its title, and the direction in which it goes while the mask grows over the object.
@@ -23,11 +28,18 @@ MEASURES = {
     "background_activation": ("background activation", -1),
 }
 OTHERS = tuple(name for name in MEASURES if name != "entropy")
-# The masks over which a rank correlation is taken.
-SCOPES = {"all": "all masks", "within": "within the object"}
 STATISTICS = ("median", "lower_quartile", "upper_quartile", "mean", "standard_deviation", "count", "left_out")
 # The pictures of which the claim speaks come first: it is about what a classifier goes by that is right.
 GROUPS = {"correct": "classified correctly", "every": "all pictures"}
+# The table's columns: number -> its title, factor and decimals.
+COLUMNS = {
+    "done_at": ("fallen or risen, % of the object", 100, 0),
+    "correlation_all": ("correlation, all masks", 1, 2),
+    "correlation_within": ("correlation, within the object", 1, 2),
+}
+LEGEND = """fallen or risen: the mask's area at which the curve has covered 95 % of its way from the empty mask
+correlation: of the ranks, with the mask's IoU, signs turned so that 1 is best; it sees the order
+alone: any curve that only falls or only rises has 1 within the object, however early it is done"""
 FEW_MASKS = 8  # strictly within the object; with fewer, where a curve has fallen or risen is coarse
 RULE = (
     "The rule, on medians: the claim holds where the entropy has fallen before the outline (100 % of the object's "
@@ -36,23 +48,18 @@ RULE = (
 )
 
 
-def done_at(areas: ArrayLike, values: ArrayLike, direction: int) -> float:
-    """The area at which a curve has covered 95 % of its way.
-
-    The way of a falling curve is that from its value at the empty mask down to its lowest value, the way of a rising
-    one that up to its highest value; what it does on the other side of its start is none of it. Between two masks the
-    curve is taken as straight; the first crossing counts.
+def done_at(areas: ArrayLike, rising: ArrayLike) -> float:
+    """The area at which a curve has covered 95 % of its way, from its value at the empty mask up to its highest value;
+    what it does below its start is none of it. Between two masks the curve is straight; the first crossing counts.
 
     Args:
         areas: (m,) growing from 0, the empty mask's.
-        values: (m,) at these areas.
-        direction: 1 for a curve that should rise, -1 for one that should fall.
+        rising: (m,) the curve at these areas, turned over if it should fall.
 
     Returns:
         The area; NaN for a curve that nowhere passes its start: it never falls or rises.
     """
-    areas = np.asarray(areas, dtype=np.float64)
-    rising = direction * np.asarray(values, dtype=np.float64)
+    areas, rising = np.asarray(areas, dtype=np.float64), np.asarray(rising, dtype=np.float64)
     level = rising[0] + DONE * (rising.max() - rising[0])
     if level == rising[0]:
         return float("nan")
@@ -73,7 +80,6 @@ def rank_correlation(first: ArrayLike, second: ArrayLike) -> float:
     ranks = np.stack([average_ranks(first), average_ranks(second)])
     ranks -= ranks.mean(axis=1, keepdims=True)
     scale = np.sqrt((ranks**2).sum(axis=1).prod())
-    # Rounded, so that correlations that are equal compare as equal.
     return round(float(ranks.prod(axis=0).sum() / scale), 12) if scale > 0 else float("nan")
 
 
@@ -86,15 +92,14 @@ def summarize(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
     Returns:
         For the pictures that the network classifies `correct`ly, and for `every` picture:
 
-        - `pictures`, their number; `own_area`, the object's share of the picture; `masks` and `masks_within`, how many
-          were measured of a picture, and how many of them are neither empty nor as large as the object;
+        - `pictures`, their number;
+        - `sizes`: `own_area`, the object's share of the picture; `masks` and `masks_within`, how many were measured of
+          a picture, and how many of them are neither empty nor as large as the object;
         - `done_at`: measure -> the mask's area, as a share of the object's own, by :func:`done_at`;
-        - `correlation`: `all` masks or those `within` the object (up to its own) -> measure -> rank correlation with
-          the mask's IoU, the signs of entropy and background activation turned, so that 1 is the best of each;
+        - `correlation_all`, of all masks, and `correlation_within`, of those up to the object's own: measure -> rank
+          correlation with the mask's IoU, the signs of entropy and background activation turned, so that 1 is best;
         - `short`: measure -> in which share of the pictures it had fallen or risen before the object's own area;
-        - `before`: measure -> in which share of the pictures the entropy had fallen before it had fallen or risen;
-        - `better` and `equal`: scope -> measure -> in which share of the pictures its correlation beats the entropy's,
-          and in which it equals it.
+        - `before`: measure -> in which share of the pictures the entropy had fallen before it had fallen or risen.
 
         All spreads are of the `STATISTICS`: standard deviation with n - 1; `count` pictures have a value, `left_out`
         have none: the curve never falls or rises, or it (or the IoU) is constant and has no correlation. Such a
@@ -104,45 +109,36 @@ def summarize(curves: Sequence[Curve]) -> dict[str, dict[str, Any]]:
 
 
 def _summarize(curves: Sequence[Curve]) -> dict[str, Any]:
-    done = {
-        name: np.array([done_at(curve.relative_areas, getattr(curve, name), sign) for curve in curves])
-        for name, (_, sign) in MEASURES.items()
-    }
-    correlations = {
-        scope: {
-            name: np.array([_correlation(curve, name, sign, scope) for curve in curves])
-            for name, (_, sign) in MEASURES.items()
-        }
-        for scope in SCOPES
+    def of_each(number: Callable[[Curve, np.ndarray], float]) -> dict[str, np.ndarray]:
+        """Measure -> (n,) a number of each picture, from its curve turned so that it should rise."""
+        turned = {name: [sign * getattr(curve, name) for curve in curves] for name, (_, sign) in MEASURES.items()}
+        return {name: np.array(list(map(number, curves, values))) for name, values in turned.items()}
+
+    def within(curve: Curve, values: np.ndarray) -> float:
+        end = curve.ious.argmax() + 1
+        return rank_correlation(values[:end], curve.ious[:end])
+
+    done = of_each(lambda curve, values: done_at(curve.relative_areas, values))
+    spreads: dict[str, Mapping[str, ArrayLike]] = {
+        "sizes": {
+            "own_area": [curve.own_area for curve in curves],
+            "masks": [len(curve.areas) for curve in curves],
+            "masks_within": [curve.ious.argmax() - 1 for curve in curves],
+        },
+        "done_at": done,
+        "correlation_all": of_each(lambda curve, values: rank_correlation(values, curve.ious)),
+        "correlation_within": of_each(within),
     }
     return {
         "pictures": len(curves),
-        "own_area": _spread(np.array([curve.own_area for curve in curves])),
-        "masks": _spread(np.array([len(curve.areas) for curve in curves])),
-        "masks_within": _spread(np.array([curve.ious.argmax() - 1 for curve in curves])),
-        "done_at": {name: _spread(areas) for name, areas in done.items()},
-        "correlation": {
-            scope: {name: _spread(values) for name, values in found.items()} for scope, found in correlations.items()
-        },
+        **{number: {name: _spread(values) for name, values in found.items()} for number, found in spreads.items()},
         "short": {name: _share(areas < 1) for name, areas in done.items()},
         "before": {name: _share(done["entropy"] < done[name]) for name in OTHERS},
-        "better": {
-            scope: {name: _share(found[name] > found["entropy"]) for name in OTHERS}
-            for scope, found in correlations.items()
-        },
-        "equal": {
-            scope: {name: _share(found[name] == found["entropy"]) for name in OTHERS}
-            for scope, found in correlations.items()
-        },
     }
 
 
-def _correlation(curve: Curve, name: str, sign: int, scope: str) -> float:
-    end = len(curve.ious) if scope == "all" else int(curve.ious.argmax()) + 1
-    return rank_correlation(sign * getattr(curve, name)[:end], curve.ious[:end])
-
-
-def _spread(values: np.ndarray) -> dict[str, float | int | None]:
+def _spread(values: ArrayLike) -> dict[str, float | int | None]:
+    values = np.asarray(values, dtype=np.float64)
     known = values[~np.isnan(values)]
     count = len(known)
     quartiles = np.quantile(known, (0.5, 0.25, 0.75)).tolist() if count else (None,) * 3
@@ -157,20 +153,21 @@ def _share(holds: np.ndarray) -> float | None:
 
 
 def table(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """The numbers of :func:`summarize` as people read them: medians, quartiles and their counts, and the shares."""
-    heads = ("fallen or risen, % of the object", *(f"correlation, {title}" for title in SCOPES.values()))
-    lines = [f"{'median (quartiles; n)':24}" + "".join(f"{head:>34}" for head in heads)]
-    for group, title in GROUPS.items():
+    """The numbers of :func:`summarize` as people read them: medians, quartiles and their counts, and a warning where
+    too few masks lie within the objects to tell where a curve has fallen or risen."""
+    lines = [f"{'median (quartiles; n)':24}" + "".join(f"{title:>34}" for title, *_ in COLUMNS.values())]
+    for group, words in GROUPS.items():
         found = summary[group]
-        lines.append(f"{title}: {found['pictures']}")
-        for name, (words, _) in MEASURES.items() if found["pictures"] else ():
-            cells = [_cell(found["done_at"][name], 100, 0)]
-            cells += [_cell(found["correlation"][scope][name], 1, 2) for scope in SCOPES]
-            lines.append(f"  {words:22}" + "".join(f"{cell:>34}" for cell in cells))
-    lines.append("fallen or risen: the mask's area at which the curve has covered 95 % of its way from the empty mask")
-    lines.append("correlation: of the ranks, with the mask's IoU, signs turned so that 1 is best; it sees the order")
-    lines.append("alone: any curve that only falls or only rises has 1 within the object, however early it is done")
-    return "\n".join(lines)
+        lines.append(f"{words}: {found['pictures']}")
+        for name, (title, _) in MEASURES.items() if found["pictures"] else ():
+            cells = [_cell(found[number][name], *style) for number, (_, *style) in COLUMNS.items()]
+            lines.append(f"  {title:22}" + "".join(f"{cell:>34}" for cell in cells))
+    within = summary["every"]["sizes"]["masks_within"]["median"]
+    warning = (
+        f"warning: at the median only {within:g} of the measured masks lie strictly within the object, so where a "
+        "curve has fallen or risen is coarse; measure with more --masks, or with larger pictures"
+    )
+    return "\n".join([*lines, LEGEND, *([warning] if within < FEW_MASKS else [])])
 
 
 def _cell(spread: Mapping[str, Any], factor: float, digits: int) -> str:
@@ -178,17 +175,6 @@ def _cell(spread: Mapping[str, Any], factor: float, digits: int) -> str:
         return "- (n 0)"
     median, low, high = (f"{factor * spread[key]:.{digits}f}" for key in STATISTICS[:3])
     return f"{median} ({low} to {high}; {spread['count']})"
-
-
-def few_masks(summary: Mapping[str, Mapping[str, Any]]) -> str:
-    """A warning where too few masks lie within the objects to tell where a curve has fallen or risen; else nothing."""
-    within = summary["every"]["masks_within"]["median"]
-    if within >= FEW_MASKS:
-        return ""
-    return (
-        f"warning: at the median only {within:g} of the measured masks lie strictly within the object, so where a "
-        "curve has fallen or risen is coarse; measure with more --masks, or with larger pictures"
-    )
 
 
 def verdict(summary: Mapping[str, Mapping[str, Any]]) -> str:
@@ -202,35 +188,68 @@ def verdict(summary: Mapping[str, Mapping[str, Any]]) -> str:
         summary: of :func:`summarize`.
     """
     found = summary["correct"]
-    pictures = found["pictures"]
-    if not pictures:
+    if not found["pictures"]:
         return "The paper's claim cannot be judged here: no picture is classified correctly."
     done = {name: found["done_at"][name]["median"] for name in MEASURES}
     if done["entropy"] is None:
         return "The paper's claim cannot be judged here: the entropy never falls."
-    is_early = done["entropy"] < 1
-    follows = {name: _follows(done["entropy"], done[name], found["before"][name]) for name in OTHERS}
-    words = "does not hold"
-    if is_early and any(follows.values()):
-        words = "holds" if all(follows.values()) else "holds in part"
-    parts = [
-        f"the entropy has fallen by {100 * DONE:.0f} % when the mask covers {100 * done['entropy']:.0f} % of the "
-        f"object's area, and before its outline in {100 * found['short']['entropy']:.0f} % of the pictures"
+    gap = 1 - done["entropy"]
+    follow = [done[name] is not None and found["before"][name] > 0.5 and abs(done[name] - 1) < gap for name in OTHERS]
+    words = "holds" if all(follow) else "holds in part" if any(follow) else "does not hold"
+    places = {name: "nowhere" if area is None else f"at {100 * area:.0f} %" for name, area in done.items()}
+    others = ", ".join(
+        f"the {MEASURES[name][0]} {places[name]} (later in {100 * found['before'][name]:.0f} % of the pictures)"
+        for name in OTHERS
+    )
+    return (
+        f"The paper's claim {words} here (medians, correctly classified pictures: {found['pictures']}): the entropy "
+        f"has covered {100 * DONE:.0f} % of its way {places['entropy']} of the object's area (before the outline in "
+        f"{100 * found['short']['entropy']:.0f} % of the pictures), {others}."
+    )
+
+
+def write_curves(path: Path, curves: Sequence[Curve]) -> Path:
+    """Writes `curves.csv`.
+
+    Its columns: the picture's id and class; whether the network classifies the whole picture correctly (0 or 1); the
+    mask's area as a share of the picture and of the object's own; its IoU with the object; the cross-entropy, the true
+    class's logit, and that of the background. The rows of a picture follow one another from the empty to the full mask.
+
+    Raises:
+        UserError: the file cannot be written.
+    """
+    rows: list[Sequence[Any]] = [("id", "class", "correct", "area", "area_of_object", "iou", *MEASURES)]
+    for curve in curves:
+        columns = curve.areas, curve.relative_areas, curve.ious, *(getattr(curve, name) for name in MEASURES)
+        first = (curve.image_id, curve.class_name, int(curve.is_correct))
+        rows += [(*first, *(f"{value:.7g}" for value in row)) for row in zip(*columns, strict=True)]
+    return _write_table(path, rows)
+
+
+def write_summary(folder: Path, summary: Mapping[str, Mapping[str, Any]], **more: Any) -> list[Path]:
+    """Writes `summary.json` and, for spreadsheets, `summary.csv`.
+
+    Args:
+        folder: where to.
+        summary: of :func:`summarize`.
+        more: plain values for the JSON file alone.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    rows: list[Sequence[Any]] = [("pictures", "number", "measure", *STATISTICS)]
+    for group, found in summary.items():
+        for number, measures in found.items():
+            for name, value in measures.items() if isinstance(measures, Mapping) else ():
+                spread = value if isinstance(value, Mapping) else {"mean": value}  # a share of pictures is one, too
+                rows.append((group, number, name, *(spread.get(statistic) for statistic in STATISTICS)))
+    return [
+        write_text(folder / "summary.json", json.dumps({**summary, **more}, indent=2) + "\n"),
+        _write_table(folder / "summary.csv", rows),
     ]
-    for name in OTHERS:
-        title, sign = MEASURES[name]
-        moved = ("falls", "fallen") if sign < 0 else ("rises", "risen")
-        if done[name] is None:
-            parts.append(f"the {title} never {moved[0]}")
-            continue
-        near = "nearer" if abs(done[name] - 1) < abs(done["entropy"] - 1) else "no nearer"
-        parts.append(
-            f"the {title} has {moved[1]} by as much at {100 * done[name]:.0f} %, {near} to the outline and after the "
-            f"entropy in {100 * found['before'][name]:.0f} % of the pictures"
-        )
-    counted = "1 correctly classified picture" if pictures == 1 else f"{pictures} correctly classified pictures"
-    return f"The paper's claim {words} here ({'of' if pictures == 1 else 'medians of'} {counted}): {'; '.join(parts)}."
 
 
-def _follows(entropy: float, other: float | None, later: float | None) -> bool:
-    return other is not None and later > 0.5 and abs(other - 1) < abs(entropy - 1)
+def _write_table(path: Path, rows: Sequence[Sequence[Any]]) -> Path:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return write_text(path, text.getvalue())

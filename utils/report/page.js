@@ -4,17 +4,11 @@
 (() => {
   const PAGE_SIZE = 48;
   const MOST_PAIRS = 50;
-  const BINS = 20;
-  // Okabe and Ito's palette; the dashes tell the lines apart without it.
-  const LINES = [
-    ["#0072b2", ""], ["#e69f00", "7 3"], ["#009e73", "2 3"], ["#cc79a7", "9 3 2 3"], ["#56b4e9", "4 2"], ["#d55e00", "1 2"],
-  ];
   const SORTS = { worst: "worst IoU first", best: "best IoU first", unsure: "least certain first", id: "by id" };
   const TITLES = {
     max_box_acc: "MaxBoxAcc", max_box_acc_v2: "MaxBoxAccV2", px_ap: "PxAP", peak_iou: "peak IoU",
     peak_iou_threshold: "peak IoU's threshold", pixels: "masks", iou: "IoU", at_iou: "",
   };
-  const SVG = "http://www.w3.org/2000/svg";
   const byId = (id) => document.getElementById(id);
 
   if (!window.REPORT || !window.REPORT_IMAGES) {
@@ -30,12 +24,7 @@
 
   // ---- small helpers ----
   function make(name, attributes = {}, ...children) {
-    return fill(document.createElement(name), attributes, children);
-  }
-  function draw(name, attributes = {}, ...children) {
-    return fill(document.createElementNS(SVG, name), attributes, children);
-  }
-  function fill(node, attributes, children) {
+    const node = document.createElement(name);
     for (const [key, value] of Object.entries(attributes)) {
       if (key.startsWith("on")) node.addEventListener(key.slice(2), value);
       else if (value !== null && value !== undefined) node.setAttribute(key, value);
@@ -161,92 +150,7 @@
     return tables;
   }
 
-  // ---- charts ----
-  function ticksBetween(low, high, most) {
-    const rough = (high - low) / most || 1;
-    const power = 10 ** Math.floor(Math.log10(rough));
-    const step = power * [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999);
-    const ticks = [];
-    for (let i = Math.ceil(low / step - 1e-9); i * step <= high + step * 1e-9; i++) ticks.push(Number((i * step).toPrecision(9)));
-    return ticks;
-  }
-  // Axes with ticks; returns the drawing and the scales of both axes.
-  function axes(xRange, yRange, xLabel, yLabel, description) {
-    const [width, height, left, right, top, bottom] = [500, 290, 54, 14, 12, 46];
-    const x = (value) => left + ((value - xRange[0]) / (xRange[1] - xRange[0] || 1)) * (width - left - right);
-    const y = (value) => height - bottom - ((value - yRange[0]) / (yRange[1] - yRange[0] || 1)) * (height - top - bottom);
-    const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": description });
-    for (const tick of ticksBetween(...yRange, 5)) {
-      svg.append(draw("line", { class: "grid", x1: left, x2: width - right, y1: y(tick), y2: y(tick) }),
-        draw("text", { x: left - 7, y: y(tick) + 4, "text-anchor": "end" }, tick.toLocaleString("en")));
-    }
-    for (const tick of ticksBetween(...xRange, 8)) {
-      svg.append(draw("line", { class: "grid", x1: x(tick), x2: x(tick), y1: height - bottom, y2: height - bottom + 5 }),
-        draw("text", { x: x(tick), y: height - bottom + 18, "text-anchor": "middle" }, String(tick)));
-    }
-    svg.append(draw("text", { x: (left + width - right) / 2, y: height - 6, "text-anchor": "middle" }, xLabel),
-      draw("text", { x: 12, y: (top + height - bottom) / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${(top + height - bottom) / 2})` }, yLabel));
-    return { svg, x, y, top, bottom: height - bottom, width };
-  }
-  function lineChart(curve) {
-    const series = Object.entries(curve.series);
-    const values = series.flatMap(([, ys]) => ys).filter((value) => value !== null);
-    const xs = curve.x.filter((value) => value !== null);
-    if (!values.length || !xs.length) return null;
-    const extent = (numbers) => numbers.reduce(([low, high], n) => [Math.min(low, n), Math.max(high, n)], [Infinity, -Infinity]);
-    const yTicks = ticksBetween(...extent(values), 5);
-    const step = yTicks.length > 1 ? yTicks[1] - yTicks[0] : 1;
-    const [low, high] = extent(values);
-    const yRange = [Math.floor(low / step + 1e-9) * step, Math.ceil(high / step - 1e-9) * step];
-    const mark = typeof curve.mark === "number" ? curve.mark : null;
-    const plot = axes(extent(mark === null ? xs : [...xs, mark]), yRange, curve.x_label ?? "", curve.y_label ?? "percent",
-      `${curve.title}: ${series.map(([name]) => name).join(", ")}`);
-    const keys = [];
-    const sentences = [];
-    series.forEach(([name, ys], i) => {
-      const [colour, dashes] = LINES[i % LINES.length];
-      // A gap in the values is a gap in the line.
-      const path = ys.map((value, j) => (value === null || curve.x[j] === null ? ""
-        : `${j && ys[j - 1] !== null ? "L" : "M"}${plot.x(curve.x[j]).toFixed(1)} ${plot.y(value).toFixed(1)}`)).join("");
-      plot.svg.append(draw("path", { class: "series", d: path, stroke: colour, "stroke-dasharray": dashes }));
-      if (xs.length === 1) plot.svg.append(draw("circle", { cx: plot.x(xs[0]), cy: plot.y(ys[0] ?? low), r: 4, fill: colour }));
-      const line = draw("line", { class: "series", x1: 0, x2: 30, y1: 5, y2: 5, stroke: colour, "stroke-dasharray": dashes });
-      keys.push(make("li", {}, draw("svg", { viewBox: "0 0 30 10", "aria-hidden": "true" }, line), name));
-      const best = ys.reduce((top, value, j) => (value !== null && (top < 0 || value > ys[top]) ? j : top), -1);
-      if (best >= 0) sentences.push(`${name} ${text(ys[best])} at ${text(curve.x[best])}`);
-    });
-    if (mark !== null) {
-      const x = plot.x(mark);
-      const atRight = x > plot.width * 0.75;
-      plot.svg.append(draw("line", { class: "mark", x1: x, x2: x, y1: plot.top, y2: plot.bottom }),
-        draw("text", { x: x + (atRight ? -5 : 5), y: plot.bottom - 6, "text-anchor": atRight ? "end" : "start" }, `in force: ${text(mark)}`));
-    }
-    return make("figure", {}, make("figcaption", {}, curve.title), plot.svg, make("ul", { class: "keys" }, ...keys),
-      make("p", {}, `Highest on these pictures: ${sentences.join("; ")}.`));
-  }
-  function showCurves() {
-    const figures = (results.curves ?? []).map(lineChart).filter((figure) => figure);
-    if (figures.length) show("charts", ...figures);
-  }
-  function showHistogram() {
-    const ious = images.filter((image) => image.iou !== null).map((image) => image.iou);
-    if (!ious.length) return;
-    const counts = new Array(BINS).fill(0);
-    for (const iou of ious) counts[Math.max(0, Math.min(BINS - 1, Math.floor(iou * BINS + 1e-9)))]++;
-    const above = ious.filter((iou) => iou > 0.5).length;
-    const sorted = [...ious].sort((a, b) => a - b);
-    const middle = (sorted[(ious.length - 1) >> 1] + sorted[ious.length >> 1]) / 2;
-    const words = `${plural(above, "box").replace(/boxs$/, "boxes")} of ${ious.length.toLocaleString("en")} above 0.5; median ${middle.toFixed(2)}.`;
-    const plot = axes([0, 1], [0, Math.max(...counts)], "IoU with the nearest true box", "pictures", `Histogram of IoU: ${words}`);
-    counts.forEach((count, i) => {
-      const [x, y] = [plot.x(i / BINS), plot.y(count)];
-      const bar = draw("rect", { x: x + 1, y, width: plot.x(1 / BINS) - plot.x(0) - 2, height: plot.bottom - y, fill: "var(--bar)" });
-      bar.append(draw("title", {}, `${(i / BINS).toFixed(2)} to ${((i + 1) / BINS).toFixed(2)}: ${count}`));
-      plot.svg.append(bar);
-    });
-    plot.svg.append(draw("line", { class: "mark", x1: plot.x(0.5), x2: plot.x(0.5), y1: plot.top, y2: plot.bottom }));
-    show("histogram", make("figure", {}, plot.svg, make("p", {}, words)));
-  }
+  // ---- types of error ----
   function showErrors() {
     const counted = countBy(images.filter((image) => image.error), (image) => image.error);
     const given = isGroup(results.errors) ? results.errors : Object.fromEntries(
@@ -396,9 +300,7 @@
 
   showFacts();
   showScores();
-  showCurves();
   showErrors();
-  showHistogram();
   showConfusion();
   fillControls();
   render();

@@ -28,33 +28,19 @@ FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """What an evaluation found for one image.
+    """What an evaluation found for one image."""
 
-    Attributes:
-        id: the image's id, unique in the data set.
-        label: true class; None for a picture without one.
-        top5: predicted classes, best first, at most five; () where nothing was predicted.
-        probabilities: of `top5`, 0 to 1.
-        box: predicted box, xyxy in original pixels, or None.
-        true_boxes: xyxy in original pixels, perhaps none.
-        size: (width, height) in original pixels; (0, 0) where the picture could not be read.
-        iou: of the predicted box with the nearest true box; None without one of them.
-        error: "right", "wrong class", "multi-instance", "part", "more", "other", "missed", or "" where unknown.
-        seconds: the image's share of the time.
-        failure: a sentence on what went wrong; "" if nothing did.
-    """
-
-    id: str
-    label: int | None
-    top5: tuple[int, ...]
-    probabilities: tuple[float, ...]
-    box: tuple[float, float, float, float] | None
-    true_boxes: tuple[tuple[float, ...], ...]
-    size: tuple[int, int]
-    iou: float | None
-    error: str
-    seconds: float
-    failure: str
+    id: str  # unique in the data set
+    label: int | None  # true class; None for a picture without one
+    top5: tuple[int, ...]  # predicted classes, best first, at most five; () where nothing was predicted
+    probabilities: tuple[float, ...]  # of `top5`, 0 to 1
+    box: tuple[float, float, float, float] | None  # predicted, xyxy in original pixels
+    true_boxes: tuple[tuple[float, ...], ...]  # xyxy in original pixels, perhaps none
+    size: tuple[int, int]  # (width, height) in original pixels; (0, 0) where the picture could not be read
+    iou: float | None  # of the predicted box with the nearest true box; None without one of them
+    error: str  # one of `utils.metrics.ERROR_TYPES`, or "" where unknown
+    seconds: float  # the image's share of the time
+    failure: str  # a sentence on what went wrong; "" if nothing did
 
 
 def to_row(record: ImageRecord, class_names: Sequence[str]) -> list[str]:

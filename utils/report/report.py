@@ -3,7 +3,7 @@
     results.json      the figures, settings and versions
     images.csv        one row an image, see :mod:`utils.report.records`
     report.html       the page; it opens from the disk, without a server or a network
-    data.js           what the page shows: browsers let a page from the disk load a script, but no JSON
+    data.js           the page's tables and pictures: browsers let a page from the disk load a script, but no JSON
     pictures/<n>/     thumbnails, 1000 a folder, numbered as the rows of images.csv from 0
 
 All is written to `<folder>.part` as it comes and renamed at the end, so that an interrupted evaluation keeps its rows.
@@ -25,6 +25,7 @@ from typing import Any
 
 import numpy as np
 
+from utils.charts import draw_chart, draw_histogram, inline_svg
 from utils.errors import UsageError, UserError
 from utils.metrics import ERROR_TYPES, METRICS
 from utils.report.records import COLUMNS, ImageRecord, read_records, to_row
@@ -94,11 +95,7 @@ class Report:
         self.add_drawn(record, thumbnail)
 
     def add_drawn(self, record: ImageRecord, thumbnail: bytes | None) -> None:
-        """Writes one image's row and a thumbnail that was drawn elsewhere.
-
-        Args:
-            record: the row.
-            thumbnail: a JPEG file's bytes; None if the image is unreadable.
+        """Writes one image's row and a thumbnail that was drawn elsewhere: a JPEG file's bytes, or None.
 
         Raises:
             UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
@@ -148,7 +145,7 @@ class Report:
         if not self.rows:
             shutil.rmtree(self.part, ignore_errors=True)
             return ""
-        with suppress(OSError):  # the page is a bonus: the disk may be full
+        with suppress(OSError, UserError):  # the page is a bonus: the disk may be full, matplotlib missing
             self._write_page({}, interrupted=True)
         return f"stopped early: {self._kept()}"
 
@@ -164,21 +161,19 @@ class Report:
         if not interrupted:
             text = json.dumps(results, indent=2, ensure_ascii=False)
             (self.part / "results.json").write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
+        ious = []
         with open(self.part / "data.js", "w", encoding="ascii") as file:
-            shared = {
-                "classes": self.class_names,
-                "metrics": METRICS,
-                "error_types": ERROR_TYPES,
-                "interrupted": interrupted,
-                "results": results,
-            }
+            shared = {"classes": self.class_names, "metrics": METRICS, "error_types": ERROR_TYPES}
+            shared |= {"interrupted": interrupted, "results": results}
             file.write(f"window.REPORT = {_script(shared)};\nwindow.REPORT_IMAGES = [")
             for number, record in enumerate(read_records(self.part / "images.csv")):
                 file.write(f"{',' if number else ''}\n{_script(_card(self.part, number, record))}")
+                ious += [] if record.iou is None else [record.iou]
             file.write("\n];\n")
         page, style, script = (_page_file(name) for name in ("page.html", "page.css", "page.js"))
         # The title comes last: whatever it holds is not replaced in turn.
         page = page.replace("{{style}}", style).replace("{{script}}", script)
+        page = page.replace("{{charts}}", _draw_charts(results.get("curves", ()), ious))
         page = page.replace("{{title}}", html.escape(self.title))
         (self.part / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
@@ -186,9 +181,11 @@ class Report:
     def _naming_what_is_kept(self) -> Iterator[None]:
         try:
             yield
-        except OSError as error:
-            mend = "free some space or choose another folder"
+        except (OSError, UserError) as error:
             kept = f"; {self._kept()}" if self.rows else ""  # without a row nothing stays
+            if isinstance(error, UserError):  # matplotlib is missing
+                raise UserError(f"{error}{kept}") from error
+            mend = "free some space or choose another folder"
             raise UserError(f"cannot write the report: {_reason(error)}; {mend}{kept}") from error
 
     def _kept(self) -> str:
@@ -218,18 +215,25 @@ def _require_vacant(folder: Path, part: Path) -> None:
         raise UsageError(f"cannot write a report to {folder}: {_reason(error)}; choose another folder") from error
 
 
+def _draw_charts(curves: Sequence[Mapping[str, Any]], ious: Sequence[float]) -> str:
+    """The page's section of charts; nothing where there is nothing to draw."""
+    drawn = [draw_chart(curve) for curve in curves if any(v is not None for y in curve["series"].values() for v in y)]
+    drawn += [draw_histogram(ious)] if ious else []
+    if not drawn:
+        return ""
+    figures = []
+    for number, figure in enumerate(drawn):
+        title = html.escape(figure.axes[0].get_title(loc="left"))
+        figures.append(f'<figure role="img" aria-label="{title}">{inline_svg(figure, f"chart{number}")}</figure>')
+    return f'<section id="charts"><h2>Charts</h2><div class="charts">{"".join(figures)}</div></section>'
+
+
 def _card(part: Path, number: int, record: ImageRecord) -> list[Any]:
     """What the page needs of a row, as short as it can be."""
-    return [
-        record.id,
-        record.label,
-        record.top5[0] if record.top5 else None,
-        round(record.probabilities[0], 4) if record.probabilities else None,
-        None if record.iou is None else round(record.iou, 4),
-        record.error,
-        picture_path(number) if (part / picture_path(number)).is_file() else "",
-        record.failure,
-    ]
+    best = (record.top5[0], round(record.probabilities[0], 4)) if record.top5 else (None, None)
+    iou = None if record.iou is None else round(record.iou, 4)
+    picture = picture_path(number) if (part / picture_path(number)).is_file() else ""
+    return [record.id, record.label, *best, iou, record.error, picture, record.failure]
 
 
 def _script(value: Any) -> str:

@@ -37,7 +37,7 @@ def draw_thumbnail(
     width, height = (max(SHORTEST_SIDE, round(longest_side * side / max(original))) for side in original)
     shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)  # AREA takes five times as long
     halves = [shrunk] if spatial_map is None else [shrunk, overlay_map(shrunk, spatial_map, map_share)]
-    scale = np.array([width, height, width, height]) / np.array([*original, *original])
+    scale = np.array([width, height] * 2) / np.array([*original, *original])
     predicted = None if record.box is None else np.asarray(record.box) * scale
     draw_boxes(shrunk, [np.asarray(box) * scale for box in record.true_boxes], predicted)
     return cv2.hconcat([halves[0], np.full((height, GAP, 3), 255, np.uint8), halves[1]]) if halves[1:] else shrunk

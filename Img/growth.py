@@ -5,43 +5,29 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from utils.data.class_names import short_name
-from utils.data.evaluation import read_pictures
 from utils.data.split import Split, spread
-from utils.data.transforms import centre_crop, denormalize
-from utils.drawing import INK, PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
+from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
 from utils.errors import UserError
 from utils.evaluation.maps import grid_of
 from utils.evaluation.question import Question, build_question
-from utils.evaluation.run import true_boxes
 from utils.files import write_atomically
+from utils.gallery import Subject, read_subjects
 from utils.inference.loading import Loaded
-from utils.training.snapshots import FOLDER, Snapshot, list_snapshots, read_snapshot
+from utils.sheet import MARGIN, SCALE, Cell, Entry, draw_sheet
+from utils.training.settings import SNAPSHOTS
+from utils.training.snapshots import Snapshot, list_snapshots, read_snapshot
 
 PICTURES, FRAMES = 6, 12
-WIDTH, MARGIN, TOP, BOTTOM = 880, 6, 30, 40  # pixels; GitHub shows no more in width
-LEAST_COLUMNS = 4  # fewer pictures do not grow any further
-FONT_SIZE, LINE = 14, 17
-# In the title's line: what colours and boxes mean; places in pixels.
-KEYS = (600, 720)
-LEGEND = np.s_[10:21, 470:550]
-LEGEND_WORDS = ((400, "map  0"), (555, "1"), (622, "true box"), (742, "box of this map"))
+WIDTH, LEAST_COLUMNS = 880, 4  # at most so many pixels, as GitHub shows them; fewer pictures do not grow any further
+FONT_SIZE = 14  # pixels
+KEY = (Entry("true box", TRUE_COLOUR), Entry("box of this map", PREDICTED_COLOUR), Entry("map, 0 to 1", SCALE))
 LAST_FRAME, FRAME, SHORTEST_FRAME, DURATION = 3000, 800, 120, 8000  # milliseconds; of all frames but the last
 LARGEST = 2 * 2**20  # bytes
-
-
-class Subject(NamedTuple):
-    """One of the pictures that are shown."""
-
-    image: np.ndarray  # (S, S, 3) uint8 RGB, the centre crop
-    name: str  # of its class
-    boxes: np.ndarray  # (n, 4) true ones, xyxy in crop pixels
 
 
 def draw_growth(
@@ -55,7 +41,7 @@ def draw_growth(
     snapshot, none is interpolated. The numbers are areas as L_ac means them: means of the map (paper section 3.3).
 
     Args:
-        path: the GIF to write, 880 pixels wide.
+        path: the GIF to write, at most 880 pixels wide.
         run: the run's folder.
         loaded: its network and settings.
         split: the pictures that were watched.
@@ -70,19 +56,16 @@ def draw_growth(
     first = next(iter(snapshots.values()))
     chosen = spread(np.ones(len(first.ids)), pictures)
     question = build_question(loaded.recipe, loaded.protocol, ten_crops=False)
-    subjects = _read_subjects(split, first.ids[chosen].tolist(), question)
+    subjects = _read_watched(split, first.ids[chosen].tolist(), question)
+    last = max(snapshots)
     drawn = [
-        _draw_frame(
-            f"epoch {epoch} of {max(snapshots)}", subjects, snapshot.maps[chosen].astype(np.float32), loaded, question
-        )
-        for epoch, snapshot in snapshots.items()
+        _draw_frame(f"epoch {epoch} of {last}", subjects, one.maps[chosen].astype(np.float32), loaded, question)
+        for epoch, one in snapshots.items()
     ]
     content = _encode(drawn)
     if len(content) > LARGEST:
-        raise UserError(
-            f"{path} would take {len(content) / 2**20:.1f} MiB, more than {LARGEST // 2**20}; give fewer --frames than "
-            f"{len(drawn)}"
-        )
+        size = f"{len(content) / 2**20:.1f} MiB, more than {LARGEST // 2**20}"
+        raise UserError(f"{path} would take {size}; give fewer --frames than {len(drawn)}")
     return write_atomically(path, lambda file: file.write_bytes(content))
 
 
@@ -90,74 +73,40 @@ def _choose_snapshots(run: Path, frames: int) -> dict[int, Snapshot]:
     """Finished epochs -> snapshot, all of the same pictures."""
     paths = list_snapshots(run)
     if not paths:
-        raise UserError(f"{run / FOLDER} holds no snapshots; train the run with --snapshot {PICTURES}")
+        raise UserError(f"{run / SNAPSHOTS} holds no snapshots; train the run with --snapshot {PICTURES}")
     epochs = [list(paths)[index] for index in spread(np.ones(len(paths)), frames)]
     snapshots = {epoch: read_snapshot(paths[epoch]) for epoch in epochs}
     first = snapshots[epochs[0]]
     for epoch, snapshot in snapshots.items():
         if not np.array_equal(snapshot.ids, first.ids) or snapshot.maps.shape != first.maps.shape:
-            raise UserError(
-                f"{paths[epoch]} shows other pictures than {paths[epochs[0]]}, or maps of another size; delete one of "
-                "the two"
-            )
+            other = f"other pictures than {paths[epochs[0]]}, or maps of another size"
+            raise UserError(f"{paths[epoch]} shows {other}; delete one of the two")
     return snapshots
 
 
-def _read_subjects(split: Split, ids: Sequence[str], question: Question) -> list[Subject]:
+def _read_watched(split: Split, ids: Sequence[str], question: Question) -> list[Subject]:
     places = {image_id: index for index, image_id in enumerate(split.ids)}
     missing = [image_id for image_id in ids if image_id not in places]
     if missing:
         raise UserError(f"the snapshots show {missing[0]}, which is not in the data; give the run's own with --data")
-    batch = read_pictures(split, [places[image_id] for image_id in ids], question.resize_size)
-    crops = denormalize(centre_crop(batch.images, question.crop_size))
-    subjects = []
-    for crop, image_id, size in zip(crops, ids, batch.sizes.tolist(), strict=True):
-        index, boxes = places[image_id], np.empty((0, 4))
-        if len(split.boxes.get(image_id, ())):
-            boxes = true_boxes(split, index, size, question)
-        name = short_name(split.class_names[split.labels[index]])
-        subjects.append(Subject(crop, name, boxes))
-    return subjects
+    return read_subjects(split, [places[image_id] for image_id in ids], question)[1]
 
 
 def _draw_frame(
     title: str, subjects: Sequence[Subject], maps: np.ndarray, loaded: Loaded, question: Question
 ) -> Image.Image:
-    """One frame: a title, the pictures side by side, below them the maps."""
+    """One frame: the pictures side by side, below them the maps; the title behind the key, where it moves nothing."""
     side = (WIDTH - MARGIN) // max(len(subjects), LEAST_COLUMNS) - MARGIN
-    tops, lefts = (TOP, TOP + side + MARGIN), [MARGIN + n * (side + MARGIN) for n in range(len(subjects))]
-    frame = np.full((tops[1] + side + BOTTOM, WIDTH, 3), 255, dtype=np.uint8)
-    for left, subject, foreground_map in zip(lefts, subjects, maps, strict=True):
+    pictures, below = [], []
+    for subject, foreground_map in zip(subjects, maps, strict=True):
         image = cv2.resize(subject.image, (side, side), interpolation=cv2.INTER_LINEAR)
-        cells = frame[:, left : left + side]
-        cells[tops[0] : tops[0] + side] = _draw_picture(image, subject.boxes / question.crop_size)
-        cells[tops[1] : tops[1] + side] = _draw_map(image, foreground_map, loaded, question)
-    frame[LEGEND] = lay_over(np.full((11, 80), 128, dtype=np.uint8), np.tile(np.linspace(0, 1, 80), (11, 1)))
-    image = Image.fromarray(frame)
-    draw, font = ImageDraw.Draw(image), _font()
-    for left, text in ((MARGIN, f"{title}, mean area {maps.mean():.2f}"), *LEGEND_WORDS):
-        draw.text((left, 6), text, INK, font)
-    for left, colour in zip(KEYS, (TRUE_COLOUR, PREDICTED_COLOUR), strict=True):
-        draw.rectangle((left, 9, left + 16, 20), outline=colour, width=3)
-    for left, subject, foreground_map in zip(lefts, subjects, maps, strict=True):
-        for line, words in enumerate((subject.name, f"area {foreground_map.mean():.2f}")):
-            draw.text((left, tops[1] + side + 2 + line * LINE), _fit(words, side, font), INK, font)
-    return image
-
-
-def _fit(words: str, width: int, font: ImageFont.FreeTypeFont) -> str:
-    """The words, cut where they would be wider than so many pixels."""
-    if font.getlength(words) <= width:
-        return words
-    return next(cut for end in range(len(words) - 1, -1, -1) if font.getlength(cut := f"{words[:end]}…") <= width)
-
-
-def _draw_picture(image: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
-    """The picture (side, side, 3) with boxes given as shares of its side."""
-    image = image.copy()
-    for box in true_boxes:
-        draw_box(image, box * len(image), TRUE_COLOUR)
-    return image
+        shown = _draw_map(image, foreground_map, loaded, question)
+        below.append(Cell(shown, (subject.name, f"area {foreground_map.mean():.2f}")))
+        for box in subject.boxes:
+            draw_box(image, box * side / question.crop_size, TRUE_COLOUR)
+        pictures.append(Cell(image))
+    key = (*KEY, Entry(f"{title}, mean area {maps.mean():.2f}"))
+    return draw_sheet([pictures, below], key, side, FONT_SIZE, LEAST_COLUMNS)
 
 
 def _draw_map(image: np.ndarray, foreground_map: np.ndarray, loaded: Loaded, question: Question) -> np.ndarray:
@@ -174,15 +123,6 @@ def _draw_map(image: np.ndarray, foreground_map: np.ndarray, loaded: Loaded, que
         box = question.protocol.boxes(score_map, (question.thresholds[kind],))[0]
         draw_box(shown, box * side / question.crop_size, PREDICTED_COLOUR)
     return shown
-
-
-def _font() -> ImageFont.FreeTypeFont:
-    """The one that matplotlib brings along, as in the other figures."""
-    try:
-        from matplotlib import get_data_path
-    except ImportError as error:
-        raise UserError("the font is matplotlib's, which is missing; pip install -r requirements.txt") from error
-    return ImageFont.truetype(str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), FONT_SIZE)
 
 
 def _encode(frames: Sequence[Image.Image]) -> bytes:

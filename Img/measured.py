@@ -4,11 +4,9 @@ thresholds."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from utils.errors import UserError
 from utils.evaluation.kinds import KINDS, TITLES
 from utils.files import read_json
 
@@ -16,19 +14,12 @@ DEMO_FILE, FILE = "results.json", "evaluation.json"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A run's results.
+class Measured(NamedTuple):
+    """A run's results."""
 
-    Attributes:
-        thresholds: kind of map, one of :data:`utils.evaluation.maps.KINDS` -> threshold that the demo chose; empty for
-            another run.
-        scores: title of the kind (`BAS`) -> `top1_loc`, `top5_loc` and `gt_known_loc` in percent.
-        is_demo: whether it is the demo's.
-    """
-
+    # Kind of map, of `utils.evaluation.kinds.KINDS` -> threshold that the demo chose; empty for another run.
     thresholds: dict[str, float]
-    scores: dict[str, dict[str, float]]
+    scores: dict[str, dict[str, float]]  # title of the kind (`BAS`) -> metric -> percent
     is_demo: bool
 
 
@@ -49,22 +40,16 @@ def read_measured(run: Path) -> Measured | None:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    is_demo = path.name == DEMO_FILE
-    fault = f"does not hold {'a demo' if is_demo else 'an evaluation'}'s results"
-    measured = read_json(path, fault, "move it away or train anew", _read_demo if is_demo else _read_evaluation)
-    thresholds, rows = measured.thresholds.values(), measured.scores.values()
-    numbers = [*thresholds, *(score / 100 for row in rows for score in row.values())]
-    is_whole = not is_demo or {"bas", "cam"} <= measured.thresholds.keys()
-    if not is_whole or not all(0 <= number < 1.001 for number in numbers):
-        expected = "thresholds and scores of BAS and CAM" if is_demo else "scores"
-        raise UserError(f"{path} holds no {expected} within 0 and 100 %; move it away or train anew")
+    what, read = ("a demo", _read_demo) if path.name == DEMO_FILE else ("an evaluation", _read_evaluation)
+    measured = read_json(path, f"does not hold {what}'s results", "move it away or train anew", read)
     return measured if measured.scores else None
 
 
 def _read_demo(record: Mapping[str, Any]) -> Measured:
-    kinds = [kind for kind in KINDS if kind in record["scores"]]
-    thresholds = {kind: float(record["thresholds"][kind]) for kind in kinds}
-    scores = {TITLES[kind]: _read_scores(record["scores"][kind], "image_mean") for kind in kinds}
+    kinds = {"bas", "cam", *record["scores"]}
+    thresholds = {kind: float(record["thresholds"][kind]) for kind in KINDS if kind in kinds}
+    _require_share(*thresholds.values())
+    scores = {TITLES[kind]: _read_scores(record["scores"][kind], "image_mean") for kind in thresholds}
     return Measured(thresholds, scores, is_demo=True)
 
 
@@ -74,4 +59,11 @@ def _read_evaluation(record: Mapping[str, Any]) -> Measured:
 
 
 def _read_scores(scores: Mapping[str, Any], mean: str) -> dict[str, float]:
-    return {metric: float(scores[metric][mean]) for metric in METRICS}
+    found = {metric: float(scores[metric][mean]) for metric in METRICS}
+    _require_share(*(score / 100 for score in found.values()))
+    return found
+
+
+def _require_share(*numbers: float) -> None:
+    if not all(0 <= number < 1.001 for number in numbers):
+        raise ValueError("a threshold or score is not within 0 and 100 %")

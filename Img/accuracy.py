@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 from utils.charts import COLOURS, GRID, new_figure, save_figure
 from utils.charts import DARK_INK as INK
-from utils.inference.loading import DatasetFolder
+from utils.data.class_names import short_name
+from utils.data.dataset import Dataset
+from utils.metrics import METRICS
+from utils.models.registry import BACKBONES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,9 +22,7 @@ if TYPE_CHECKING:
 # Backbone -> method (`CAM`, `BAS`, or one of them) -> metric (`top1_loc`, `gt_known_loc`) -> percent.
 Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 
-BACKBONES = {"vgg": "VGG16", "mobilenet": "MobileNetV1", "resnet": "ResNet50", "inception": "InceptionV3"}
-TITLES = {"CUB": "CUB-200-2011", "ILSVRC": "ILSVRC"}
-METRICS = {"top1_loc": "Top-1 Loc", "gt_known_loc": "GT-known Loc"}
+SHOWN = ("top1_loc", "gt_known_loc")
 # Solid and hatched: told apart in grey as well.
 BARS = {
     "CAM": {"facecolor": "white", "edgecolor": COLOURS[1], "hatch": "////"},
@@ -34,31 +35,25 @@ BAR = 0.38  # of the distance between backbones
 LONGEST_NAME = 14  # of a data set
 
 
-def collect_published(folders: Sequence[DatasetFolder]) -> dict[str, Results]:
+def collect_published(datasets: Iterable[Dataset]) -> dict[str, Results]:
     """The published figures: data set -> :data:`Results`."""
     return {
-        TITLES[folder.name]: {
-            title: {
-                "CAM": asdict(folder.models.published_cam(arch)),
-                "BAS": asdict(folder.models.published(arch)),
-            }
-            for arch, title in BACKBONES.items()
+        dataset.title: {
+            row.title: {"CAM": asdict(dataset.published_cam(arch)), "BAS": asdict(dataset.published(arch))}
+            for arch, row in BACKBONES.items()
         }
-        for folder in folders
+        for dataset in datasets
     }
 
 
 def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mapping[str, Results] | None = None) -> Path:
-    """Draws Top-1 Loc and GT-known Loc as bars, CAM beside BAS, a column of charts for each data set.
+    """Draws Top-1 Loc and GT-known Loc as bars, CAM beside BAS, a column of charts for each data set; returns `path`.
 
     Args:
         path: the picture to write, 880 pixels wide in a README.
         published: data set -> what the paper reports, see :func:`collect_published`.
         measured: the same of one's own, on grey, right of the published column of the same data set or at the end;
             none where None.
-
-    Returns:
-        `path`.
 
     Raises:
         UserError: matplotlib is missing, or the file cannot be written.
@@ -76,17 +71,16 @@ def build_accuracy_figure(published: Mapping[str, Results], measured: Mapping[st
     figure = new_figure(WIDTH, HEIGHT)
     figure.set_dpi(PIXELS_PER_INCH)
     widths = [len(results) + 0.6 for _, results, _ in columns]
-    places = figure.subplots(len(METRICS), len(columns), sharey=True, squeeze=False, width_ratios=widths)
+    places = figure.subplots(len(SHOWN), len(columns), sharey=True, squeeze=False, width_ratios=widths)
     for column, (name, results, is_measured) in enumerate(columns):
-        for axes, metric in zip(places[:, column], METRICS, strict=True):
+        for axes, metric in zip(places[:, column], SHOWN, strict=True):
             _draw_bars(axes, results, metric)
             if is_measured:
                 axes.set_facecolor(SHADE)
-        name = name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}…"
-        title = f"{name}\n{'measured here' if is_measured else 'published'}"
+        title = f"{short_name(name, LONGEST_NAME)}\n{'measured here' if is_measured else 'published'}"
         places[0, column].set_title(title, fontsize=10, color=INK, parse_math=False)
-    for axes, title in zip(places[:, 0], METRICS.values(), strict=True):
-        axes.set_ylabel(f"{title}, percent", fontsize=10, color=INK)
+    for axes, metric in zip(places[:, 0], SHOWN, strict=True):
+        axes.set_ylabel(f"{METRICS[metric]}, percent", fontsize=10, color=INK)
     handles, labels = places[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper left", ncols=2, frameon=False, fontsize=10, labelcolor=INK)
     return figure
@@ -97,11 +91,7 @@ def _draw_bars(axes: Axes, results: Results, metric: str) -> None:
     methods = [method for method in BARS if any(method in of_backbone for of_backbone in results.values())]
     for number, method in enumerate(methods):
         shift = (number - (len(methods) - 1) / 2) * (BAR + 0.04)
-        known = {
-            place: of_backbone[method][metric]
-            for place, of_backbone in enumerate(results.values())
-            if method in of_backbone
-        }
+        known = {place: one[method][metric] for place, one in enumerate(results.values()) if method in one}
         values = list(known.values())
         bars = axes.bar([place + shift for place in known], values, BAR, label=method, linewidth=1, **BARS[method])
         axes.bar_label(bars, [_round(value) for value in values], fontsize=8.5, padding=1, color=INK)

@@ -1,1 +1,0 @@
-"""The README's figures, drawn by `python -m utils.figures`."""
