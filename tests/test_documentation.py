@@ -223,7 +223,7 @@ def run_small(program: Program, home: Path) -> int:
     arguments = [str(Path(word).expanduser()) if word.startswith("~") else word for word in program.arguments]
     is_own = "--dataset-dir" in arguments
     if program.name == "train.py":
-        dataset = parse(parser_of(program.name), arguments).dataset
+        dataset = parse(parser_of(program.name), arguments).dataset or "CUB"
         arguments += ["--arch", "mobilenet", "--epochs", "1", "--batch_size", "4", "--device", "cpu", *SIZES]
         place = ["--root", f"{home}/{dataset}/data", "--save_path", f"{home}/runs/{dataset}"]
         return start(program.name, *arguments, *([] if is_own else place))

@@ -365,7 +365,7 @@ def test_wrong_options_of_load_localizer(home, tmp_path):
         with pytest.raises(UsageError) as caught:
             load_localizer("mobilenet", checkpoint, **given)
         assert words in str(caught.value)
-    with pytest.raises(UsageError, match="invalid choice: 'alexnet'"):
+    with pytest.raises(UsageError, match="no backbone is called 'alexnet'; choose one of vgg"):
         load_localizer("alexnet", checkpoint)
     with pytest.raises(UserError, match="holds mobilenet for 5 classes.*, not vgg; give --arch mobilenet"):
         load_localizer("vgg", checkpoint)

@@ -13,7 +13,6 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import functional as TF
 
-import CUB.Model
 from tests.commands import WHOLE, assert_one_sentence, make_cub, read_json, run_training
 from tests.processes import run_processes
 from tests.test_amc import TinyBAS
@@ -22,6 +21,7 @@ from utils.data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from utils.errors import UserError
 from utils.models.bas import Grid
 from utils.training import log, snapshots
+from utils.training import run as run_module
 from utils.training.settings import SNAPSHOTS
 from utils.training.snapshots import read_snapshot
 
@@ -271,7 +271,7 @@ def test_damaged_file_is_named(tmp_path, damage: str) -> None:
 
 
 def process(number: int, count: int, arguments: list[str]) -> None:
-    CUB.Model.build = lambda *_: Tiny()
+    run_module.build = lambda recipe: Tiny()
     assert run_training(*arguments) == 0
 
 

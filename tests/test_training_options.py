@@ -13,8 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-import CUB.Model
-import train
 from tests.commands import (
     RUN_FILES,
     SMALL,
@@ -30,8 +28,10 @@ from tests.commands import (
 )
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import NoNorm
+from utils.models.recipe import Recipe
 from utils.training import log
 from utils.training.provenance import set_tf32, tf32_settings
+from utils.training.run import Run
 
 PICTURES = [(number % 3, True, WHOLE) for number in range(8)]
 
@@ -55,8 +55,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], list[tuple]]:
     def use(kind: type[TinyBAS] = TinyBAS) -> list[tuple]:
         asked = []
 
-        def build(arch: str, num_classes: int, final_relu: bool, tap: str | None) -> TinyBAS:
-            asked.append((arch, num_classes, final_relu, tap))
+        def build(recipe: Recipe) -> TinyBAS:
+            num_classes = recipe.num_classes
+            asked.append((recipe.arch, num_classes, recipe.final_relu, recipe.tap))
             model = kind()
             classifier = model.head[4] = nn.Conv2d(10, num_classes, 1)
             nn.init.uniform_(classifier.bias, 0.5, 1.0)  # keeps the final ReLU alive
@@ -64,7 +65,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Callable[[type], list[tuple]]:
             model.num_classes = num_classes
             return model
 
-        monkeypatch.setattr(CUB.Model, "build", build)
+        monkeypatch.setattr("utils.training.run.build", build)
         return asked
 
     return use
@@ -211,7 +212,7 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
         found = {"failures": [], "misfits": [], "checked": 4}
         return SimpleNamespace(scores=lambda: scored, question=question, dead_maps=lambda: None, **found)
 
-    monkeypatch.setattr(train, "evaluate_test", evaluate)
+    monkeypatch.setattr(Run, "evaluate_test", evaluate)
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
     options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *TRAINING]
     assert run_training(*options, "--epochs", 4, "--eval_every", 1, "--keep", 1) == 0
@@ -228,7 +229,7 @@ def test_interrupted_evaluation_is_made_up_for(monkeypatch: pytest.MonkeyPatch, 
     tiny()
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
     options = ["--root", data, "--save_path", tmp_path, *TRAINING, "--epochs", 3, "--eval_every", 1]
-    evaluate, calls = train.evaluate_test, []
+    evaluate, calls = Run.evaluate_test, []
 
     def stop_at_first(*arguments: object) -> object:
         calls.append(arguments)
@@ -236,7 +237,7 @@ def test_interrupted_evaluation_is_made_up_for(monkeypatch: pytest.MonkeyPatch, 
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments)
 
-    monkeypatch.setattr(train, "evaluate_test", stop_at_first)
+    monkeypatch.setattr(Run, "evaluate_test", stop_at_first)
     assert run_training(*options, "--pretrained", "none") == 75
     assert [set(entry) & {"test"} for entry in read_log(tmp_path / "mobilenet")] == [set()]
     assert run_training(*options, "--resume") == 0
@@ -427,7 +428,7 @@ def test_options_that_cannot_work(run, capsys, flags: list, words: str) -> None:
 
 def test_batch_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch, run, capsys) -> None:
     """Protects the meaning of --batch_size: shares must be equal."""
-    monkeypatch.setattr(train, "process_count", lambda: 3)
+    monkeypatch.setattr("utils.training.run.process_count", lambda: 3)
     folder = run("never", code=2)
     assert_one_sentence(capsys.readouterr().err, "a batch of 4 cannot be shared out among 3 processes", "--batch_size")
     assert not folder.exists()

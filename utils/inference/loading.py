@@ -21,7 +21,7 @@ from utils.inference.localizer import Localizer
 from utils.inference.settings import recipe_name, settle
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
-from utils.models.recipe import Recipe, override
+from utils.models.recipe import Recipe, marked, override
 from utils.models.registry import build
 from utils.options import check
 
@@ -78,6 +78,10 @@ def load(
     Raises:
         UserError: whatever the user can put right.
     """
+    unknown = sorted(given.keys() - set(marked("evaluates")))
+    if unknown:
+        known = ", ".join(("device", "amp", "protocol", "classes", *marked("evaluates")))
+        raise UsageError(f"there is no option {unknown[0]!r}; choose among {known}")
     options = {"checkpoint": checkpoint, "device": device, "amp": amp, "protocol": protocol, "classes": classes}
     check(EvaluationSettings, options)
     check(Recipe, given)
@@ -169,7 +173,6 @@ def load_localizer(
 
     Raises:
         UserError: the file is missing, damaged or another model's; an option that cannot work.
-        TypeError: there is no such option.
     """
     check(EvaluationSettings, {"map": map, "tencrop": tencrop, "dataset_dir": dataset_dir})
     source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
