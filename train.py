@@ -23,7 +23,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
-    from utils.arguments import choose_device
+    from utils.devices import choose_device
     from utils.distributed import process_group
     from utils.training.provenance import set_tf32
     from utils.training.run import train

@@ -22,15 +22,15 @@ from Img.accuracy import Results, collect_published, draw_accuracy
 from Img.growth import FRAMES, draw_growth
 from Img.measured import Measured, read_measured
 from Img.results import draw_results
-from utils.arguments import choose_device
 from utils.data.dataset import find_datasets
 from utils.data.split import Split
+from utils.devices import choose_device
 from utils.errors import UserError, run_command
 from utils.exploratory import run_experiment, save_figures
 from utils.exploratory.measure import sample_pictures
 from utils.files import require_writable
 from utils.inference.finished_run import find_run
-from utils.inference.loading import Loaded
+from utils.inference.loading import Loaded, load
 from utils.models.registry import BACKBONES
 from utils.options import NAME, PLACE, POSITIVE, CommandParser
 
@@ -62,7 +62,7 @@ class Source:
 
     @cached_property
     def loaded(self) -> Loaded:
-        return self.run.load(str(self._device))
+        return load(self.run.dataset, self.run.arch, self.run.weights, device=str(self._device))
 
     @cached_property
     def measured(self) -> Measured | None:

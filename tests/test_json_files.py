@@ -16,10 +16,9 @@ from Img.measured import read_measured
 from utils.ablation import CELLS, Run
 from utils.demo.compose import RECORD, _is_composed
 from utils.errors import UserError
-from utils.evaluation.protocols import find_protocol
 from utils.files import read_json, read_json_lines
 from utils.inference.finished_run import find_run
-from utils.inference.settings import SETTINGS_FILE, change_settings, settle
+from utils.inference.settings import SETTINGS_FILE, change_settings, recorded_settings
 from utils.models.recipe import Recipe
 from utils.training.log import RunLog
 
@@ -42,7 +41,7 @@ BAD = {
 
 def loaded(folder: Path) -> object:
     checkpoint = SimpleNamespace(path=folder / "x.pth.tar", is_ijcv=False, num_classes=3)
-    return settle(RECIPE, checkpoint, find_protocol("authors"), {})
+    return recorded_settings(checkpoint)
 
 
 def ablated(folder: Path, name: str) -> object:

@@ -5,7 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from utils.metrics import IouHistogram, MaxBoxAcc, best_ious
+from utils.boxes import best_ious
+from utils.metrics import IouHistogram, MaxBoxAcc
 from utils.sweep import best_contour_ious, contour_boxes
 
 THRESHOLDS = np.arange(50) / 50

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from utils.metrics import METRICS, LocalizationScores, best_iou
+from utils.boxes import best_iou
+from utils.metrics import METRICS, LocalizationScores
 
 
 def literal_summary(images, num_classes):

@@ -97,3 +97,43 @@ def _crop_offset(resize_size: int, crop_size: int) -> int:
     if not 0 < crop_size <= resize_size:
         raise ValueError(f"crop_size must lie between 1 and resize_size, not {crop_size} of {resize_size}")
     return int(round((resize_size - crop_size) / 2))  # rounds as torchvision's center_crop does
+
+
+def best_iou(pred_box: ArrayLike, true_boxes: ArrayLike) -> float:
+    """Largest IoU of a predicted box with the true boxes of its image.
+
+    Args:
+        pred_box: (4,) xyxy.
+        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
+
+    Returns:
+        The IoU with the +1 convention of :func:`iou`.
+
+    Raises:
+        ValueError: wrong shapes, or no true box.
+    """
+    if np.shape(pred_box) != (4,):
+        raise ValueError(f"one predicted box (4,) is compared with the true boxes, not {np.shape(pred_box)}")
+    return float(best_ious([pred_box], true_boxes)[0])
+
+
+def best_ious(pred_boxes: ArrayLike, true_boxes: ArrayLike) -> np.ndarray:
+    """Largest IoU of each of several boxes with the true boxes of one image, as :func:`best_iou` of each.
+
+    Args:
+        pred_boxes: (N, 4) xyxy.
+        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
+
+    Returns:
+        (N,) float64.
+
+    Raises:
+        ValueError: wrong shapes, or no true box.
+    """
+    ious = iou(pred_boxes, np.atleast_2d(true_boxes))
+    if ious.ndim != 2 or ious.shape[1] == 0:
+        raise ValueError(
+            f"predicted boxes (N, 4) and at least one true box are needed, "
+            f"not {np.shape(pred_boxes)} and {np.shape(true_boxes)}"
+        )
+    return ious.max(axis=1)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import torch
 
+from utils.boxes import best_iou
 from utils.data.class_names import short_name
 from utils.data.evaluation import EvaluationBatch, read_pictures
 from utils.data.split import Split
@@ -21,7 +22,6 @@ from utils.evaluation.maps import make_maps
 from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops, true_boxes
 from utils.files import write_atomically
-from utils.metrics import best_iou
 from utils.models.bas import BAS
 from utils.sheet import SCALE, SIDE, Cell, Entry, draw_sheet
 

@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.metrics.checks import as_normalized_map
-from utils.metrics.localization import best_ious
+from utils.boxes import best_ious
+
+# Bilinear weights that do not add up to exactly 1 in float32 may lift a normalised map this far above 1.
+ROUNDING = 1e-5
 
 
 class ContourBoxes(NamedTuple):
@@ -44,6 +46,29 @@ class _Contours(NamedTuple):
     masks: np.ndarray  # (N,) the mask, 0 to D - 1, ascending
     starts: np.ndarray  # (D,) the first contour of each mask
     mask_of_threshold: np.ndarray  # (T,) 0 to D - 1, or -1 where the mask is empty
+
+
+def as_normalized_map(values: ArrayLike) -> np.ndarray:
+    """Takes a map that is normalised already.
+
+    Args:
+        values: (H, W) in [0, 1].
+
+    Returns:
+        (H, W) float32, or float64 where it came so.
+
+    Raises:
+        ValueError: the map is not 2-D or empty, or a value is NaN or lies outside [0, 1].
+    """
+    values = np.asarray(values)
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a map must have shape (H, W) and hold at least one value, not {values.shape}")
+    lowest, highest = values.min(), values.max()  # NaN as soon as one value is
+    if not (lowest >= 0 and highest <= 1 + ROUNDING):
+        raise ValueError(f"a normalised map must lie between 0 and 1, not between {lowest} and {highest}")
+    return values
 
 
 def component_boxes(values: ArrayLike, thresholds: ArrayLike) -> np.ndarray:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
@@ -54,6 +54,7 @@ class Dataset:
     # What is otherwise with the user's own data sets and the demo.
     is_own = False
     replaces_runs = False  # a new run takes the place of an old one
+    is_adapted = False  # its recipe is made for its number of classes already
     default_arch = "vgg"
     snapshots = 0  # pictures of `--snapshot` unless the user says otherwise
 
@@ -161,21 +162,6 @@ class Dataset:
                 f"train one with `python train.py --dataset {self.name} --arch {arch}`, or give --checkpoint FILE"
             )
         return max(found)[1]
-
-    def adapt(self, recipe: Recipe, classes: int, pictures: int, given: Mapping[str, Any]) -> Recipe:
-        """The recipe for the classes that are really there; says what it changes, and why.
-
-        Args:
-            recipe: the settings so far.
-            classes, pictures: of the training split.
-            given: settings that the user gave.
-        """
-        from utils.training.adaptation import adapt_recipe, explain_adaptation  # trains, where this file only names
-
-        adaptation = adapt_recipe(recipe, classes, pictures, given)
-        if adaptation.reasons:
-            print(explain_adaptation(adaptation, recipe.num_classes, pictures))
-        return adaptation.recipe
 
     def prepare(self, run: Path) -> None:
         """What is to be done before a run in the folder `run` reads the pictures; the first process alone does it."""

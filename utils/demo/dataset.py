@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from utils.data.dataset import ROOT, Dataset
 from utils.errors import UsageError
@@ -32,6 +32,7 @@ class DemoDataset(Dataset):
     """The demo: pictures composed in another data set's layout, which reads them and whose recipe is changed."""
 
     replaces_runs = True
+    is_adapted = True
     default_arch = "mobilenet"
     snapshots = 6
 
@@ -73,9 +74,6 @@ class DemoDataset(Dataset):
             resize_size=112,
             crop_size=96,
         )
-
-    def adapt(self, recipe: Recipe, classes: int, pictures: int, given: Mapping[str, Any]) -> Recipe:
-        return recipe
 
     def prepare(self, run: Path) -> None:
         """Composes the pictures, where no other run's or report's files are in the way (UsageError)."""

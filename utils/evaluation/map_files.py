@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.errors import UserError
 from utils.files import read_json, write_atomically, write_text
-from utils.metrics.checks import ROUNDING
+from utils.sweep import ROUNDING
 
 RECORD = "maps.json"
 SAME = ("protocol", "resize_size", "crop_size")

@@ -13,9 +13,9 @@ import numpy as np
 from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind
 from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
-from utils.metrics.checks import as_normalized_map
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
+from utils.sweep import as_normalized_map
 
 GRID_STEP = 0.01
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
+from utils.boxes import best_ious
 from utils.data.split import Split
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import Misfit, settle
@@ -21,7 +22,6 @@ from utils.metrics import (
     LocalizationScores,
     MaxBoxAcc,
     PixelScores,
-    best_ious,
     error_type,
     extremes_by_class,
     find_dead_maps,

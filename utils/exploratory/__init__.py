@@ -2,8 +2,8 @@
 
 The command is `python -m utils.exploratory`; the same in Python, for a run in `demo_run`:
 
-    run = find_run(Path("demo_run"))                        # utils.inference.finished_run
-    loaded, split = run.load(dataset), run.load_split(dataset, "test")
+    run = find_run(Path("demo_run"), find_datasets())       # utils.inference.finished_run, utils.data.dataset
+    loaded, split = load(run.dataset, run.arch, run.weights), run.load_split("test")  # utils.inference.loading
     experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
     summary = summarize(experiment.curves)
     print(table(summary), verdict(summary), sep="\n")

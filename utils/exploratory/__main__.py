@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from utils.arguments import DEFAULT_WORKERS
+from utils.common import DEFAULT_WORKERS
 from utils.data.dataset import find_datasets
 from utils.data.masks import understand_masks
 from utils.data.split import Split
@@ -25,8 +25,7 @@ from utils.exploratory.measure import PLACES, Experiment, sample_pictures
 from utils.exploratory.summary import RULE, write_curves, write_summary
 from utils.files import require_writable
 from utils.inference.finished_run import find_run
-from utils.inference.loading import Loaded, load
-from utils.inference.settings import require_same_classes
+from utils.inference.loading import Loaded, load, require_same_classes
 from utils.models.registry import ARCHS
 from utils.options import NAME, PLACE, POSITIVE, CommandParser, Number
 from utils.training.provenance import describe_run
@@ -139,7 +138,8 @@ def open_network(args: argparse.Namespace) -> tuple[Loaded, Split]:
         require_same_classes(loaded.checkpoint, split)
         return loaded, split
     run = find_run(args.run or DEFAULT_RUN, DATASETS)
-    return run.load(args.device), run.load_split("test", args.data)
+    loaded = load(run.dataset, run.arch, run.weights, device=args.device)
+    return loaded, run.load_split("test", args.data)
 
 
 def passed_over(experiment: Experiment) -> list[str]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.arguments import Common, add_arch
+from utils.common import Common, add_arch
 from utils.data.dataset import Dataset, own_dataset
 from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, KINDS
 from utils.evaluation.protocols import PROTOCOLS

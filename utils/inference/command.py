@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from utils.arguments import DEFAULT_WORKERS
+from utils.common import DEFAULT_WORKERS
 from utils.data.dataset import Dataset
 from utils.errors import UsageError
 from utils.inference.arguments import parse_arguments
@@ -31,7 +31,7 @@ def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
-    from utils.arguments import choose_device
+    from utils.devices import choose_device
     from utils.distributed import process_count, process_group
     from utils.inference import pictures, test_set
     from utils.inference.loading import load

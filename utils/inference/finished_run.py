@@ -11,7 +11,6 @@ from utils.data.dataset import Dataset, own_dataset
 from utils.data.split import Split
 from utils.errors import UserError
 from utils.files import read_json
-from utils.inference.loading import Loaded, load
 from utils.inference.settings import SETTINGS_FILE
 from utils.models.registry import ARCHS
 
@@ -37,17 +36,6 @@ class FinishedRun:
     num_classes: int
     root: Path | None
     has_test: bool
-
-    def load(self, device: str | None = None) -> Loaded:
-        """The trained network with its settings, ready for inference.
-
-        Args:
-            device: as in `--device`.
-
-        Raises:
-            UserError: the weights are missing or damaged.
-        """
-        return load(self.dataset, self.arch, self.weights, device=device)
 
     def load_split(self, name: str, root: Path | None = None) -> Split:
         """A split of the data that it was trained on.

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from utils.arguments import choose_device
 from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.data.class_names import read_class_names
 from utils.data.dataset import Dataset, own_dataset
+from utils.data.split import Split
 from utils.data.transforms import check_sizes
+from utils.devices import choose_device
 from utils.errors import UsageError, UserError
 from utils.evaluation.protocols import Protocol, find_protocol
 from utils.evaluation.question import build_question
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.localizer import Localizer
-from utils.inference.settings import recipe_name, settle
+from utils.inference.settings import SETTINGS_FILE, recorded_settings
 from utils.models.bas import BAS
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, marked, override
@@ -68,7 +70,7 @@ def load(
         dataset: gives recipes, names of classes and the place of checkpoints.
         arch: the backbone.
         checkpoint: a file; the highest epoch in the data set's logs where None.
-        device: see :func:`utils.arguments.choose_device`.
+        device: see :func:`utils.devices.choose_device`.
         amp: half precision, on CUDA.
         protocol: the rules' name, see :mod:`utils.evaluation.protocols`.
         classes: a file of the classes' names, one a line; the run's or the data set's own where None.
@@ -90,18 +92,40 @@ def load(
         raise UsageError(f"--amp computes in half precision on CUDA, but the device is {on}; leave it out")
     read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch))
     rules = find_protocol(protocol)
-    paper = dataset.recipe(arch, given.get("name") or recipe_name(read))
-    settings = settle(paper, read, rules, given)
-    check_sizes(settings.recipe.resize_size, settings.recipe.crop_size)
+    recipe, of_run = settle(dataset, arch, read, rules, given)
+    check_sizes(recipe.resize_size, recipe.crop_size)
     require_arch(read, arch)
-    names = _choose_class_names(read, classes, settings.class_names, dataset.class_names())
-    recipe = override(settings.recipe, {"num_classes": read.num_classes})
+    names = _choose_class_names(read, classes, of_run, dataset.class_names())
     model = build(recipe)
     _require_tap(read, model)
     apply_weights(model, read)
     print(read.summary)
     model = fold_batch_norm(model.eval()).place(on)
     return Loaded(dataset, read, model, recipe, rules, names, on, amp)
+
+
+def settle(
+    dataset: Dataset, arch: str, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]
+) -> tuple[Recipe, tuple[str, ...] | None]:
+    """What a checkpoint is to be evaluated with: the paper's recipe, under what the file itself tells, under the
+    settings of its run, under what was given.
+
+    Returns:
+        The recipe, and the names of the run's classes if they are known.
+
+    Raises:
+        UserError: the run's settings file is damaged.
+    """
+    from_file: dict[str, Any] = {"num_classes": checkpoint.num_classes}
+    if checkpoint.is_ijcv:
+        from_file["final_relu"] = False
+        if protocol.name == "ijcv" and checkpoint.best_threshold is not None:
+            from_file["threshold"] = checkpoint.best_threshold
+    stored, class_names = recorded_settings(checkpoint)
+    if stored:
+        print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
+    recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else "cvpr"))
+    return override(override(override(recipe, from_file), stored), given), class_names
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
@@ -178,3 +202,12 @@ def load_localizer(
     source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
     loaded = load(source, arch, checkpoint, name=recipe, **options)
     return build_localizer(loaded, map, tencrop, **options)
+
+
+def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:
+    """UserError if the checkpoint's classes cannot be the data set's: it was trained on another one."""
+    if checkpoint.num_classes != len(split.class_names):
+        raise UserError(
+            f"{checkpoint.path} holds {checkpoint.description}, but the data set has {len(split.class_names)} classes "
+            f"({split.layout}); give the checkpoint's own data set with --data, or another --checkpoint"
+        )

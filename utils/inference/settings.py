@@ -1,4 +1,4 @@
-"""What a checkpoint is to be evaluated with: the recipe, under the settings of its run, under what the user gave."""
+"""`settings.json` of a run: what it was made with, and what its weights are to be evaluated with."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from utils.checkpoint import Checkpoint
-from utils.data.split import Split
 from utils.errors import UsageError, UserError
-from utils.evaluation.protocols import Protocol
 from utils.files import file_digest, read_json, write_text
-from utils.models.recipe import Recipe, marked, override
+from utils.models.recipe import Recipe, marked
 from utils.options import check
 
 SETTINGS_FILE = "settings.json"
@@ -22,45 +20,18 @@ SETTINGS_FILE = "settings.json"
 EVALUATION_SETTINGS = marked("evaluates")
 
 
-class RunSettings(NamedTuple):
-    """What holds for a checkpoint."""
+def recorded_settings(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """What the run that wrote a checkpoint tells of evaluating it, in the settings beside the file.
 
-    recipe: Recipe
-    class_names: tuple[str, ...] | None  # of the run that made it, None for a released file
+    A released file may lie in a run's folder: settings belong to the file that they name alone.
 
-
-def recipe_name(checkpoint: Checkpoint) -> str:
-    """The paper whose recipe suits a file."""
-    return "ijcv" if checkpoint.is_ijcv else "cvpr"
-
-
-def settle(recipe: Recipe, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]) -> RunSettings:
-    """The recipe, under what the file itself tells, under the settings of its run, under what the user gave.
-
-    Args:
-        recipe: of the paper that the user names, else of :func:`recipe_name`.
-        checkpoint: the file.
-        protocol: the rules.
-        given: the user's options by name, None where not given.
+    Returns:
+        Settings of the recipe by name, and the names of the classes; ({}, None) for a file that no run here wrote.
 
     Raises:
-        UserError: the run's settings file is damaged.
+        UserError: the settings file is damaged.
     """
-    from_file: dict[str, Any] = {}
-    if checkpoint.is_ijcv:
-        from_file["final_relu"] = False
-        if protocol.name == "ijcv" and checkpoint.best_threshold is not None:
-            from_file["threshold"] = checkpoint.best_threshold
     path = checkpoint.path.with_name(SETTINGS_FILE)
-    # A released file may lie in a run's folder: settings belong to the file that they name alone.
-    stored, class_names = _read_settings(path, checkpoint)
-    if stored:
-        print(f"settings of the run: {path}")
-    given = {name: given.get(name) for name in EVALUATION_SETTINGS}
-    return RunSettings(override(override(override(recipe, from_file), stored), given), class_names)
-
-
-def _read_settings(path: Path, checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
     if not path.is_file():
         return {}, None
     return read_json(
@@ -127,12 +98,3 @@ def change_settings(weights: Path, **changes: Any) -> Path:
     mend = "move it away, and --resume writes it anew"
     content = read_json(path, "is no settings file of a run", mend, lambda content: {**content, **changes})
     return write_text(path, json.dumps(content, indent=2) + "\n")
-
-
-def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:
-    """UserError if the checkpoint's classes cannot be the data set's: it was trained on another one."""
-    if checkpoint.num_classes != len(split.class_names):
-        raise UserError(
-            f"{checkpoint.path} holds {checkpoint.description}, but the data set has {len(split.class_names)} classes "
-            f"({split.layout}); give the checkpoint's own data set with --data, or another --checkpoint"
-        )

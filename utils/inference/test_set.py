@@ -29,8 +29,8 @@ from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.files import require_writable, write_text
 from utils.gallery import save_gallery
 from utils.inference.arguments import EvaluationSettings
-from utils.inference.loading import Loaded
-from utils.inference.settings import EVALUATION_SETTINGS, require_same_classes
+from utils.inference.loading import Loaded, require_same_classes
+from utils.inference.settings import EVALUATION_SETTINGS
 from utils.models.recipe import Published
 from utils.report import ImageRecord, Report
 from utils.report.thumbnails import draw_thumbnail, encode_jpeg

@@ -7,7 +7,7 @@ exactly the figures of the whole.
 from utils.metrics.breakdown import ERROR_TYPES, MISSED, ErrorBreakdown, error_type
 from utils.metrics.dead_maps import DeadMaps, extremes_by_class, find_dead_maps, map_extremes
 from utils.metrics.distribution import IouHistogram
-from utils.metrics.localization import LOC_METRICS, METRICS, LocalizationScores, best_iou, best_ious
+from utils.metrics.localization import LOC_METRICS, METRICS, LocalizationScores
 from utils.metrics.max_box_acc import MaxBoxAcc
 from utils.metrics.pixels import PixelScores
 
@@ -22,8 +22,6 @@ __all__ = [
     "LocalizationScores",
     "MaxBoxAcc",
     "PixelScores",
-    "best_iou",
-    "best_ious",
     "error_type",
     "extremes_by_class",
     "find_dead_maps",

@@ -12,8 +12,6 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.boxes import iou
-
 # Key -> title, in the order of tables; those of boxes come first.
 METRICS = {
     "top1_loc": "Top-1 Loc",
@@ -24,46 +22,6 @@ METRICS = {
 }
 _COLUMNS = {key: column for column, key in enumerate(METRICS)}
 LOC_METRICS = tuple(key for key in METRICS if not key.endswith("cls"))
-
-
-def best_iou(pred_box: ArrayLike, true_boxes: ArrayLike) -> float:
-    """Largest IoU of a predicted box with the true boxes of its image.
-
-    Args:
-        pred_box: (4,) xyxy.
-        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
-
-    Returns:
-        The IoU with the +1 convention of :func:`utils.boxes.iou`.
-
-    Raises:
-        ValueError: wrong shapes, or no true box.
-    """
-    if np.shape(pred_box) != (4,):
-        raise ValueError(f"one predicted box (4,) is compared with the true boxes, not {np.shape(pred_box)}")
-    return float(best_ious([pred_box], true_boxes)[0])
-
-
-def best_ious(pred_boxes: ArrayLike, true_boxes: ArrayLike) -> np.ndarray:
-    """Largest IoU of each of several boxes with the true boxes of one image, as :func:`best_iou` of each.
-
-    Args:
-        pred_boxes: (N, 4) xyxy.
-        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
-
-    Returns:
-        (N,) float64.
-
-    Raises:
-        ValueError: wrong shapes, or no true box.
-    """
-    ious = iou(pred_boxes, np.atleast_2d(true_boxes))
-    if ious.ndim != 2 or ious.shape[1] == 0:
-        raise ValueError(
-            f"predicted boxes (N, 4) and at least one true box are needed, "
-            f"not {np.shape(pred_boxes)} and {np.shape(true_boxes)}"
-        )
-    return ious.max(axis=1)
 
 
 class LocalizationScores:

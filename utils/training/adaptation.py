@@ -96,7 +96,7 @@ def _batch_size(pictures: int, most: int) -> int:
 
 
 def explain_adaptation(adaptation: Adaptation, paper_classes: int, pictures: int) -> str:
-    """What was changed and why, a line a setting; "" where nothing was."""
+    """What was changed and why, a line a setting, each with its end; "" where nothing was."""
     recipe, reasons = adaptation
     if not reasons:
         return ""
@@ -104,4 +104,5 @@ def explain_adaptation(adaptation: Adaptation, paper_classes: int, pictures: int
         f"recipe for {recipe.num_classes} classes and {pictures} pictures instead of the paper's {paper_classes} "
         "classes (--no-adapt_recipe keeps the paper's):"
     ]
-    return "\n".join(lines + [f"  {name} {getattr(recipe, name)}: {reason}" for name, reason in reasons.items()])
+    lines += [f"  {name} {getattr(recipe, name)}: {reason}" for name, reason in reasons.items()]
+    return "".join(f"{line}\n" for line in lines)

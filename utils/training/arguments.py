@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utils.arguments import DEFAULT_WORKERS, add_arch
+from utils.common import DEFAULT_WORKERS, add_arch
 from utils.data.dataset import Dataset, defaults_in_words, own_dataset
 from utils.models import recipe
 from utils.models.recipe import Recipe

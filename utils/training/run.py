@@ -31,6 +31,7 @@ from utils.models.recipe import Recipe, override
 from utils.models.registry import build
 from utils.options import check
 from utils.reporting import caution_lines, failure_report, score_table
+from utils.training.adaptation import adapt_recipe, explain_adaptation
 from utils.training.arguments import TrainingCommand, settle_engine
 from utils.training.checkpoints import StateFolder
 from utils.training.engine import build_trainer, train_one_epoch
@@ -106,8 +107,10 @@ class Run:
 
         self._load_splits()
         classes = len(self.train_split.class_names), len(self.train_split)
-        if settings.adapt_recipe:
-            self.recipe = self.dataset.adapt(self.recipe, *classes, command.given)
+        if settings.adapt_recipe and not self.dataset.is_adapted:
+            adaptation = adapt_recipe(self.recipe, *classes, command.given)
+            print(explain_adaptation(adaptation, self.recipe.num_classes, classes[1]), end="")
+            self.recipe = adaptation.recipe
         self.recipe = replace(self.recipe, num_classes=classes[0])
         self.data = fingerprint(self.train_split)
         require_same_data({"train": self.data, "test": fingerprint(self.test_split) if self.test_split else None})

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.arguments import Common
+from utils.common import Common
 from utils.options import FLAG, NAME, NATURAL, PLACE, POSITIVE, SWITCH, Choice, Name, Number, Several, option
 
 if TYPE_CHECKING:

@@ -6,14 +6,10 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from utils.errors import UsageError
 from utils.models.registry import ARCHS
 from utils.options import NAME, PLACE, SWITCH, Number, option
-
-if TYPE_CHECKING:
-    import torch
 
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 MOST_WORKERS = 256
@@ -69,29 +65,3 @@ class _NoLocalRank(argparse.Action):
 
     def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
         parser.error("--local-rank comes from torch.distributed.launch; start the processes with torchrun instead")
-
-
-def choose_device(name: str | None) -> torch.device:
-    """The device called `name`, or the best one there is; of several processes on a machine each gets its own GPU.
-
-    Raises:
-        UsageError: there is no such device; says which there are.
-    """
-    import torch  # here: help needs no PyTorch
-
-    from utils.distributed import is_launched, local_rank
-
-    if name is None:
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and is_launched():
-        name = f"cuda:{local_rank()}"
-    elif name.startswith("cuda:") and is_launched():
-        raise UsageError(f"--device {name} would put all processes onto one GPU; give --device cuda, or leave it out")
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # reading back unmasks devices that compute nothing
-    except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
-        cuda = torch.cuda.device_count()
-        there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
-        raise UsageError(f"--device {name} is not to be had on this machine; there are: {there_are}") from error
-    return device
