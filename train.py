@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from utils.data.dataset import find_datasets
 from utils.demo.dataset import demo_of
-from utils.errors import run_command
+from utils.system.errors import run_command
 from utils.training.arguments import parse_arguments
 
 DATASETS = find_datasets()
@@ -23,9 +23,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
-    from utils.devices import choose_device
-    from utils.distributed import process_group
-    from utils.training.provenance import set_tf32
+    from utils.runs.provenance import set_tf32
+    from utils.system.devices import choose_device
+    from utils.system.processes import process_group
     from utils.training.run import train
 
     if settings.tf32 is not None:

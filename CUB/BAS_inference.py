@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from CUB import DATASET
-from utils.errors import run_command
 from utils.inference.command import run
+from utils.system.errors import run_command
 
 if TYPE_CHECKING:
     from utils.inference.localizer import Localizer

@@ -31,7 +31,7 @@ from utils.data.split import (
     read_lines,
     split_of_class_folders,
 )
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 FOLDER = "CUB_200_2011"
 PAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"

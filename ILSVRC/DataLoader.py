@@ -42,7 +42,7 @@ from utils.data.split import (
     read_table,
     split_of_class_folders,
 )
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 MEND = (
     "get ILSVRC2012 (CLS-LOC) from https://www.image-net.org/ or Kaggle's imagenet-object-localization-challenge; "

@@ -24,15 +24,15 @@ from Img.measured import Measured, read_measured
 from Img.results import draw_results
 from utils.data.dataset import find_datasets
 from utils.data.split import Split
-from utils.devices import choose_device
-from utils.errors import UserError, run_command
 from utils.exploratory import run_experiment, save_figures
 from utils.exploratory.measure import sample_pictures
-from utils.files import require_writable
-from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded, load
 from utils.models.registry import BACKBONES
-from utils.options import NAME, PLACE, POSITIVE, CommandParser
+from utils.runs.finished import find_run
+from utils.system.devices import choose_device
+from utils.system.errors import UserError, run_command
+from utils.system.files import require_writable
+from utils.system.options import NAME, PLACE, POSITIVE, CommandParser
 
 FOLDER = Path(__file__).resolve().parent
 DATASETS = find_datasets()

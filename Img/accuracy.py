@@ -8,12 +8,12 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from utils.charts import COLOURS, GRID, new_figure, save_figure
-from utils.charts import DARK_INK as INK
 from utils.data.class_names import short_name
 from utils.data.dataset import Dataset
 from utils.metrics import METRICS
 from utils.models.registry import BACKBONES
+from utils.results.charts import COLOURS, GRID, new_figure, save_figure
+from utils.results.charts import DARK_INK as INK
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

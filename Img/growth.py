@@ -11,15 +11,15 @@ import numpy as np
 from PIL import Image
 
 from utils.data.split import Split, spread
-from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
-from utils.errors import UserError
+from utils.evaluation.gallery import Subject, read_subjects
 from utils.evaluation.maps import grid_of
-from utils.evaluation.question import Question, build_question
-from utils.files import write_atomically
-from utils.gallery import Subject, read_subjects
+from utils.evaluation.spec import Question, build_question
 from utils.inference.loading import Loaded
-from utils.sheet import MARGIN, SCALE, Cell, Entry, draw_sheet
-from utils.training.settings import SNAPSHOTS
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
+from utils.results.sheet import MARGIN, SCALE, Cell, Entry, draw_sheet
+from utils.runs.settings import SNAPSHOTS
+from utils.system.errors import UserError
+from utils.system.files import write_atomically
 from utils.training.snapshots import Snapshot, list_snapshots, read_snapshot
 
 PICTURES, FRAMES = 6, 12

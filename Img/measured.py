@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.evaluation.kinds import KINDS, TITLES
-from utils.files import read_json
+from utils.system.files import read_json
 
 DEMO_FILE, FILE = "results.json", "evaluation.json"
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")

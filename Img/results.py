@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.split import Split, spread
-from utils.evaluation.question import build_question
-from utils.gallery import save_gallery
+from utils.evaluation.gallery import save_gallery
+from utils.evaluation.spec import build_question
 from utils.inference.loading import Loaded
 
 KINDS = ("cam", "bas")

@@ -20,15 +20,15 @@ from torch.utils.flop_counter import FlopCounterMode
 import CUB.Model
 import ILSVRC.Model
 from utils.data.transforms import CENTRE_CROP
-from utils.losses import BASLosses, bas_losses
-from utils.memory import peak_memory_mib, reuse_freed_memory
 from utils.models.bas import BAS
+from utils.models.losses import BASLosses, bas_losses
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
 from utils.models.winograd import use_winograd
-from utils.optim import build_optimizer
-from utils.options import POSITIVE, CommandParser
+from utils.system.memory import peak_memory_mib, reuse_freed_memory
+from utils.system.options import POSITIVE, CommandParser
 from utils.training.objective import training_pass
+from utils.training.optim import build_optimizer
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 CROPS = 10

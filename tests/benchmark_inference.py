@@ -38,13 +38,13 @@ from torchvision import transforms
 import CUB.Model
 from CUB.DataLoader import load_split
 from tests.reference_weights import fill
-from utils.checkpoint import load_weights, save_weights
 from utils.data.transforms import CENTRE_CROP, IMAGENET_MEAN, IMAGENET_STD
 from utils.demo.compose import class_names, compose
 from utils.models.bas import BAS
+from utils.models.checkpoint import load_weights, save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.registry import ARCHS
-from utils.options import POSITIVE, SIDE, CommandParser
+from utils.system.options import POSITIVE, SIDE, CommandParser
 
 ROOT = Path(__file__).resolve().parents[1]
 SCORES = ("top1_loc", "top5_loc", "gt_known_loc", "top1_cls", "top5_cls")

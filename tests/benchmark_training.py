@@ -47,13 +47,13 @@ from tests.benchmark import DATASETS, training_step
 from utils.data.split import Split
 from utils.data.training import build_training_loader
 from utils.demo.compose import pictures_folder
-from utils.losses import BASLosses
-from utils.memory import peak_memory_mib, reuse_freed_memory
 from utils.models.bas import BAS
+from utils.models.losses import BASLosses
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS
-from utils.optim import build_optimizer
-from utils.options import NATURAL, POSITIVE, SIDE, CommandParser
+from utils.system.memory import peak_memory_mib, reuse_freed_memory
+from utils.system.options import NATURAL, POSITIVE, SIDE, CommandParser
+from utils.training.optim import build_optimizer
 
 SIDES = ("authors", "constant copy", "ours")
 CUB_SIZE = (500, 375)  # width and height of most of CUB's pictures

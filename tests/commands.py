@@ -18,8 +18,8 @@ from tests.reference_weights import draw, published_keys
 from tests.test_checkpoints import STALE
 from tests.test_cub_data import write_lines
 from utils.data.dataset import Dataset
-from utils.errors import run_command
 from utils.inference import command
+from utils.system.errors import run_command
 
 ROOT = Path(__file__).parents[1]
 AS_IN_THE_PAPER = {"name": "cvpr", "tap": None}

@@ -12,9 +12,9 @@ import re
 import sys
 from pathlib import Path
 
-from utils.errors import UserError, run_command
 from utils.metrics import LOC_METRICS
-from utils.options import PLACE, CommandParser
+from utils.system.errors import UserError, run_command
+from utils.system.options import PLACE, CommandParser
 
 README = Path(__file__).resolve().parents[1] / "Img" / "README.md"
 DEMO_TABLE = "Measured on the demo (`python train.py --demo"

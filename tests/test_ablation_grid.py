@@ -12,10 +12,10 @@ import pytest
 
 import train
 from tests.test_demo import run_demo
-from utils import ablation
-from utils.ablation import CELLS, TOP_KS, Run, Spread, main, markdown, run_all
-from utils.errors import UsageError, UserError, run_command
+from utils.demo import ablation
+from utils.demo.ablation import CELLS, TOP_KS, Run, Spread, main, markdown, run_all
 from utils.metrics import METRICS
+from utils.system.errors import UsageError, UserError, run_command
 from utils.training.arguments import parse_arguments
 
 # Notes each start; fails where told to; scores follow from the options: BAS 10 x seed + number of options, CAM half.

@@ -11,8 +11,8 @@ from torch import nn
 
 import CUB.Model
 from tests.test_amc import TinyBAS, naive_losses
-from utils.losses import BASLosses, bas_losses
 from utils.models.bas import BAS, BASOutput
+from utils.models.losses import BASLosses, bas_losses
 from utils.training.objective import training_pass
 
 PAPER = CUB.Model.recipe("resnet")

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 import CUB.Model
 import ILSVRC.Model
-from utils.losses import BASLosses, background_activation_ratio, bas_losses
 from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected
+from utils.models.losses import BASLosses, background_activation_ratio, bas_losses
 
 
 class TinyBAS(BAS):

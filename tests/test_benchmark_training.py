@@ -20,7 +20,7 @@ from tests.benchmark_training import (
     relative_differences,
 )
 from tests.reference_weights import PAIRS
-from utils.losses import BASLosses, bas_losses
+from utils.models.losses import BASLosses, bas_losses
 from utils.training.objective import training_pass
 
 

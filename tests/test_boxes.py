@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.transforms.functional import center_crop
 
-from utils.boxes import crop_boxes_to_image, iou, scale_boxes_to_crop
+from utils.localization.boxes import crop_boxes_to_image, iou, scale_boxes_to_crop
 
 
 def literal_iou(a, b):

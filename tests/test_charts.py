@@ -10,8 +10,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from utils.charts import COLOURS, DASHES, draw_chart, draw_histogram, save_charts
-from utils.errors import UserError
+from utils.results.charts import COLOURS, DASHES, draw_chart, draw_histogram, save_charts
+from utils.system.errors import UserError
 
 SVG = "{http://www.w3.org/2000/svg}"
 CURVE = {

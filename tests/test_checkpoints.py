@@ -23,15 +23,15 @@ import CUB.Model
 import ILSVRC.Model
 import train
 from tests.reference_weights import PAIRS, draw, published_keys
-from utils import checkpoint as checkpoint_module
-from utils.checkpoint import (
+from utils.models import checkpoint as checkpoint_module
+from utils.models.bas import BAS
+from utils.models.checkpoint import (
     GENERATOR_KEY,
     load_weights,
     read_checkpoint,
     save_weights,
 )
-from utils.errors import UserError
-from utils.models.bas import BAS
+from utils.system.errors import UserError
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 COPIES = ("conv_copy_5_", "classifier_cls_copy", "layer4_copy", "Mixed_7a_copy", "Mixed_7b_copy", "Mixed_7c_copy")

@@ -15,7 +15,7 @@ from tests.test_ilsvrc_data import WNIDS, make_authors_lists, make_csv, make_tra
 from tests.test_images import save_picture
 from utils.data import any_folder
 from utils.data.images import PICTURE_SUFFIXES, find_pictures, list_class_pictures
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 NAMES = (
     "cat/2.jpg",

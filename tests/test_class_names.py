@@ -7,7 +7,7 @@ import pytest
 import CUB.DataLoader
 import ILSVRC.DataLoader
 from utils.data.class_names import read_class_names, short_name
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 def test_cubs_names():

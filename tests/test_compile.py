@@ -13,8 +13,8 @@ from torch._dynamo.utils import counters
 
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import Case, make_split, make_trainer
+from utils.runs.settings import Engine
 from utils.training.engine import train_one_epoch
-from utils.training.settings import Engine
 
 
 def test_compiled_steps_equal_eager_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

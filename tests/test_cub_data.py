@@ -16,7 +16,7 @@ import pytest
 from CUB.DataLoader import FOLDER, MD5, PAGE, download, load_split
 from tests.test_images import save_picture
 from utils.data.masks import MaskFiles
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 # id: (picture, size, label from 1, is_train, x y w h); ids are out of order and lines of the files will be, too.
 IMAGES = {

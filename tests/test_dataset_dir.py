@@ -28,7 +28,7 @@ from tests.commands import (
     write_random_net,
 )
 from tests.test_cub_data import write_lines
-from utils.report.records import read_records
+from utils.results.report.records import read_records
 
 CLASSES = ("crow", "jay", "wren")
 PICTURES = {"train": 6, "val": 5, "test": 7}

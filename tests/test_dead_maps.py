@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from utils.metrics import DeadMaps, extremes_by_class, find_dead_maps, map_extremes
-from utils.reporting import caution_lines, dead_map_line
+from utils.results.tables import caution_lines, dead_map_line
 
 NAMES = ("ant", "bee", "cow", "dog", "eel")
 

@@ -13,8 +13,8 @@ from PIL import Image
 import train
 from utils.demo import compose as composing
 from utils.demo.compose import compose
-from utils.errors import UsageError
 from utils.metrics import LOC_METRICS
+from utils.system.errors import UsageError
 
 
 def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from utils.demo import compose as demo
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 SMALL = {"size": 64, "train_per_class": 2, "test_per_class": 1}
 

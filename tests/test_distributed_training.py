@@ -23,15 +23,15 @@ from tests.test_amc import TinyBAS
 from tests.test_evaluation import CPU, save_picture
 from utils.data.split import Split
 from utils.data.training import TrainingBatch, build_training_loader
-from utils.distributed import process_count, process_group, rank
-from utils.errors import UserError
 from utils.models.bas import BAS
-from utils.training.checkpoints import StateFolder
+from utils.runs.settings import Engine
+from utils.runs.state import find_training_state, fingerprint, require_same_data, restore_training_state
+from utils.runs.state_folder import StateFolder
+from utils.system.errors import UserError
+from utils.system.processes import process_count, process_group, rank
 from utils.training.engine import NotFiniteError, Trainer, build_trainer, train_one_epoch
 from utils.training.interruption import Interrupted, Interruption
 from utils.training.saver import Saver
-from utils.training.settings import Engine
-from utils.training.state import find_training_state, fingerprint, require_same_data, restore_training_state
 
 PICTURES, BATCH = 24, 12  # two steps an epoch, shared out evenly among 1, 2 and 3
 RECIPE = replace(

@@ -41,7 +41,7 @@ CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 RUN_BY = {
     "tests.benchmark_classes": "test_benchmark_classes.py",
     "tests.benchmark_training": "test_benchmark_training.py",
-    "utils.ablation": "test_ablation_grid.py",
+    "utils.demo.ablation": "test_ablation_grid.py",
     "utils.exploratory": "test_exploratory.py",
     "Img": "test_figures_command.py",
 }
@@ -178,7 +178,7 @@ def test_dead_links_are_found(tmp_path: Path) -> None:
         "# The head\n[a](page.md) [b](#the-head) [c](gone.md) [d](page.md#gone) `[e](code)` [f](https://a.b/c)"
     )
     assert dead_links(page) == ["gone.md", "page.md#gone"]
-    page.write_text("`utils/losses.py` `losses.py` `utils/gone.py` `gone.py` `CUB/data` `train.py`")
+    page.write_text("`utils/models/losses.py` `losses.py` `utils/gone.py` `gone.py` `CUB/data` `train.py`")
     assert missing_files(page) == ["utils/gone.py", "gone.py"]
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
-from utils.errors import UserError
-from utils.sheet import GROUP_GAP, MARGIN, SCALE, Cell, Entry, draw_sheet, find_font, fit
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
+from utils.results.sheet import GROUP_GAP, MARGIN, SCALE, Cell, Entry, draw_sheet, find_font, fit
+from utils.system.errors import UserError
 
 
 def test_overlay_covers_the_map_region_alone():

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from tests.commands import assert_one_sentence, run_inference, run_training
-from utils.distributed import local_rank, restart_count
-from utils.errors import UsageError, is_out_of_memory, run_command
+from utils.system.errors import UsageError, is_out_of_memory, run_command
+from utils.system.processes import local_rank, restart_count
 
 
 def allocate() -> None:

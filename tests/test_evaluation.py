@@ -16,24 +16,24 @@ from torch.nn import functional as F
 
 import CUB.Model
 from tests.test_amc import TinyBAS
-from utils.boxes import iou, scale_boxes_to_crop
 from utils.data.images import read_image
 from utils.data.masks import MaskFiles
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, evaluation_transform, ten_crop
-from utils.errors import UserError
 from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.maps import centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
-from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, MapResult
 from utils.evaluation.run import _Output, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.spec import Question, build_question, threshold_grid
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
-from utils.localization import map_to_box
+from utils.localization.boxes import iou, scale_boxes_to_crop
+from utils.localization.maps import map_to_box
 from utils.metrics import DeadMaps
 from utils.models.recipe import override
-from utils.reporting import caution_lines
+from utils.results.tables import caution_lines
+from utils.system.errors import UserError
 
 CPU = torch.device("cpu")
 RECIPE = override(CUB.Model.recipe("vgg"), {"resize_size": 40, "crop_size": 32, "top_k": 2, "threshold": 0.4})

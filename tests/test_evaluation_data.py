@@ -25,7 +25,7 @@ from utils.data.evaluation import (
 from utils.data.images import read_image
 from utils.data.masks import MaskFiles, read_mask
 from utils.data.transforms import evaluation_transform
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -18,7 +18,7 @@ import CUB
 import ILSVRC
 from Img.accuracy import build_accuracy_figure, collect_published, draw_accuracy
 from Img.measured import Measured, read_measured
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 METRICS = ("top1_loc", "top5_loc", "gt_known_loc")
 # The paper's table: Top-1, Top-5, GT-known Loc on CUB, then on ILSVRC.

@@ -26,7 +26,7 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.training.settings import SNAPSHOTS
+from utils.runs.settings import SNAPSHOTS
 
 FILES = {"accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
 

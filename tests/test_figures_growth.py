@@ -16,12 +16,12 @@ from Img import growth
 from Img.growth import draw_growth
 from tests.test_amc import TinyBAS
 from utils.data.split import Split
-from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR
-from utils.errors import UserError
 from utils.evaluation.protocols import PROTOCOLS
 from utils.inference.loading import Loaded
-from utils.sheet import MARGIN
-from utils.training.settings import SNAPSHOTS
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR
+from utils.results.sheet import MARGIN
+from utils.runs.settings import SNAPSHOTS
+from utils.system.errors import UserError
 from utils.training.snapshots import snapshot_path
 
 GREY = 120

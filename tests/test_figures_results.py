@@ -14,16 +14,16 @@ from PIL import Image
 import CUB
 from Img.results import choose_pictures, draw_results
 from tests.commands import make_cub, write_random_net
-from utils import gallery
 from utils.data.split import Split
-from utils.drawing import PREDICTED_COLOUR, TRUE_COLOUR
-from utils.errors import UserError
+from utils.evaluation import gallery
+from utils.evaluation.gallery import Found, Subject, build_key, draw_group, localize_pictures
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.protocols import PROTOCOLS
-from utils.evaluation.question import Question, build_question
-from utils.gallery import Found, Subject, build_key, draw_group, localize_pictures
+from utils.evaluation.spec import Question, build_question
 from utils.inference.loading import Loaded, load
-from utils.sheet import SIDE, Cell
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR
+from utils.results.sheet import SIDE, Cell
+from utils.system.errors import UserError
 
 TRUTH = np.array([[0.0, 12.0, 24.0, 48.0]])
 HALF = np.array([0, 12, 24, 29])  # IoU with the truth: (25 * 18) / (25 * 37) = 0.486...

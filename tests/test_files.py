@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from tests.commands import ROOT
-from utils.errors import UserError
-from utils.files import alone_in, file_digest, is_sealed, require_writable, seal, write_atomically, write_text
+from utils.system.errors import UserError
+from utils.system.files import alone_in, file_digest, is_sealed, require_writable, seal, write_atomically, write_text
 
 
 def test_folders_that_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_links_and_modes_stay(tmp_path: Path) -> None:
 @pytest.mark.parametrize("output", ["/dev/stdout", "log", "/dev/stderr"])
 def test_a_command_can_write_into_its_own_output(tmp_path: Path, output: str) -> None:
     """Protects `--json /dev/stdout > log` and `--json log > log`: lines and file in their order, nothing lost."""
-    code = "from utils.files import write_text\nimport sys\n"
+    code = "from utils.system.files import write_text\nimport sys\n"
     code += f"print('before', file={'sys.stderr' if 'err' in output else 'sys.stdout'})\n"
     code += f"write_text({output!r}, 'text\\n')\nprint('after')"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -124,7 +124,7 @@ def test_a_command_can_write_into_its_own_output(tmp_path: Path, output: str) ->
 def test_nobody_can_plant_a_temporary_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects other files: were the name known and a link planted, nothing is written through it."""
     (tmp_path / "precious").write_text("precious")
-    monkeypatch.setattr("utils.files.secrets.token_hex", lambda count: "0" * 2 * count)
+    monkeypatch.setattr("utils.system.files.secrets.token_hex", lambda count: "0" * 2 * count)
     (tmp_path / f".file.{'0' * 16}.tmp.txt").symlink_to(tmp_path / "precious")
     with pytest.raises(UserError, match="cannot write .*file.txt: File exists"):
         write_text(tmp_path / "file.txt", "text")
@@ -139,7 +139,7 @@ def test_full_disk_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(UserError, match="unexpected pos"):
         write_atomically(tmp_path / "file", fail)
-    monkeypatch.setattr("utils.files.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
+    monkeypatch.setattr("utils.system.files.shutil.disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 0))
     with pytest.raises(UserError, match="file: No space left on device; free some space"):
         write_atomically(tmp_path / "file", fail)
     assert not list(tmp_path.iterdir())
@@ -147,7 +147,7 @@ def test_full_disk_is_called_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_alone(tmp_path: Path) -> None:
     """Protects a run from a second start in its folder; a process that was killed holds nothing."""
-    code = "import sys, time\nfrom pathlib import Path\nfrom utils.files import alone_in\n"
+    code = "import sys, time\nfrom pathlib import Path\nfrom utils.system.files import alone_in\n"
     code += f"with alone_in(Path({str(tmp_path / 'run')!r}), 'a run'):\n    print(1, flush=True)\n    time.sleep(60)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE)

@@ -11,9 +11,9 @@ import pytest
 from tests.commands import WHOLE, make_cub, save_noise
 from train import DATASETS
 from utils.data.dataset import own_dataset
-from utils.errors import UserError
-from utils.inference.finished_run import FinishedRun, find_run
-from utils.inference.settings import SETTINGS_FILE
+from utils.runs.finished import FinishedRun, find_run
+from utils.runs.recorded import SETTINGS_FILE
+from utils.system.errors import UserError
 
 CUB = DATASETS["CUB"]
 PICTURES = [(number % 3, number < 3, WHOLE) for number in range(6)]

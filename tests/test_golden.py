@@ -9,13 +9,13 @@ import torch
 import CUB.Model
 import ILSVRC.Model
 from tests.reference_weights import PAIRS, batch, fill, golden
-from utils.losses import BASLosses, bas_losses
 from utils.models.bas import BAS, BASOutput
+from utils.models.losses import BASLosses, bas_losses
 from utils.models.recipe import Recipe
-from utils.optim import build_optimizer
+from utils.runs.settings import Engine
 from utils.training.engine import build_trainer, to_device
 from utils.training.objective import training_pass
-from utils.training.settings import Engine
+from utils.training.optim import build_optimizer
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 CPU = torch.device("cpu")

@@ -9,7 +9,7 @@ import pytest
 from ILSVRC.DataLoader import load_split
 from tests.test_cub_data import boxes_of, edit, write_lines
 from tests.test_images import save_picture
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 # stem: (wnid, size, boxes); the names' order is not the classes'.
 IMAGES = {

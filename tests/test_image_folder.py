@@ -10,7 +10,7 @@ from tests.test_metadata import make_split
 from utils.data import any_folder
 from utils.data.image_folder import load_split
 from utils.data.masks import MaskFiles
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 PICTURES = ("train/ant/1.jpg", "train/bee/2.png", "train/cow/3.webp", "test/cow/4.jpg", "test/ant/5.jpg")
 

@@ -28,7 +28,7 @@ from utils.data.images import (
     require_pictures,
 )
 from utils.data.split import split_of_class_folders
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 
 def save_picture(path, size=(40, 30), colour=(200, 100, 50)):

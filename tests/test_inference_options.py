@@ -28,8 +28,8 @@ from tests.commands import (
     write_random_net,
 )
 from utils.evaluation.maps import centred_gaussian
-from utils.files import file_digest
-from utils.report.records import read_records
+from utils.results.report.records import read_records
+from utils.system.files import file_digest
 
 # Of the 64 x 64 pictures; the crop of 48 is (8, 8, 56, 56). To the authors, a box from 0 to 48 holds 49 x 49 pixels,
 # of which (0, 0, 48, 23.5) is exactly half.

@@ -11,10 +11,10 @@ from PIL import Image
 
 from tests.commands import BEST, assert_one_sentence, read_json, run_inference
 from tests.test_inference_options import FLAT, figures, fill_home, options
-from utils.boxes import crop_boxes_to_image
 from utils.inference import test_set as command
-from utils.report.records import read_records
-from utils.sheet import SIDE
+from utils.localization.boxes import crop_boxes_to_image
+from utils.results.report.records import read_records
+from utils.results.sheet import SIDE
 
 
 @pytest.fixture(scope="module")

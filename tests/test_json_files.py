@@ -13,13 +13,13 @@ import pytest
 
 import train
 from Img.measured import read_measured
-from utils.ablation import CELLS, Run
+from utils.demo.ablation import CELLS, Run
 from utils.demo.compose import RECORD, _is_composed
-from utils.errors import UserError
-from utils.files import read_json, read_json_lines
-from utils.inference.finished_run import find_run
-from utils.inference.settings import SETTINGS_FILE, change_settings, recorded_settings
 from utils.models.recipe import Recipe
+from utils.runs.finished import find_run
+from utils.runs.recorded import SETTINGS_FILE, change_settings, recorded_settings
+from utils.system.errors import UserError
+from utils.system.files import read_json, read_json_lines
 from utils.training.log import RunLog
 
 RECIPE = Recipe(dataset="CUB", arch="mobilenet", num_classes=3, frg_weight=0.5, area_weight=1.5, ratio_compare="ge")

@@ -12,7 +12,7 @@ from tests import test_cub_data, test_ilsvrc_data, test_image_folder, test_metad
 from tests.test_cub_data import write_lines
 from utils.data import any_folder
 from utils.data.class_names import read_class_names
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 def make_ilsvrc(root, make_boxes):

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tests.oracles import largest_component_box
-from utils.localization import map_to_box, normalize_map, upsample_map
+from utils.localization.maps import map_to_box, normalize_map, upsample_map
 
 
 def literal_normalized(rows):

@@ -14,9 +14,9 @@ from tests.commands import NOISE, ROOT, assert_one_sentence, make_cub, read_json
 from tests.documents import run_python
 from tests.test_pixel_scores import wsolevaluation_px_ap
 from tests.test_protocols import wsolevaluation_box
-from utils.boxes import iou
-from utils.errors import UserError
 from utils.evaluation.map_files import path_of_map, read_map, save_map
+from utils.localization.boxes import iou
+from utils.system.errors import UserError
 
 SIDE = 48
 

@@ -12,7 +12,7 @@ import CUB.Model
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS
-from utils.localization import place_map, upsample_map
+from utils.localization.maps import place_map, upsample_map
 
 
 def make_linear(model: nn.Module) -> None:

@@ -12,7 +12,7 @@ from PIL import Image
 
 from utils.data.masks import MaskError, MaskFiles, find_masks, read_mask, understand_masks
 from utils.data.transforms import centre_crop
-from utils.errors import UsageError
+from utils.system.errors import UsageError
 
 
 def save_mask(path, pixels):

@@ -5,9 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from utils.boxes import best_ious
+from utils.localization.boxes import best_ious
+from utils.localization.sweep import best_contour_ious, contour_boxes
 from utils.metrics import IouHistogram, MaxBoxAcc
-from utils.sweep import best_contour_ious, contour_boxes
 
 THRESHOLDS = np.arange(50) / 50
 FIELDS = ("images", "missed", "correct_largest", "correct_any")

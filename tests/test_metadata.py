@@ -10,7 +10,7 @@ from tests.test_cub_data import boxes_of, edit, write_lines
 from tests.test_images import save_picture
 from utils.data.masks import MaskFiles
 from utils.data.metadata import load_split
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 TEST_IDS = ("wren/a.jpg", "gull/b.jpg", "wren/c.jpg")
 

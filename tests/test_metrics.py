@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.boxes import best_iou
+from utils.localization.boxes import best_iou
 from utils.metrics import METRICS, LocalizationScores
 
 

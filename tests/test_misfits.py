@@ -30,12 +30,12 @@ from tests.test_cub_data import write_lines
 from tests.test_evaluation import ask
 from utils.data.images import exif_orientation, read_image
 from utils.data.split import Split
-from utils.distributed import process_group
 from utils.evaluation.misfits import AS_STORED, Misfit, MisfitError, find_misfit, require_fit, settle
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.summary import cautions
-from utils.reporting import caution_lines
+from utils.results.tables import caution_lines
+from utils.system.processes import process_group
 
 SIZE = (200, 100)
 

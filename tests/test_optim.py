@@ -12,9 +12,9 @@ import CUB.Model
 import ILSVRC.Model
 from tests.reference_weights import PAIRS, published_keys
 from utils.models.recipe import Recipe
-from utils.optim import build_optimizer, build_scheduler
+from utils.runs.settings import Engine
 from utils.training.engine import Trainer, build_trainer
-from utils.training.settings import Engine
+from utils.training.optim import build_optimizer, build_scheduler
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 

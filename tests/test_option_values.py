@@ -12,12 +12,12 @@ import pytest
 import train
 from Img import __main__ as figures
 from tests.commands import run_inference, run_training
-from utils import ablation
-from utils.errors import UsageError
+from utils.demo import ablation
 from utils.exploratory import __main__ as exploratory
 from utils.inference.arguments import parse_arguments as parse_inference
 from utils.inference.loading import load_localizer
-from utils.options import CommandParser
+from utils.system.errors import UsageError
+from utils.system.options import CommandParser
 from utils.training.arguments import parse_arguments as parse_training
 
 Parse = Callable[[list[str]], argparse.Namespace]

@@ -22,9 +22,9 @@ from tests.commands import (
     shell,
     write_random_net,
 )
-from utils.errors import UsageError, UserError
 from utils.inference import pictures
-from utils.report.records import read_records
+from utils.results.report.records import read_records
+from utils.system.errors import UsageError, UserError
 
 EXIF_ORIENTATION, TURNED = 0x0112, 6  # 6: to be turned by 90 degrees clockwise
 

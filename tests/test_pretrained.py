@@ -19,9 +19,9 @@ import ILSVRC.Model
 from tests.test_checkpoints import thin, unset
 from utils.data.images import read_image
 from utils.data.transforms import evaluation_transform
-from utils.errors import UserError
 from utils.models.bas import BAS
 from utils.models.pretrained import load_imagenet
+from utils.system.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BUILDERS = {

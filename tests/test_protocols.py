@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
-from utils.boxes import iou
-from utils.errors import UsageError
 from utils.evaluation.protocols import PROTOCOLS, find_protocol
-from utils.localization import map_to_box
+from utils.localization.boxes import iou
+from utils.localization.maps import map_to_box
 from utils.models.bas import Grid
+from utils.system.errors import UsageError
 
 SIZES = (256, 224)
 GOLDEN = Path(__file__).with_name("reference") / "golden"

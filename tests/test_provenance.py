@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 import torch
 
-from utils import memory
-from utils.memory import peak_memory_mib
-from utils.training import provenance
-from utils.training.provenance import describe_code, describe_run, tf32_settings, versions
+from utils.runs import provenance
+from utils.runs.provenance import describe_code, describe_run, tf32_settings, versions
+from utils.system import memory
+from utils.system.memory import peak_memory_mib
 
 NOTHING = {"commit": None, "changed": None}
 
@@ -114,7 +114,7 @@ def test_description_of_a_run(repository: Path, monkeypatch: pytest.MonkeyPatch)
 def test_tf32() -> None:
     """Protects what is said of precision: torch's defaults and each of its switches, in a process of its own."""
     code = (
-        "import torch; from utils.training.provenance import tf32_settings as tf32; print(*tf32().values());"
+        "import torch; from utils.runs.provenance import tf32_settings as tf32; print(*tf32().values());"
         "torch.backends.cuda.matmul.allow_tf32 = True; print(*tf32().values());"
         "torch.backends.cudnn.allow_tf32 = False; print(*tf32().values());"
         "torch.set_float32_matmul_precision('highest'); print(*tf32().values())"
@@ -137,7 +137,8 @@ def test_tf32_by_either_of_torchs_names(monkeypatch: pytest.MonkeyPatch) -> None
 def test_peak_memory_counts_what_was_freed() -> None:
     """Protects the log's memory: the peak in MiB, tensors that are gone included, of this process alone."""
     code = (
-        "import torch; from utils.memory import peak_memory_mib as peak; cpu = torch.device('cpu'); before = peak(cpu);"
+        "import torch; from utils.system.memory import peak_memory_mib as peak; "
+        "cpu = torch.device('cpu'); before = peak(cpu);"
         "torch.ones(300 * 2**18); print(before, peak(cpu))"
     )
     before, after = map(float, run_python(code).split())

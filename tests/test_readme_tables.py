@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.readme_tables import DEMO_TABLE, README, ROWS, differences, read_table
-from utils.errors import UserError
 from utils.metrics import LOC_METRICS
+from utils.system.errors import UserError
 
 
 def write_demo(folder: Path, bas: float, dead: tuple[str, ...] = ()) -> Path:

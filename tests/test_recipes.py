@@ -13,9 +13,9 @@ import CUB.Model
 import ILSVRC.Model
 from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
 from tests.reference_weights import PAIRS
-from utils.errors import UsageError
 from utils.models.recipe import Recipe, override
-from utils.options import add_options, given, options_of
+from utils.system.errors import UsageError
+from utils.system.options import add_options, given, options_of
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 SHARED = {

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.drawing import PREDICTED_COLOUR
-from utils.errors import UsageError, UserError
-from utils.report import ImageRecord, Report, read_records
-from utils.report.records import COLUMNS
-from utils.report.report import picture_path
-from utils.report.thumbnails import GAP, LONGEST_SIDE, draw_thumbnail
+from utils.results.drawing import PREDICTED_COLOUR
+from utils.results.report import ImageRecord, Report, read_records
+from utils.results.report.records import COLUMNS
+from utils.results.report.report import picture_path
+from utils.results.report.thumbnails import GAP, LONGEST_SIDE, draw_thumbnail
+from utils.system.errors import UsageError, UserError
 
 CLASSES = ["Albatross", 'Bunting, "Indigo"', "<b>Crow</b>"]
 RECORD = ImageRecord(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from utils.errors import UserError
+from utils.system.errors import UserError
 from utils.training import log as run_log
 from utils.training.curves import draw_curves
 from utils.training.log import RunLog, epoch_line, scalars

@@ -24,14 +24,14 @@ from tests.test_amc import TinyBAS
 from tests.test_evaluation import CPU, ask, save_picture
 from utils.data.masks import MaskFiles
 from utils.data.split import Split, take
-from utils.distributed import process_count, process_group, rank
 from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.protocols import PROTOCOLS
-from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.sharding import count_rounds, own_pictures
-from utils.report.records import read_records
+from utils.evaluation.spec import Question, threshold_grid
+from utils.results.report.records import read_records
+from utils.system.processes import process_count, process_group, rank
 
 PICTURES = 11
 UNREADABLE = (2, 10)
@@ -336,6 +336,6 @@ def test_first_process_alone_cannot_go_on(options, tmp_path: Path) -> None:
 
 def test_own_pictures_are_for_one_process(capsys, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Protects --images from being done twice over: refused under several processes, before anything is read."""
-    monkeypatch.setattr("utils.distributed.process_count", lambda: 2)
+    monkeypatch.setattr("utils.system.processes.process_count", lambda: 2)
     assert run_inference("CUB", "--images", tmp_path / "bird.jpg", "--checkpoint", tmp_path / "none") == 2
     assert_one_sentence(capsys.readouterr().err, "--images is for a single process", "not with torchrun")

@@ -18,11 +18,11 @@ from tests.processes import run_processes
 from tests.test_amc import TinyBAS
 from tests.test_demo import run_demo
 from utils.data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from utils.errors import UserError
 from utils.models.bas import Grid
+from utils.runs.settings import SNAPSHOTS
+from utils.system.errors import UserError
 from utils.training import log, snapshots
 from utils.training import run as run_module
-from utils.training.settings import SNAPSHOTS
 from utils.training.snapshots import read_snapshot
 
 TRAINING = [(number % 3, True, WHOLE) for number in range(8)]

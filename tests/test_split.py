@@ -9,7 +9,7 @@ import pytest
 
 from tests.splits import make_split
 from utils.data.split import spread
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,9 @@ import pytest
 import torch
 
 from tests.test_amc import TinyBAS
-from utils.errors import UserError
 from utils.models.recipe import Recipe
-from utils.optim import build_optimizer, build_scheduler
-from utils.training.settings import Engine
-from utils.training.state import (
+from utils.runs.settings import Engine
+from utils.runs.state import (
     Progress,
     random_state,
     read_training_state,
@@ -24,6 +22,8 @@ from utils.training.state import (
     restore_training_state,
     training_state,
 )
+from utils.system.errors import UserError
+from utils.training.optim import build_optimizer, build_scheduler
 
 RECIPE = Recipe(
     dataset="CUB", arch="mobilenet", num_classes=5, frg_weight=0.5, area_weight=1.5, ratio_compare="ge", lr_steps=(2, 4)

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from utils.errors import UserError
-from utils.files import file_digest, sweep
-from utils.training.checkpoints import INDEX, StateFolder, damage_of_file
+from utils.runs.state_folder import INDEX, StateFolder, damage_of_file
+from utils.system.errors import UserError
+from utils.system.files import file_digest, sweep
 
 
 def save(states: StateFolder, epoch: int, step: int = 0, text: str = "") -> Path:

@@ -12,7 +12,7 @@ from tests.commands import ROOT
 
 CODE = """
 import sys, pathlib, time
-from utils.errors import run_command
+from utils.system.errors import run_command
 
 def main():
     print("a \\udcff", flush=True)

@@ -22,7 +22,7 @@ import torch
 
 from tests.commands import ROOT, WHOLE, assert_one_sentence, make_cub
 from tests.processes import free_port
-from utils.training.checkpoints import INDEX
+from utils.runs.state_folder import INDEX
 
 EPOCHS, STEPS = 2, 6
 OPTIONS = ["--arch", "mobilenet", "--device", "cpu", "--batch_size", "4", "--resize_size", "64", "--crop_size", "48"]

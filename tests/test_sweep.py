@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from tests.oracles import largest_component_box
-from utils.boxes import iou
-from utils.localization import normalize_map, upsample_map
-from utils.sweep import best_contour_ious, component_boxes, contour_boxes
+from utils.localization.boxes import iou
+from utils.localization.maps import normalize_map, upsample_map
+from utils.localization.sweep import best_contour_ious, component_boxes, contour_boxes
 
 GRID = np.arange(100) / 100
 

@@ -14,10 +14,10 @@ import CUB.Model
 import ILSVRC.Model
 from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference
 from tests.reference_weights import draw
-from utils.errors import UsageError
-from utils.losses import bas_losses
 from utils.models.bas import BAS
+from utils.models.losses import bas_losses
 from utils.models.registry import taps_in_words
+from utils.system.errors import UsageError
 from utils.training.objective import training_pass
 
 # tap -> F's (channels, side) for pictures of 224 pixels; the paper's first.

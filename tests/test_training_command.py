@@ -35,7 +35,7 @@ from tests.commands import (
     run_training,
     shell,
 )
-from utils.training.settings import Engine
+from utils.runs.settings import Engine
 
 
 @pytest.fixture(scope="module")

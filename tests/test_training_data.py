@@ -21,7 +21,7 @@ from utils.data.evaluation import build_evaluation_loader
 from utils.data.images import ImageError
 from utils.data.training import Draw, EpochBatches, TrainingBatch, TrainingImages, build_training_loader
 from utils.data.transforms import IMAGENET_MEAN, IMAGENET_STD, evaluation_transform
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 ROOT = Path(__file__).parents[1]
 

@@ -29,8 +29,8 @@ from tests.commands import (
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import NoNorm
 from utils.models.recipe import Recipe
+from utils.runs.provenance import set_tf32, tf32_settings
 from utils.training import log
-from utils.training.provenance import set_tf32, tf32_settings
 from utils.training.run import Run
 
 PICTURES = [(number % 3, True, WHOLE) for number in range(8)]

@@ -19,7 +19,7 @@ from utils.data.transforms import (
     evaluation_transform,
     ten_crop,
 )
-from utils.errors import UsageError
+from utils.system.errors import UsageError
 
 
 def test_evaluation_crops_equal_the_crops_of_pictures(tmp_path):

@@ -18,14 +18,14 @@ from tests.commands import read_json
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import Case, make_split, make_trainer
 from tests.test_training_options import data, figures, newest_state, no_drawing, run, tiny  # noqa: F401
-from utils.losses import bas_losses
 from utils.models import winograd
 from utils.models.bas import call_frozen
 from utils.models.fold import fold_batch_norm
+from utils.models.losses import bas_losses
 from utils.models.registry import ARCHS
 from utils.models.winograd import WinogradConv2d, use_winograd, winograd_conv2d
+from utils.runs.settings import Engine
 from utils.training.objective import training_pass
-from utils.training.settings import Engine
 
 LAYOUTS = [torch.contiguous_format, torch.channels_last]
 

@@ -1,5 +1,5 @@
 """What both data sets share: the BAS model, losses, localization, metrics, data and training engine."""
 
-from utils.imports import tell_failed_imports
+from utils.system.imports import tell_failed_imports
 
 tell_failed_imports()

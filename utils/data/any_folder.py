@@ -6,7 +6,7 @@ from pathlib import Path
 
 from utils.data import image_folder, metadata
 from utils.data.split import SPLITS_WITH_VAL, Split, check_split_name
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 def load_split(folder: Path, split: str) -> Split:

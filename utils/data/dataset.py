@@ -10,9 +10,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from utils.errors import UsageError, UserError
 from utils.models.recipe import PAPERS, Published, Recipe
 from utils.models.registry import ARCHS, build, find_backbone
+from utils.system.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from utils.data.split import Split

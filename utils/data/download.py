@@ -13,8 +13,8 @@ from pathlib import Path
 
 from torchvision.datasets.utils import calculate_md5, download_url
 
-from utils.errors import UserError
-from utils.files import write_atomically
+from utils.system.errors import UserError
+from utils.system.files import write_atomically
 
 
 def download_dataset(folder: Path, url: str, md5: str, page: str) -> None:

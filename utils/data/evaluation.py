@@ -16,7 +16,7 @@ from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_sign
 from utils.data.masks import IGNORE, MaskError, read_mask, understand_masks
 from utils.data.split import Split
 from utils.data.transforms import check_sizes, evaluation_transform
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 
 class EvaluationBatch(NamedTuple):

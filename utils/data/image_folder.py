@@ -32,7 +32,7 @@ from utils.data.split import (
     shorten,
     split_of_class_folders,
 )
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 BOXES, MASKS = "boxes.csv", "masks"
 HEADING = ("id", "x0", "y0", "x1", "y1")

@@ -16,7 +16,7 @@ from typing import NamedTuple, NoReturn
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 # The formats that pictures and masks come in, each decoded by Pillow itself. All others stay shut, whatever a file's
 # name says: Pillow would start Ghostscript for an EPS file called bird.jpg.

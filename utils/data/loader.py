@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from utils.data.images import ImageError, read_image
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 
 class Pictures(Dataset):

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from utils.data.images import ImageError, open_picture, with_alpha
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 BACKGROUND, OBJECT, IGNORE = 0, 1, 255
 SAMPLE = 200  # files of a data set that are looked at, spread over all of them

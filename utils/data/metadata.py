@@ -33,7 +33,7 @@ from utils.data.split import (
     read_lines,
     shorten,
 )
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 IDS, LABELS, TRUTHS, CLASSES = "image_ids.txt", "class_labels.txt", "localization.txt", "classes.txt"
 SIZES = "image_sizes.txt"

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 
 from utils.data.images import describe_folders, list_class_pictures, passed_over_phrase
 from utils.data.masks import MaskFiles
-from utils.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError
 
 SPLITS = ("train", "test")
 SPLITS_WITH_VAL = ("train", "val", "test")

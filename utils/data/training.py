@@ -16,7 +16,7 @@ from utils.data.images import ImageError
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
 from utils.data.split import Split
 from utils.data.transforms import TrainingTransform
-from utils.distributed import process_count, rank
+from utils.system.processes import process_count, rank
 
 
 class Draw(NamedTuple):

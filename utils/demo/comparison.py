@@ -11,17 +11,17 @@ from typing import Any
 
 from utils.data.split import spread
 from utils.demo.dataset import EVALUATION_BATCH, GALLERY_PICTURES, KINDS, PICTURE_FILE, RESULTS_FILE
-from utils.distributed import is_main
+from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.spec import build_question
 from utils.evaluation.summary import cautions
-from utils.files import write_text
-from utils.gallery import save_gallery
 from utils.models.fold import fold_batch_norm
-from utils.reporting import caution_lines, comparison_table
+from utils.results.tables import caution_lines, comparison_table
+from utils.system.files import write_text
+from utils.system.processes import is_main
 from utils.training.run import Run
 
 

@@ -20,8 +20,8 @@ import numpy as np
 from PIL import Image
 
 from utils.data.images import ImageError, open_picture
-from utils.errors import UsageError, UserError
-from utils.files import read_json
+from utils.system.errors import UsageError, UserError
+from utils.system.files import read_json
 
 VERSION = 1  # raise it whenever the composition changes, so that data sets composed by older code are made anew
 

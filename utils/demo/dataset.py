@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.data.dataset import ROOT, Dataset
-from utils.errors import UsageError
 from utils.models.recipe import Recipe
+from utils.system.errors import UsageError
 
 if TYPE_CHECKING:
     from utils.evaluation.records import Evaluation
@@ -78,7 +78,7 @@ class DemoDataset(Dataset):
     def prepare(self, run: Path) -> None:
         """Composes the pictures, where no other run's or report's files are in the way (UsageError)."""
         from utils.demo.compose import compose
-        from utils.files import sweep
+        from utils.system.files import sweep
 
         folder = run.parent
         _refuse_what_is_not_the_demos(folder, run)
@@ -99,8 +99,8 @@ def demo_of(datasets: Mapping[str, Dataset]) -> DemoDataset:
 
 def _refuse_what_is_not_the_demos(folder: Path, run: Path) -> None:
     from utils.demo.compose import RECORD
-    from utils.inference.settings import SETTINGS_FILE, run_settings
-    from utils.training.checkpoints import StateFolder
+    from utils.runs.recorded import SETTINGS_FILE, run_settings
+    from utils.runs.state_folder import StateFolder
     from utils.training.snapshots import list_snapshots
 
     data = folder / "data"  # several demos may share one, through links

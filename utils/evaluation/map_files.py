@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.errors import UserError
-from utils.files import read_json, write_atomically, write_text
-from utils.sweep import ROUNDING
+from utils.localization.sweep import ROUNDING
+from utils.system.errors import UserError
+from utils.system.files import read_json, write_atomically, write_text
 
 RECORD = "maps.json"
 SAME = ("protocol", "resize_size", "crop_size")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.errors import UserError
+from utils.system.errors import UserError
 
 # Beyond the edge, annotators' boxes reach by a few pixels: CUB has 36 such.
 SLACK_PIXELS, SLACK_SHARE = 5, 0.05

@@ -17,11 +17,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.boxes import scale_boxes_to_crop
-from utils.errors import UsageError
-from utils.localization import normalize_map, place_map, upsample_map
+from utils.localization.boxes import scale_boxes_to_crop
+from utils.localization.maps import normalize_map, place_map, upsample_map
+from utils.localization.sweep import component_boxes, contour_boxes
 from utils.models.taps import Grid
-from utils.sweep import component_boxes, contour_boxes
+from utils.system.errors import UsageError
 
 
 class Protocol:

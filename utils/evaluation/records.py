@@ -9,12 +9,13 @@ from typing import NamedTuple
 import numpy as np
 from torch import Tensor
 
-from utils.boxes import best_ious
 from utils.data.split import Split
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import Misfit, settle
 from utils.evaluation.protocols import Protocol
-from utils.evaluation.question import Question
+from utils.evaluation.spec import Question
+from utils.localization.boxes import best_ious
+from utils.localization.sweep import best_contour_ious, contour_boxes
 from utils.metrics import (
     MISSED,
     DeadMaps,
@@ -26,7 +27,6 @@ from utils.metrics import (
     extremes_by_class,
     find_dead_maps,
 )
-from utils.sweep import best_contour_ious, contour_boxes
 
 
 class Picture(NamedTuple):

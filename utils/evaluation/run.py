@@ -15,17 +15,17 @@ from torch.utils.data import DataLoader
 from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
-from utils.distributed import gather_everywhere, process_count, rank
-from utils.errors import UserError
 from utils.evaluation.kinds import FILES, MapKind
 from utils.evaluation.map_files import read_map
 from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.misfits import find_misfit, require_fit
-from utils.evaluation.question import Question
 from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
+from utils.evaluation.spec import Question
 from utils.models.bas import BAS, rank_classes
-from utils.progress import progress_bar
+from utils.system.errors import UserError
+from utils.system.processes import gather_everywhere, process_count, rank
+from utils.system.progress import progress_bar
 
 
 def evaluate(

@@ -7,13 +7,13 @@ from dataclasses import replace
 import torch
 
 from utils.data.split import Split, take
-from utils.errors import UserError
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.question import Question, threshold_grid
 from utils.evaluation.run import build_loader, evaluate
+from utils.evaluation.spec import Question, threshold_grid
 from utils.evaluation.summary import summarize_misfits
 from utils.models.bas import BAS
-from utils.reporting import failure_report, misfit_lines
+from utils.results.tables import failure_report, misfit_lines
+from utils.system.errors import UserError
 
 
 def choose_thresholds(

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.distributed import gather_everywhere, process_count, rank
+from utils.system.processes import gather_everywhere, process_count, rank
 
 
 def own_pictures(count: int, batch_size: int) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The command is `python -m utils.exploratory`; the same in Python, for a run in `demo_run`:
 
-    run = find_run(Path("demo_run"), find_datasets())       # utils.inference.finished_run, utils.data.dataset
+    run = find_run(Path("demo_run"), find_datasets())       # utils.runs.finished, utils.data.dataset
     loaded, split = load(run.dataset, run.arch, run.weights), run.load_split("test")  # utils.inference.loading
     experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
     summary = summarize(experiment.curves)

@@ -14,21 +14,21 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from utils.common import DEFAULT_WORKERS
 from utils.data.dataset import find_datasets
 from utils.data.masks import understand_masks
 from utils.data.split import Split
-from utils.errors import run_command
 from utils.exploratory import measure, run_experiment, save_figures, summarize, table, verdict
 from utils.exploratory.examples import EXAMPLES
 from utils.exploratory.measure import PLACES, Experiment, sample_pictures
 from utils.exploratory.summary import RULE, write_curves, write_summary
-from utils.files import require_writable
-from utils.inference.finished_run import find_run
 from utils.inference.loading import Loaded, load, require_same_classes
 from utils.models.registry import ARCHS
-from utils.options import NAME, PLACE, POSITIVE, CommandParser, Number
-from utils.training.provenance import describe_run
+from utils.runs.common import DEFAULT_WORKERS
+from utils.runs.finished import find_run
+from utils.runs.provenance import describe_run
+from utils.system.errors import run_command
+from utils.system.files import require_writable
+from utils.system.options import NAME, PLACE, POSITIVE, CommandParser, Number
 
 ROOT = Path(__file__).resolve().parents[2]
 DATASETS = find_datasets()

@@ -11,10 +11,10 @@ from utils.data.evaluation import read_pictures
 from utils.data.masks import OBJECT
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, denormalize
-from utils.errors import UserError
 from utils.exploratory.masks import kernel_step, mask_family
 from utils.exploratory.measure import Curve
 from utils.models.recipe import Recipe
+from utils.system.errors import UserError
 
 EXAMPLES = 3
 SHOWN = (0.5, 1.0, 2.0)  # areas of the masks that are shown, as shares of the object's own

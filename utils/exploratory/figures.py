@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from utils.charts import COLOURS, DARK_INK, DASHES, GRID, new_figure, save_figure
 from utils.data.class_names import short_name
 from utils.data.split import Split
 from utils.exploratory.examples import Example, choose_examples, read_example
 from utils.exploratory.measure import PLACES, Curve
 from utils.models.recipe import Recipe
+from utils.results.charts import COLOURS, DARK_INK, DASHES, GRID, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Chart = tuple[tuple[Axes, str], tuple[Axes, str]]
 
 FONT_SIZE, SMALL = 9.5, 9
-# Measure -> its label, and which of the colours and dashes of `utils.charts` it has.
+# Measure -> its label, and which of the colours and dashes of `utils.results.charts` it has.
 LINES = {
     "activation": ("foreground activation", 0),
     "entropy": ("entropy", 1),

@@ -14,11 +14,11 @@ from utils.data.evaluation import build_evaluation_loader
 from utils.data.masks import OBJECT
 from utils.data.split import Split, spread, take
 from utils.data.transforms import centre_crop
-from utils.errors import UsageError, UserError
 from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
-from utils.progress import progress_bar
+from utils.system.errors import UsageError, UserError
+from utils.system.progress import progress_bar
 
 # `--at`: what the masks are laid on.
 PLACES = {"features": "F, at the network's tap", "class_maps": "A, the class maps that GAP pools"}

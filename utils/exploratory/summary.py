@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.exploratory.measure import Curve
-from utils.files import write_text
+from utils.system.files import write_text
 
 DONE = 0.95  # the share of its way after which a curve has fallen or risen
 # Measure -> its title, and the direction in which it goes while the mask grows over the object.

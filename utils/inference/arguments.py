@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from utils.common import Common, add_arch
 from utils.data.dataset import Dataset, own_dataset
 from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, KINDS
 from utils.evaluation.protocols import PROTOCOLS
 from utils.models.recipe import Recipe, marked
 from utils.models.registry import taps_in_words
-from utils.options import (
+from utils.runs.common import Common, add_arch
+from utils.system.options import (
     FLAG,
     NAME,
     NATURAL,

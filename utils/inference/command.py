@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from utils.common import DEFAULT_WORKERS
 from utils.data.dataset import Dataset
-from utils.errors import UsageError
 from utils.inference.arguments import parse_arguments
+from utils.runs.common import DEFAULT_WORKERS
+from utils.system.errors import UsageError
 
 # Seconds. Processes without --save wait for one another at the end alone, and the slowest one may be far behind.
 TIMEOUT = 1800.0
@@ -31,10 +31,10 @@ def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
-    from utils.devices import choose_device
-    from utils.distributed import process_count, process_group
     from utils.inference import pictures, test_set
     from utils.inference.loading import load
+    from utils.system.devices import choose_device
+    from utils.system.processes import process_count, process_group
 
     device = choose_device(settings.device)
     if settings.num_workers is None:

@@ -9,23 +9,23 @@ from typing import Any
 
 import torch
 
-from utils.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.data.class_names import read_class_names
 from utils.data.dataset import Dataset, own_dataset
 from utils.data.split import Split
 from utils.data.transforms import check_sizes
-from utils.devices import choose_device
-from utils.errors import UsageError, UserError
 from utils.evaluation.protocols import Protocol, find_protocol
-from utils.evaluation.question import build_question
+from utils.evaluation.spec import build_question
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.localizer import Localizer
-from utils.inference.settings import SETTINGS_FILE, recorded_settings
 from utils.models.bas import BAS
+from utils.models.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, marked, override
 from utils.models.registry import build
-from utils.options import check
+from utils.runs.recorded import SETTINGS_FILE, recorded_settings
+from utils.system.devices import choose_device
+from utils.system.errors import UsageError, UserError
+from utils.system.options import check
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def load(
         dataset: gives recipes, names of classes and the place of checkpoints.
         arch: the backbone.
         checkpoint: a file; the highest epoch in the data set's logs where None.
-        device: see :func:`utils.devices.choose_device`.
+        device: see :func:`utils.system.devices.choose_device`.
         amp: half precision, on CUDA.
         protocol: the rules' name, see :mod:`utils.evaluation.protocols`.
         classes: a file of the classes' names, one a line; the run's or the data set's own where None.

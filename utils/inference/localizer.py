@@ -14,16 +14,16 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from utils.boxes import crop_boxes_to_image
 from utils.data.evaluation import build_loose_loader
 from utils.data.images import as_upright_rgb
 from utils.data.transforms import evaluation_transform
-from utils.errors import UserError
 from utils.evaluation.maps import make_maps
-from utils.evaluation.question import Question
 from utils.evaluation.run import cut_crops
+from utils.evaluation.spec import Question
+from utils.localization.boxes import crop_boxes_to_image
 from utils.models.bas import BAS, rank_classes
-from utils.progress import progress_bar
+from utils.system.errors import UserError
+from utils.system.progress import progress_bar
 
 NOT_FINITE = "the model's output is not finite; try another checkpoint"
 

@@ -12,12 +12,12 @@ from typing import Any
 
 from utils.data.images import find_pictures, passed_over_phrase
 from utils.data.transforms import denormalize
-from utils.errors import UserError
-from utils.files import write_text
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, build_localizer
 from utils.inference.localizer import Finding
-from utils.report import ImageRecord, Report
+from utils.results.report import ImageRecord, Report
+from utils.system.errors import UserError
+from utils.system.files import write_text
 
 LONGEST_SIDE = 320  # of the saved pictures, in pixels
 

@@ -12,29 +12,25 @@ from typing import Any
 
 import numpy as np
 
-from utils.boxes import crop_boxes_to_image
-from utils.charts import save_charts
 from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
 from utils.data.transforms import denormalize
-from utils.distributed import is_main
-from utils.errors import UsageError, UserError
+from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.map_files import are_scored, count_maps, describe_maps, save_map
-from utils.evaluation.question import Question, build_question, threshold_grid
 from utils.evaluation.records import Evaluation, Observation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
+from utils.evaluation.spec import Question, build_question, threshold_grid
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
-from utils.files import require_writable, write_text
-from utils.gallery import save_gallery
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, require_same_classes
-from utils.inference.settings import EVALUATION_SETTINGS
+from utils.localization.boxes import crop_boxes_to_image
 from utils.models.recipe import Published
-from utils.report import ImageRecord, Report
-from utils.report.thumbnails import draw_thumbnail, encode_jpeg
-from utils.reporting import (
+from utils.results.charts import save_charts
+from utils.results.report import ImageRecord, Report
+from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
+from utils.results.tables import (
     caution_lines,
     comparison_table,
     failure_report,
@@ -42,7 +38,11 @@ from utils.reporting import (
     score_table,
     sweep_table,
 )
-from utils.training.provenance import versions
+from utils.runs.provenance import versions
+from utils.runs.recorded import EVALUATION_SETTINGS
+from utils.system.errors import UsageError, UserError
+from utils.system.files import require_writable, write_text
+from utils.system.processes import is_main
 
 # Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
 TOP_KS = (1, 2, 5, 10, 20, 50, 80, 100, 200)

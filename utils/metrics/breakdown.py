@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.boxes import iou
+from utils.localization.boxes import iou
 
 WRONG_CLASS, RIGHT, MULTI_INSTANCE, PART, MORE, OTHER, MISSED = ERROR_TYPES = (
     "wrong class",
@@ -30,7 +30,8 @@ def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike
     - "more": the box covers 0.7 or more of the true box;
     - "other".
 
-    The true box is the one with the best IoU. Intersections and areas count both corners, as :func:`utils.boxes.iou`.
+    The true box is the one with the best IoU. Intersections and areas count both corners, as
+    :func:`utils.localization.boxes.iou`.
 
     Args:
         is_right_class: whether the best predicted class is the image's.

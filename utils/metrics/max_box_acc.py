@@ -41,7 +41,7 @@ class MaxBoxAcc:
         self.correct_any = np.zeros((len(self.iou_thresholds), len(self.thresholds)), dtype=np.int64)
 
     def update(self, largest_ious: ArrayLike, best_ious: ArrayLike) -> None:
-        """Adds images, with the two arrays that :func:`utils.sweep.best_contour_ious` gives for each.
+        """Adds images, with the two arrays that :func:`utils.localization.sweep.best_contour_ious` gives for each.
 
         Args:
             largest_ious: (n, T) best IoU of the largest contour with a true box.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.sweep import as_normalized_map
+from utils.localization.sweep import as_normalized_map
 
 BACKGROUND, FOREGROUND, IGNORED = 0, 1, 255
 

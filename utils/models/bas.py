@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from utils.errors import UsageError
 from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
 from utils.models.registry import BACKBONES
 from utils.models.taps import Grid, Tap
 from utils.models.winograd import WinogradConv2d
+from utils.system.errors import UsageError
 
 
 class BASOutput(NamedTuple):
-    """What a training forward pass returns; :func:`utils.losses.bas_losses` needs nothing else.
+    """What a training forward pass returns; :func:`utils.models.losses.bas_losses` needs nothing else.
 
     B pictures, K classes, h x w the size of F (28 x 28 for 224 x 224 pictures). None stands where a branch was not
     wanted; the method itself has the first five.

@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import Tensor
 from torchvision.models import get_weight
 
-from utils.checkpoint import (
+from utils.models.bas import BAS
+from utils.models.checkpoint import (
     COUNTER,
     GENERATOR_KEY,
     Checkpoint,
@@ -22,9 +23,8 @@ from utils.checkpoint import (
     require_arch,
     sound_weights,
 )
-from utils.errors import UserError
-from utils.models.bas import BAS
 from utils.models.registry import BACKBONES
+from utils.system.errors import UserError
 
 SHIPPED = Path(__file__).parents[1] / "weights"
 

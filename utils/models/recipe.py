@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from utils.options import (
+from utils.system.options import (
     FLAG,
     NAME,
     NATURAL,
@@ -52,8 +52,8 @@ class Recipe:
 
     Losses: total = cls_weight * cls + frg_weight * frg + bas_weight * bas + area_weight * area (paper section 3.3).
 
-    Metadata of a field: `option`, see :mod:`utils.options`; `of_heads`, where the model's heads are built with it;
-    `evaluates`, where a checkpoint is evaluated with it; `may_change`, where a run may go on with another value.
+    Metadata of a field: `option`, see :mod:`utils.system.options`; `of_heads`, where the model's heads are built with
+    it; `evaluates`, where a checkpoint is evaluated with it; `may_change`, where a run may go on with another value.
     """
 
     dataset: str

@@ -7,9 +7,9 @@ from dataclasses import dataclass, fields
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from utils.errors import UsageError
 from utils.models.recipe import Recipe
 from utils.models.taps import Grid, Tap
+from utils.system.errors import UsageError
 
 if TYPE_CHECKING:
     from utils.models.bas import BAS

@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from utils.common import DEFAULT_WORKERS, add_arch
 from utils.data.dataset import Dataset, defaults_in_words, own_dataset
 from utils.models import recipe
 from utils.models.recipe import Recipe
 from utils.models.registry import taps_in_words
-from utils.options import CommandParser, add_options, given, settle
-from utils.training import settings
-from utils.training.settings import EXIT_CODE, Engine, RunSettings
+from utils.runs import settings
+from utils.runs.common import DEFAULT_WORKERS, add_arch
+from utils.runs.settings import EXIT_CODE, Engine, RunSettings
+from utils.system.options import CommandParser, add_options, given, settle
 
 EXAMPLES = f"""examples:
   python train.py --demo                                  see it work in minutes, no data set needed

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.charts import INK, draw_lines, new_figure, save_figure
+from utils.results.charts import INK, draw_lines, new_figure, save_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -19,17 +19,17 @@ from torch.optim.sgd import SGD
 from torch.utils.data import DataLoader
 
 from utils.data.training import TrainingBatch
-from utils.distributed import gather_everywhere, host_group, process_count
-from utils.errors import UsageError, UserError
 from utils.metrics import extremes_by_class, find_dead_maps
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.models.winograd import use_winograd
-from utils.optim import build_optimizer, build_scheduler
-from utils.progress import progress_bar
+from utils.runs.settings import Engine
+from utils.runs.state import Progress
+from utils.system.errors import UsageError, UserError
+from utils.system.processes import gather_everywhere, host_group, process_count
+from utils.system.progress import progress_bar
 from utils.training.objective import Objective, prepare
-from utils.training.settings import Engine
-from utils.training.state import Progress
+from utils.training.optim import build_optimizer, build_scheduler
 
 
 @dataclass

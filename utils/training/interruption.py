@@ -13,9 +13,9 @@ from types import FrameType, TracebackType
 import torch
 import torch.distributed as dist
 
-from utils.distributed import host_group, is_launched, is_main, process_count
-from utils.errors import UserError
-from utils.training.settings import EXIT_CODE
+from utils.runs.settings import EXIT_CODE
+from utils.system.errors import UserError
+from utils.system.processes import host_group, is_launched, is_main, process_count
 
 # torchrun passes a Ctrl-C on to processes that the terminal has told already.
 ECHO_SECONDS = 2.0

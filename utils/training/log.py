@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from utils.files import read_json_lines, write_text
+from utils.system.files import read_json_lines, write_text
 from utils.training.curves import save_curves
 
 if TYPE_CHECKING:

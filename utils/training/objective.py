@@ -9,12 +9,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.distributed import process_count
-from utils.losses import bas_losses
 from utils.metrics import map_extremes
 from utils.models.bas import BAS, BASOutput
+from utils.models.losses import bas_losses
 from utils.models.recipe import Recipe
-from utils.training.settings import PRECISIONS, Engine
+from utils.runs.settings import PRECISIONS, Engine
+from utils.system.processes import process_count
 
 
 def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe) -> BASOutput:
@@ -27,8 +27,8 @@ def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
         recipe: the losses' weights and kinds.
 
     Returns:
-        What :func:`utils.losses.bas_losses` takes. Without a weight on L_frg, L_bas and L_ac there is no foreground
-        map; without one on L_bas, no second pass through f2.
+        What :func:`utils.models.losses.bas_losses` takes. Without a weight on L_frg, L_bas and L_ac there is no
+        foreground map; without one on L_bas, no second pass through f2.
     """
     branch = "foreground" if recipe.generator_loss == "cross_entropy" else "background"
     return model(
@@ -48,7 +48,7 @@ class Objective(nn.Module):
         model: the network.
         recipe: the losses' weights and rules.
         warmup: minimise L_cls alone; the generator then has no part in it.
-        amp: see :class:`utils.training.settings.Engine`.
+        amp: see :class:`utils.runs.settings.Engine`.
     """
 
     def __init__(self, model: BAS, recipe: Recipe, warmup: bool = False, amp: str = "none") -> None:

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.split import Split
-from utils.distributed import broadcast_value, gather_everywhere, is_main, process_count
 from utils.evaluation.records import Evaluation
 from utils.evaluation.summary import cautions
-from utils.files import write_text
-from utils.inference.settings import run_settings, save_settings
-from utils.memory import peak_memory_mib
 from utils.models.recipe import explain
-from utils.reporting import dead_map_line
-from utils.training.checkpoints import StateFolder
+from utils.results.tables import dead_map_line
+from utils.runs.provenance import describe_run
+from utils.runs.recorded import run_settings, save_settings
+from utils.runs.state_folder import StateFolder
+from utils.system.files import write_text
+from utils.system.memory import peak_memory_mib
+from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count
 from utils.training.engine import NotFiniteError, Trainer
 from utils.training.log import LOG_FILE, RunLog, epoch_line
-from utils.training.provenance import describe_run
 
 NOT_FINITE_FILE = "not_finite.json"
 SHOWN_REPLACEMENTS = 5
@@ -57,7 +57,7 @@ class RunRecord:
             root: the repository.
             weights: the file that the run will write.
             train_split, test_split: the data.
-            data: of :func:`utils.training.state.fingerprint`.
+            data: of :func:`utils.runs.state.fingerprint`.
             workers: processes that read pictures.
             source: where the data lie: `root`, and `is_own` if it is a data set of the user's own.
         """

@@ -11,36 +11,24 @@ from typing import Any
 
 import torch
 
-from utils.checkpoint import save_weights
 from utils.data.dataset import ROOT
 from utils.data.split import Split
 from utils.data.training import build_training_loader
-from utils.distributed import first_on_each_machine, is_main, process_count, wait_for_all
-from utils.errors import UsageError, UserError
 from utils.evaluation.misfits import OPTION
-from utils.evaluation.question import build_question
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
+from utils.evaluation.spec import build_question
 from utils.evaluation.summary import cautions
-from utils.files import alone_in, file_digest, sweep, write_text
-from utils.inference.settings import change_settings, made_weights
+from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
 from utils.models.recipe import Recipe, override
 from utils.models.registry import build
-from utils.options import check
-from utils.reporting import caution_lines, failure_report, score_table
-from utils.training.adaptation import adapt_recipe, explain_adaptation
-from utils.training.arguments import TrainingCommand, settle_engine
-from utils.training.checkpoints import StateFolder
-from utils.training.engine import build_trainer, train_one_epoch
-from utils.training.interruption import Interruption
-from utils.training.record import RunRecord
-from utils.training.saver import Saver
-from utils.training.settings import SNAPSHOTS, Engine
-from utils.training.snapshots import Snapshots, list_snapshots
-from utils.training.state import (
+from utils.results.tables import caution_lines, failure_report, score_table
+from utils.runs.recorded import change_settings, made_weights
+from utils.runs.settings import SNAPSHOTS, Engine
+from utils.runs.state import (
     OTHER_STATE,
     find_training_state,
     fingerprint,
@@ -49,6 +37,18 @@ from utils.training.state import (
     restore_training_state,
     seed_everything,
 )
+from utils.runs.state_folder import StateFolder
+from utils.system.errors import UsageError, UserError
+from utils.system.files import alone_in, file_digest, sweep, write_text
+from utils.system.options import check
+from utils.system.processes import first_on_each_machine, is_main, process_count, wait_for_all
+from utils.training.adaptation import adapt_recipe, explain_adaptation
+from utils.training.arguments import TrainingCommand, settle_engine
+from utils.training.engine import build_trainer, train_one_epoch
+from utils.training.interruption import Interruption
+from utils.training.record import RunRecord
+from utils.training.saver import Saver
+from utils.training.snapshots import Snapshots, list_snapshots
 
 EVALUATION_BATCH = 8  # pictures, of ten crops each
 

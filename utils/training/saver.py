@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from utils.distributed import broadcast_buffers, gather_everywhere, is_main, wait_for_all
-from utils.training.checkpoints import StateFolder
+from utils.runs.state import random_state, require_finite, training_state
+from utils.runs.state_folder import StateFolder
+from utils.system.processes import broadcast_buffers, gather_everywhere, is_main, wait_for_all
 from utils.training.engine import Trainer
 from utils.training.interruption import Interrupted, Interruption
-from utils.training.state import random_state, require_finite, training_state
 
 
 class Saver:
@@ -20,7 +20,7 @@ class Saver:
     Args:
         trainer: of this process; the first process writes.
         states: the run's.
-        data: of :func:`utils.training.state.fingerprint`.
+        data: of :func:`utils.runs.state.fingerprint`.
         interruption: tells when to stop.
         every: steps between two states within an epoch; 0 saves none there.
     """

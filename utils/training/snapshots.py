@@ -18,11 +18,11 @@ from torch import Tensor
 from utils.data.evaluation import read_pictures
 from utils.data.split import Split, spread
 from utils.data.transforms import centre_crop
-from utils.distributed import is_main
-from utils.errors import UsageError, UserError
-from utils.files import write_atomically
+from utils.runs.settings import SNAPSHOTS
+from utils.system.errors import UsageError, UserError
+from utils.system.files import write_atomically
+from utils.system.processes import is_main
 from utils.training.engine import Trainer, to_device
-from utils.training.settings import SNAPSHOTS
 
 BATCH = 16
 

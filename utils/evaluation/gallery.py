@@ -1,0 +1,141 @@
+"""Sheets of test pictures: each picture with its true boxes, then its maps with the boxes that are found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+import torch
+
+from utils.data.class_names import short_name
+from utils.data.evaluation import EvaluationBatch, read_pictures
+from utils.data.split import Split
+from utils.data.transforms import centre_crop, denormalize
+from utils.evaluation.kinds import TITLES, MapKind
+from utils.evaluation.maps import make_maps
+from utils.evaluation.run import cut_crops, true_boxes
+from utils.evaluation.spec import Question
+from utils.localization.boxes import best_iou
+from utils.models.bas import BAS
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
+from utils.results.sheet import SCALE, SIDE, Cell, Entry, draw_sheet
+from utils.system.files import write_atomically
+
+COLUMNS = 6
+BATCH = 16
+LIMIT = 0.5  # the IoU above or from which a box is right
+
+
+class Subject(NamedTuple):
+    """A picture as the network sees it."""
+
+    image: np.ndarray  # (S, S, 3) uint8 RGB, the centre crop
+    name: str  # of its class
+    boxes: np.ndarray  # (n, 4) true ones, xyxy in crop pixels; perhaps none
+
+
+class Found(NamedTuple):
+    score_map: np.ndarray  # (S, S) in [0, 1]
+    box: np.ndarray  # (4,) where it finds the object, xyxy in crop pixels
+
+
+def save_gallery(
+    path: Path, model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+) -> Path:
+    """Localises a few pictures of a split and saves the sheet; returns its `path`.
+
+    Args:
+        path: the PNG to write.
+        model: on `device`.
+        split: pictures and true boxes.
+        indices: which pictures; all must be readable.
+        question: sizes, and the kinds of maps to show with their thresholds.
+        device: where the model is.
+
+    Raises:
+        UserError: a picture cannot be read, matplotlib is missing, or the file cannot be written.
+    """
+    question = replace(question, ten_crops=False, grid=())
+    groups = []
+    for start in range(0, len(indices), BATCH):
+        found = localize_pictures(model, split, indices[start : start + BATCH], question, device)
+        groups += [draw_group(*one, question) for one in found]
+    size = 1 + len(question.thresholds)
+    per_row = max(1, COLUMNS // size)
+    rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
+    sheet = draw_sheet(rows, build_key(question), group=size)
+    return write_atomically(path, lambda file: sheet.save(file, optimize=True))
+
+
+def read_subjects(split: Split, indices: Sequence[int], question: Question) -> tuple[EvaluationBatch, list[Subject]]:
+    """Reads pictures, as a batch for the network and as they are shown.
+
+    Raises:
+        UserError: a picture cannot be read.
+    """
+    batch = read_pictures(split, indices, question.resize_size)
+    subjects = []
+    crops = denormalize(centre_crop(batch.images, question.crop_size))
+    for crop, index, size in zip(crops, indices, batch.sizes.tolist(), strict=True):
+        has_boxes = len(split.boxes.get(split.ids[index], ())) > 0
+        boxes = true_boxes(split, index, size, question) if has_boxes else np.empty((0, 4))
+        subjects.append(Subject(crop, short_name(split.class_names[split.labels[index]]), boxes))
+    return batch, subjects
+
+
+@torch.no_grad()
+def localize_pictures(
+    model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+) -> list[tuple[Subject, dict[MapKind, Found]]]:
+    """Localises a batch of pictures; arguments and errors as for :func:`save_gallery`."""
+    model.eval()
+    batch, subjects = read_subjects(split, indices, question)
+    with torch.autocast(device.type, enabled=question.amp):
+        encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
+        maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
+    found: list[dict[MapKind, Found]] = [{} for _ in subjects]
+    for kind, threshold in question.thresholds.items():
+        for one, spatial_map in zip(found, maps[kind][:, 0].float().cpu().numpy(), strict=True):
+            score_map = question.score_map(model, kind, spatial_map)
+            one[kind] = Found(score_map, question.protocol.boxes(score_map, (threshold,))[0])
+    return list(zip(subjects, found, strict=True))
+
+
+def draw_group(subject: Subject, found: Mapping[MapKind, Found], question: Question) -> list[Cell]:
+    """The cells of one picture: itself with its true boxes, then each map with the true boxes and its own."""
+    image = cv2.resize(subject.image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
+    scale = SIDE / len(subject.image)
+    cells = [Cell(image.copy(), (subject.name,))]
+    cells += [
+        Cell(overlay_map(image, one.score_map), (kind.title, *_describe_hit(one.box, subject.boxes, question)))
+        for kind, one in found.items()
+    ]
+    for cell, box in zip(cells, (None, *(one.box * scale for one in found.values())), strict=True):
+        draw_boxes(cell.image, subject.boxes * scale, box)
+    return cells
+
+
+def build_key(question: Question) -> list[Entry]:
+    """What colours, marks and maps mean."""
+    rule = "above 0.5" if question.protocol.strict else "0.5 or more"
+    of_class = [TITLES[kind.kind] for kind in question.thresholds if kind.kind in ("cam", "gradcam")]
+    return [
+        Entry("true box", TRUE_COLOUR),
+        Entry("predicted box", PREDICTED_COLOUR),
+        Entry("map, low to high", SCALE),
+        Entry(f"✓ ✗  IoU {rule} or not"),
+        *([Entry(f"{' and '.join(of_class)} of the true class")] if of_class else []),
+    ]
+
+
+def _describe_hit(box: np.ndarray, boxes: np.ndarray, question: Question) -> tuple[str, ...]:
+    """The IoU and whether it is right; with more decimals than two where it would be rounded to the limit."""
+    if not len(boxes):
+        return ()
+    iou = best_iou(box, boxes)
+    digits = next((digits for digits in (2, 3, 4) if iou == LIMIT or round(iou, digits) != LIMIT), 5)
+    return (f"IoU {iou:.{digits}f}  {'✓' if question.protocol.is_right(iou) else '✗'}",)

@@ -1,0 +1,109 @@
+"""What is asked of one pass over a split: rules, sizes, kinds of maps, thresholds."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind
+from utils.evaluation.maps import grid_of
+from utils.evaluation.protocols import PROTOCOLS, Protocol
+from utils.localization.sweep import as_normalized_map
+from utils.models.bas import BAS
+from utils.models.recipe import Recipe
+
+GRID_STEP = 0.01
+
+
+def threshold_grid(step: float = GRID_STEP) -> tuple[float, ...]:
+    """The thresholds 0, step, ... below 1, each the nearest float to its decimal."""
+    return tuple(round(index * step, 6) for index in range(math.ceil(1 / step - 1e-9)))
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is asked of one pass over a split.
+
+    Attributes:
+        protocol: the rules.
+        resize_size, crop_size: of :meth:`Protocol.sizes`.
+        ten_crops: class scores from ten crops, or from the one crop that gives the map.
+        thresholds: the kinds of maps, each with its threshold in force; the first kind is the main one.
+        align: whether maps are drawn where their cells look, see :func:`utils.localization.maps.place_map`.
+        swept: further kinds of maps, of which the boxes alone are scored, at the thresholds of `swept_grid`.
+        grid: more thresholds to score; empty where nobody sweeps.
+        contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
+        with_masks: whether PxAP and peak IoU are wanted, where there are masks.
+        amp: half precision on CUDA.
+        map_folder: of the maps that are read from files; `are_scored` tells whether they are (S, S) in [0, 1] already.
+        ignore_misfits: whether to go on where many boxes cannot be of their pictures, see
+            :mod:`utils.evaluation.misfits`.
+    """
+
+    protocol: Protocol
+    resize_size: int
+    crop_size: int
+    ten_crops: bool
+    thresholds: Mapping[MapKind, float]
+    align: bool = False
+    swept: Mapping[MapKind, float] = field(default_factory=dict)
+    swept_grid: tuple[float, ...] = ()
+    grid: tuple[float, ...] = ()
+    contour_grid: tuple[float, ...] = ()
+    with_masks: bool = False
+    amp: bool = False
+    map_folder: Path | None = None
+    are_scored: bool = False
+    ignore_misfits: bool = False
+
+    def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
+        """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""
+        if kind.kind == FILES and self.are_scored:
+            return as_normalized_map(spatial_map)
+        grid = grid_of(model, kind) if self.align else None
+        return self.protocol.score_map(spatial_map, self.crop_size, grid)
+
+    @property
+    def main(self) -> MapKind:
+        """The kind of map that the headline figures and the pictures are about."""
+        return next(iter(self.thresholds))
+
+
+def build_question(
+    recipe: Recipe,
+    protocol: Protocol = PROTOCOLS["authors"],
+    kinds: Sequence[str] = ("bas",),
+    ten_crops: bool | None = None,
+    threshold: float | None = None,
+    **more: Any,
+) -> Question:
+    """Settles sizes, crops and thresholds from a recipe and a protocol.
+
+    Args:
+        recipe: sizes, class count, top-k and the BAS map's threshold.
+        protocol: see :mod:`utils.evaluation.protocols`.
+        kinds: of :data:`utils.evaluation.maps.KINDS`, or `FILES`.
+        ten_crops: the protocol's rule where None.
+        threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
+        more: further attributes of :class:`Question`.
+    """
+    top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all
+    resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
+    defaults = {**DEFAULT_THRESHOLDS, FILES: FILES_THRESHOLD, "bas": recipe.threshold}
+    return Question(
+        protocol=protocol,
+        resize_size=resize_size,
+        crop_size=crop_size,
+        align=recipe.align_maps,
+        ten_crops=protocol.ten_crops if ten_crops is None else ten_crops,
+        thresholds={
+            MapKind(kind, top_k if kind == "bas" else None): defaults[kind] if threshold is None else threshold
+            for kind in kinds
+        },
+        **more,
+    )

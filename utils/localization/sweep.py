@@ -1,0 +1,217 @@
+"""Boxes of one map at many thresholds, for the price of its distinct masks.
+
+Masks of one map are nested: a higher threshold only takes pixels away. So they are visited from the lowest threshold
+to the highest, equal ones once, each within the bounding box of the one before, and the contours of all of them are
+measured together.
+
+Maps are already min-max normalised and upsampled, (H, W) in [0, 1]. Boxes are `xyxy` integers in the map's pixels.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import ArrayLike
+
+from utils.localization.boxes import best_ious
+
+# Bilinear weights that do not add up to exactly 1 in float32 may lift a normalised map this far above 1.
+ROUNDING = 1e-5
+
+
+class ContourBoxes(NamedTuple):
+    """Boxes around the contours of one map at T thresholds, in pixels of the map.
+
+    Attributes:
+        largest: (T, 4) int64 xyxy, around the contour of the largest area at each threshold.
+        boxes: (M, 4) int64 xyxy, around every contour, those of one threshold after those of another.
+        starts: (T,) int64, where the boxes of each threshold start in `boxes`; every threshold has at least one.
+    """
+
+    largest: np.ndarray
+    boxes: np.ndarray
+    starts: np.ndarray
+
+
+class _Contours(NamedTuple):
+    """The N contours of D distinct masks, and which mask each of T thresholds gives."""
+
+    boxes: np.ndarray  # (N, 4) left, top, and one past right and bottom
+    first_pixels: np.ndarray  # (N, 2) x, y of the first pixel in reading order
+    double_areas: np.ndarray  # (N,) twice the area within the line through the pixels' centres
+    lengths: np.ndarray  # (N,) pixels along that line
+    parents: np.ndarray  # (N,) of a hole: the contour around it; -1 for none
+    masks: np.ndarray  # (N,) the mask, 0 to D - 1, ascending
+    starts: np.ndarray  # (D,) the first contour of each mask
+    mask_of_threshold: np.ndarray  # (T,) 0 to D - 1, or -1 where the mask is empty
+
+
+def as_normalized_map(values: ArrayLike) -> np.ndarray:
+    """Takes a map that is normalised already.
+
+    Args:
+        values: (H, W) in [0, 1].
+
+    Returns:
+        (H, W) float32, or float64 where it came so.
+
+    Raises:
+        ValueError: the map is not 2-D or empty, or a value is NaN or lies outside [0, 1].
+    """
+    values = np.asarray(values)
+    if values.dtype not in (np.float32, np.float64):
+        values = values.astype(np.float32)
+    if values.ndim != 2 or values.size == 0:
+        raise ValueError(f"a map must have shape (H, W) and hold at least one value, not {values.shape}")
+    lowest, highest = values.min(), values.max()  # NaN as soon as one value is
+    if not (lowest >= 0 and highest <= 1 + ROUNDING):
+        raise ValueError(f"a normalised map must lie between 0 and 1, not between {lowest} and {highest}")
+    return values
+
+
+def component_boxes(values: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
+    """Draws the box of the largest connected region at every threshold, as the BAS authors' evaluation does at one.
+
+    Args:
+        values: (H, W) in [0, 1], normalised and upsampled.
+        thresholds: (T,) in [0, 1], in any order; a pixel belongs to the object where its value is strictly greater.
+
+    Returns:
+        (T, 4) int64 xyxy in pixels of the map: [x_min, y_min, x_max + 1, y_max + 1] of the 8-connected component of
+        `values > threshold` with the most pixels, of several the one whose first pixel comes first in reading order.
+        [0, 0, W, H] where nothing exceeds the threshold.
+
+    Raises:
+        ValueError: the map is not 2-D or empty, or a value or a threshold is NaN or lies outside [0, 1].
+    """
+    values = as_normalized_map(values)
+    # The thresholds take the map's type, as in `values > float(threshold)`: a float32 0.15 does not exceed 0.15.
+    contours = _find_contours(values, _as_thresholds(thresholds).astype(values.dtype), cv2.RETR_CCOMP)
+    is_hole = contours.parents >= 0
+    # Pick's theorem counts the pixels on and within an outer contour, and those strictly within a hole's.
+    pixels = np.where(is_hole, 0, (contours.double_areas + contours.lengths) // 2 + 1)
+    hole_pixels = (contours.double_areas - contours.lengths) // 2 + 1
+    np.subtract.at(pixels, contours.parents[is_hole], hole_pixels[is_hole])
+    x, y = contours.first_pixels.T
+    largest = np.lexsort((x, y, -pixels, contours.masks))[contours.starts]
+    height, width = values.shape
+    return np.vstack([contours.boxes[largest], [0, 0, width, height]])[contours.mask_of_threshold]
+
+
+def contour_boxes(values: ArrayLike, thresholds: ArrayLike) -> ContourBoxes:
+    """Draws the boxes of all contours at every threshold, as wsolevaluation does.
+
+    The map becomes an 8-bit picture, so there are at most 256 masks, however many thresholds are asked for: pixels
+    above `int(threshold * maximum)`. Contours are OpenCV's, those of holes among them (`RETR_TREE`).
+
+    Args:
+        values: (H, W) in [0, 1], normalised and upsampled.
+        thresholds: (T,) in [0, 1], in any order, as shares of the map's maximum.
+
+    Returns:
+        :class:`ContourBoxes` with boxes [x, y, min(x + w, W - 1), min(y + h, H - 1)] and, of contours of equal area,
+        OpenCV's first as the largest. [0, 0, 0, 0] where a threshold leaves no contour.
+
+    Raises:
+        ValueError: as :func:`component_boxes`.
+    """
+    values, thresholds = as_normalized_map(values), _as_thresholds(thresholds)
+    image = (values * 255).astype(np.uint8)
+    levels = (thresholds * float(image.max())).astype(np.uint8)
+    contours = _find_contours(image, levels, cv2.RETR_TREE)
+    height, width = image.shape
+    boxes = np.minimum(contours.boxes, [width, height, width - 1, height - 1])
+    largest = np.lexsort((-contours.double_areas, contours.masks))[contours.starts]  # stable: OpenCV's order
+    no_contour = np.zeros((1, 4), dtype=np.int64)
+    box_groups = [*np.split(boxes, contours.starts[1:])[: len(contours.starts)], no_contour]
+    box_groups = [box_groups[mask] for mask in contours.mask_of_threshold]
+    counts = np.array([len(group) for group in box_groups], dtype=np.int64)
+    return ContourBoxes(
+        largest=np.vstack([boxes[largest], no_contour])[contours.mask_of_threshold],
+        boxes=np.concatenate([no_contour[:0], *box_groups]),
+        starts=counts.cumsum() - counts,
+    )
+
+
+def best_contour_ious(contours: ContourBoxes, true_boxes: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
+    """Compares the boxes of :func:`contour_boxes` with the true boxes of the image.
+
+    Args:
+        contours: of T thresholds.
+        true_boxes: (n, 4) xyxy in pixels of the map, n >= 1, or one box (4,).
+
+    Returns:
+        The best IoU at each threshold, twice (T,) float64: of the largest contour (for MaxBoxAcc) and of any contour
+        (for MaxBoxAccV2).
+
+    Raises:
+        ValueError: wrong shapes, or no true box.
+    """
+    largest = best_ious(contours.largest, true_boxes)
+    if len(largest) == 0:
+        return largest, largest
+    return largest, np.maximum.reduceat(best_ious(contours.boxes, true_boxes), contours.starts)
+
+
+def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Contours:
+    """Finds the contours of `values > threshold`; map and thresholds have the same type."""
+    mask_of_threshold = np.full(len(thresholds), -1)
+    contours, parents, starts = [], [], []
+    left = top = 0
+    pixels = None
+    for t in thresholds.argsort():
+        mask = values > thresholds[t]
+        pixels_before, pixels = pixels, np.count_nonzero(mask)
+        if pixels == 0:
+            break
+        if pixels != pixels_before:  # otherwise no value lies between this threshold and the one before
+            # Not cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong.
+            x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+            within = np.s_[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
+            values, left, top = values[within], left + int(x[0]), top + int(y[0])
+            found, hierarchy = cv2.findContours(
+                mask.view(np.uint8)[within], mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top)
+            )
+            first_parents = hierarchy[0, :, 3]
+            parents.append(np.where(first_parents < 0, -1, first_parents + len(contours)))
+            starts.append(len(contours))
+            contours += found
+        mask_of_threshold[t] = len(starts) - 1
+    starts = np.array(starts, dtype=np.int64)
+    return _Contours(
+        *_measure(contours),
+        parents=np.concatenate([np.empty(0, dtype=np.int64), *parents]),
+        masks=np.repeat(np.arange(len(starts)), np.diff(starts, append=len(contours))),
+        starts=starts,
+        mask_of_threshold=mask_of_threshold,
+    )
+
+
+def _measure(contours: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Measures closed contours of (n, 1, 2) points: boxes, first pixels, doubled areas and lengths in pixels."""
+    if not contours:
+        no_box, nothing = np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64)
+        return no_box, no_box[:, :2], nothing, nothing
+    sizes = np.array([len(contour) for contour in contours])
+    starts = sizes.cumsum() - sizes
+    x, y = np.ascontiguousarray(np.concatenate(contours)[:, 0].T)  # int32
+    following = np.arange(1, len(x) + 1)
+    following[starts + sizes - 1] = starts  # the last point is followed by the first
+    next_x, next_y = x[following], y[following]
+    boxes = [np.minimum.reduceat(x, starts), np.minimum.reduceat(y, starts)]
+    boxes += [np.maximum.reduceat(x, starts) + 1, np.maximum.reduceat(y, starts) + 1]
+    # OpenCV follows an outer contour from its first pixel in reading order.
+    first_pixels = np.stack([x[starts], y[starts]], axis=1)
+    double_areas = np.abs(np.add.reduceat(x * next_y - next_x * y, starts, dtype=np.int64))
+    # Between two points the line runs straight or diagonally.
+    lengths = np.add.reduceat(np.maximum(np.abs(next_x - x), np.abs(next_y - y)), starts, dtype=np.int64)
+    return np.stack(boxes, axis=1, dtype=np.int64), first_pixels, double_areas, lengths
+
+
+def _as_thresholds(thresholds: ArrayLike) -> np.ndarray:
+    thresholds = np.asarray(thresholds, dtype=np.float64)
+    if thresholds.ndim != 1 or not ((thresholds >= 0) & (thresholds <= 1)).all():
+        raise ValueError(f"thresholds must have shape (T,) and lie between 0 and 1, not {thresholds}")
+    return thresholds

@@ -1,0 +1,67 @@
+"""What the command lines share: where the data lie, who reads them, where to compute."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from utils.models.registry import ARCHS
+from utils.system.options import NAME, PLACE, SWITCH, Number, option
+
+DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
+MOST_WORKERS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Common:
+    """What training and evaluation share: where the data lie, who reads them, where to compute."""
+
+    dataset_dir: Path | None = option(
+        "a data set of your own under the data set's recipe: wsolevaluation's metadata, or train/ and test/ with a "
+        "folder per class",
+        PLACE,
+        default=None,
+        flags=("--dataset-dir", "--dataset_dir"),
+        metavar="FOLDER",
+    )
+    root: Path | None = option(
+        "where the data set lies",
+        PLACE,
+        default=None,
+        words="<dataset>/data",
+        flags=("--root", "--data"),
+        metavar="FOLDER",
+    )
+    ignore_misfits: bool = option(
+        "score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of pixels, "
+        "...) all the same",
+        SWITCH,
+        default=False,
+        words="more than some slips end the evaluation",
+        flags=("--ignore-misfits", "--ignore_misfits"),
+    )
+    num_workers: int | None = option(
+        "processes that read pictures",
+        Number(int, 0, MOST_WORKERS),
+        default=None,
+        words=f"{DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0",
+    )
+    device: str | None = option(
+        "cpu, cuda, cuda:1, mps, ...", NAME, default=None, words="cuda where there is one, else cpu", metavar="DEVICE"
+    )
+
+
+def add_arch(parser: argparse.ArgumentParser) -> None:
+    """Adds `--arch`, and a word for those who start processes by what torchrun has replaced."""
+    parser.add_argument("--arch", choices=ARCHS, help="the backbone (default: vgg)")
+    parser.add_argument("--local-rank", "--local_rank", nargs="?", action=_NoLocalRank, help=argparse.SUPPRESS)
+
+
+class _NoLocalRank(argparse.Action):
+    """The option that torch.distributed.launch hands to every process."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        parser.error("--local-rank comes from torch.distributed.launch; start the processes with torchrun instead")

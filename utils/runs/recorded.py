@@ -1,0 +1,100 @@
+"""`settings.json` of a run: what it was made with, and what its weights are to be evaluated with."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from utils.models.checkpoint import Checkpoint
+from utils.models.recipe import Recipe, marked
+from utils.system.errors import UsageError, UserError
+from utils.system.files import file_digest, read_json, write_text
+from utils.system.options import check
+
+SETTINGS_FILE = "settings.json"
+# What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
+EVALUATION_SETTINGS = marked("evaluates")
+
+
+def recorded_settings(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    """What the run that wrote a checkpoint tells of evaluating it, in the settings beside the file.
+
+    A released file may lie in a run's folder: settings belong to the file that they name alone.
+
+    Returns:
+        Settings of the recipe by name, and the names of the classes; ({}, None) for a file that no run here wrote.
+
+    Raises:
+        UserError: the settings file is damaged.
+    """
+    path = checkpoint.path.with_name(SETTINGS_FILE)
+    if not path.is_file():
+        return {}, None
+    return read_json(
+        path,
+        "is no settings file of a run",
+        "move it away to use the recipe",
+        lambda content: _settings_of(content, path, checkpoint),
+    )
+
+
+def _settings_of(
+    content: Mapping[str, Any], path: Path, checkpoint: Checkpoint
+) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+    if not isinstance(content["weights"], str):
+        raise ValueError(f"weights is {content['weights']!r}")
+    if content["weights"] != checkpoint.path.name:
+        return {}, None
+    digest = content.get("sha256")
+    if digest is not None and file_digest(checkpoint.path) != digest:
+        print(
+            f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): "
+            "it was damaged or exchanged",
+            file=sys.stderr,
+        )
+    recipe = dict(content["recipe"])
+    settings = {name: recipe[name] for name in EVALUATION_SETTINGS if name in recipe}
+    try:
+        check(Recipe, settings)
+    except UsageError as error:
+        raise ValueError(str(error)) from error
+    names = content.get("class_names")
+    if names is None:
+        return settings, None
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise ValueError("class_names is no list of names")
+    if len(names) != checkpoint.num_classes:
+        raise ValueError(f"{len(names)} class names for {checkpoint.num_classes} classes")
+    return settings, tuple(names)
+
+
+def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
+    """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
+    content = {"weights": weights.name, "recipe": asdict(recipe), **more}
+    return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
+
+
+def run_settings(folder: Path) -> dict[str, Any]:
+    """What is recorded of the run in a folder; {} if there is none or its settings cannot be read."""
+    try:
+        return read_json(folder / SETTINGS_FILE, "is no settings file of a run", "move it away", dict)
+    except UserError:
+        return {}
+
+
+def made_weights(folder: Path) -> list[Path]:
+    """The weights that a run in a folder has written."""
+    name = run_settings(folder).get("weights")
+    return [folder / name] if isinstance(name, str) and name == Path(name).name else []
+
+
+def change_settings(weights: Path, **changes: Any) -> Path:
+    """Changes some of what :func:`save_settings` wrote."""
+    path = weights.with_name(SETTINGS_FILE)
+    mend = "move it away, and --resume writes it anew"
+    content = read_json(path, "is no settings file of a run", mend, lambda content: {**content, **changes})
+    return write_text(path, json.dumps(content, indent=2) + "\n")
