@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -102,7 +103,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
     parser = CommandParser(prog="python -m Img", description=__doc__, epilog=EXAMPLES)
     add = parser.add_argument
-    folder = {"type": PLACE, "metavar": "FOLDER"}
+    folder: dict[str, Any] = {"type": PLACE, "metavar": "FOLDER"}
     add("--run", **folder, help="of a finished run: demo_run, CUB/logs/vgg, ...")
     add("--data", **folder, help="the run's data set, if it lies elsewhere by now (default: there)")
     add("--save", **folder, default=FOLDER, help="where to (default: the repository's Img)")
@@ -126,6 +127,7 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
     """
     if name == "accuracy":
         return [draw_accuracy(folder / "accuracy.png", collect_published(DATASETS.values()), measured_by(source))]
+    assert source is not None  # the options say so
     if name == "result":
         thresholds = source.measured.thresholds if source.measured else None
         return [draw_results(folder / "result.png", source.loaded, source.test_split, thresholds)]

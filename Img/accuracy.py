@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from utils.data.class_names import short_name
 from utils.data.dataset import Dataset
@@ -24,7 +24,7 @@ Results = Mapping[str, Mapping[str, Mapping[str, float]]]
 
 SHOWN = ("top1_loc", "gt_known_loc")
 # Solid and hatched: told apart in grey as well.
-BARS = {
+BARS: dict[str, dict[str, Any]] = {
     "CAM": {"facecolor": "white", "edgecolor": COLOURS[1], "hatch": "////"},
     "BAS": {"facecolor": COLOURS[0], "edgecolor": COLOURS[0]},
 }

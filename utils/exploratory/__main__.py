@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from utils.data.dataset import find_datasets
 from utils.data.masks import understand_masks
@@ -95,7 +96,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
     parser = CommandParser(prog="python -m utils.exploratory", description=__doc__, epilog=EPILOG)
     add = parser.add_argument
-    folder = {"type": PLACE, "metavar": "FOLDER"}
+    folder: dict[str, Any] = {"type": PLACE, "metavar": "FOLDER"}
     add("--run", **folder, help=f"of a finished run: {DEFAULT_RUN} (default), CUB/logs/vgg, ...")
     add("--dataset", choices=DATASETS, help=f"without a run: whose recipe and layout (default: {next(iter(DATASETS))})")
     add("--arch", choices=ARCHS, help="without a run: the backbone")
@@ -150,7 +151,7 @@ def passed_over(experiment: Experiment) -> list[str]:
 
 
 def _count_or_all(text: str) -> int | None:
-    return None if text == "all" else POSITIVE(text)
+    return None if text == "all" else int(POSITIVE(text))
 
 
 if __name__ == "__main__":

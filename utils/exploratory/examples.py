@@ -69,6 +69,7 @@ def read_example(curve: Curve, split: Split, recipe: Recipe) -> Example:
         UserError: the picture or its mask cannot be read any more.
     """
     batch = read_pictures(split, [split.ids.index(curve.image_id)], recipe.resize_size, recipe.crop_size, True)
+    assert batch.masks is not None  # asked for
     mask = batch.masks[0].numpy() == OBJECT
     positions = tuple(int(np.abs(curve.relative_areas - area).argmin()) for area in SHOWN)
     family = mask_family(mask, kernel_step(len(mask)))

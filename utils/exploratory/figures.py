@@ -49,7 +49,7 @@ def build_motivation(example: Example, at: str = "features") -> Figure:
         at: what was masked, of `PLACES`.
     """
     figure = new_figure(8, 5.6)
-    above, below = figure.subfigures(2, 1, height_ratios=(2.5, 3))
+    above, below = _halves(figure, 2.5, 3)
     above.suptitle(f"masks laid on {PLACES[at]}", **_ink())
     titles = ("part of the object", "the object", "more than the object")
     for column, (letter, title) in enumerate(zip(LETTERS, titles, strict=True)):
@@ -69,7 +69,7 @@ def build_experiment(curves: Sequence[Curve], examples: Sequence[Example], at: s
         at: what was masked, of `PLACES`.
     """
     figure = new_figure(8, 8)
-    above, below = figure.subfigures(2, 1, height_ratios=(4.9, 3.1))
+    above, below = _halves(figure, 4.9, 3.1)
     above.suptitle(f"masks laid on {PLACES[at]}", **_ink())
     grid = above.add_gridspec(4, 3 * len(examples), height_ratios=(0.16, 1, 1.7, 1.7))
     charts = []
@@ -97,8 +97,8 @@ def build_experiment(curves: Sequence[Curve], examples: Sequence[Example], at: s
     places, typical = typical_curves(curves)
     charts = [_draw_typical(axes, name, places, typical) for axes, name in zip(_pair(below), PAIRED, strict=True)]
     pictures = "1 picture" if len(curves) == 1 else f"all {len(curves)} pictures"
-    words = f"{pictures}; thick: the median, shaded: from quartile to quartile, thin: the mean"
-    below.suptitle(words, **_ink())
+    title = f"{pictures}; thick: the median, shaded: from quartile to quartile, thin: the mean"
+    below.suptitle(title, **_ink())
     _finish(below, charts, TYPICAL_AXIS)
     return figure
 
@@ -155,9 +155,14 @@ def _ink(size: float = FONT_SIZE) -> dict[str, Any]:
     return {"fontsize": size, "color": DARK_INK}
 
 
+def _halves(figure: Figure, above: float, below: float) -> np.ndarray:
+    return figure.subfigures(2, 1, squeeze=False, height_ratios=(above, below))[:, 0]
+
+
 def _pair(figure: SubFigure) -> list[Axes]:
     """Two places for charts side by side, far enough apart for the names of their neighbouring axes."""
-    return [figure.add_subplot(place) for place in figure.add_gridspec(1, 2, wspace=GAP)]
+    grid = figure.add_gridspec(1, 2, wspace=GAP)
+    return [figure.add_subplot(grid[0, column]) for column in (0, 1)]
 
 
 def _show_mask(axes: Axes, example: Example, column: int, title: str) -> None:
@@ -179,7 +184,7 @@ def _draw_curve(axes: Axes, name: str, example: Example) -> Chart:
     for side, measure in chart:
         side.plot(curve.areas, getattr(curve, measure), **_style(measure))
     for letter, position in zip(LETTERS, example.positions, strict=True):
-        at = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
+        at: dict[str, Any] = {"xycoords": ("data", "axes fraction"), "xytext": (0, 2), "textcoords": "offset points"}
         axes.annotate(letter, (curve.areas[position], 1), ha="center", **at, **_ink(SMALL))
     axes.set_xlim(0, 1)
     return chart
@@ -208,7 +213,7 @@ def _new_chart(axes: Axes, name: str, own: float) -> Chart:
         side.spines[["bottom", spine]].set(visible=True, color=GRID)
         side.tick_params(colors=DARK_INK, labelsize=SMALL)
         side.tick_params(axis="y", pad=5)  # the lowest number clear of the last one below
-        side.yaxis.get_major_locator().set_params(nbins=5)
+        side.locator_params(axis="y", nbins=5)
     axes.grid(color=GRID, alpha=0.35, linewidth=0.8)
     axes.axvline(own, color=DARK_INK, linestyle=(0, (4, 3)), linewidth=1, label="the object's own area")
     return (axes, name), (right, "activation")

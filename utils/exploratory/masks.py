@@ -44,7 +44,8 @@ def mask_family(mask: ArrayLike, step: int = PAPER_STEP) -> np.ndarray:
     if mask.ndim != 2 or not mask.any():
         raise ValueError(f"a mask must have shape (H, W) and hold an object, not shape {mask.shape} or nothing")
     ones = mask.astype(np.float32)
-    eroded, dilated = [], [mask]
+    eroded: list[np.ndarray] = []
+    dilated = [mask]
     for n in count(1):
         smaller_done, larger_done = bool(eroded) and not eroded[-1].any(), dilated[-1].all()
         if smaller_done and larger_done:

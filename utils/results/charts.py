@@ -57,9 +57,10 @@ def draw_lines(axes: Axes, title: str, x: Sequence[float], series: Mapping[str, 
     for number, (name, values) in enumerate(series.items()):
         dashes = DASHES[number % len(DASHES)]
         points = [(a, b) for a, b in zip(x, values, strict=True) if b is not None]
-        look = {"color": COLOURS[number % len(COLOURS)], "linestyle": (0, dashes) if dashes else "solid"}
         marker = "o" if len(points) <= 30 else ""  # one point alone makes no line
-        look |= {"linewidth": 1.8, "marker": marker, "markersize": 3, "label": name, "gid": f"series_{number + 1}"}
+        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linewidth": 1.8}
+        look |= {"linestyle": (0, dashes) if dashes else "solid", "marker": marker, "markersize": 3}
+        look |= {"label": name, "gid": f"series_{number + 1}"}
         axes.plot(*np.array(points, dtype=float).reshape(-1, 2).T, **look)
 
 
@@ -95,11 +96,11 @@ def draw_chart(curve: Mapping[str, Any]) -> Figure:
         axes.set_ylim(low, high + 0.1 * (high - low))  # room for the words above the lines
         low, high = axes.get_xlim()
         is_right = mark > (low + high) / 2
-        look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "fontsize": 9, "color": INK}
         shift, side = ((-5, -4), "right") if is_right else ((5, -4), "left")
-        axes.annotate(f"in force: {mark:g}", (mark, 1), xytext=shift, ha=side, va="top", **look)
-    look = {"loc": "outside lower left", "frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 3}
-    legend = figure.legend(*axes.get_legend_handles_labels(), **look)
+        place: dict[str, Any] = {"xytext": shift, "xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        axes.annotate(f"in force: {mark:g}", (mark, 1), ha=side, va="top", fontsize=9, color=INK, **place)
+    look: dict[str, Any] = {"frameon": False, "fontsize": 9, "labelcolor": INK, "handlelength": 3}
+    legend = figure.legend(*axes.get_legend_handles_labels(), loc="outside lower left", **look)
     for text in legend.get_texts():
         text.set_parse_math(False)
     return figure
@@ -127,8 +128,9 @@ def draw_histogram(ious: Sequence[float]) -> Figure:
     axes = figure.add_subplot()
     right = f"{sum(value > 0.5 for value in ious):,} of {len(ious):,}"
     _prepare(axes, f"{right} predicted boxes with IoU above 0.5; median {np.median(ious):.2f}")
-    counts, _, bars = axes.hist(ious, bins=BINS, range=(0, 1), color=COLOURS[5], rwidth=0.92)
-    axes.bar_label(bars, [f"{count:.0f}" if count else "" for count in counts], fontsize=7, color=INK, padding=1)
+    counts, edges = np.histogram(ious, BINS, (0, 1))
+    bars = axes.bar(edges[:-1] + 0.5 / BINS, counts, 0.92 / BINS, color=COLOURS[5])
+    axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=7, color=INK, padding=1)
     axes.axvline(0.5, color=INK, linestyle=(0, (3, 3)), linewidth=1)
     axes.set_xlabel("IoU with the nearest true box", color=INK)
     axes.set_ylabel("pictures", color=INK)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import cv2
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import ImageColor
 
 from utils.localization.maps import normalize_map, upsample_map
@@ -58,7 +59,7 @@ def lay_over(grey: np.ndarray, strength: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(blend[..., ::-1])
 
 
-def draw_boxes(image: np.ndarray, true_boxes: Sequence[Sequence[float]], predicted_box: Sequence[float] | None) -> None:
+def draw_boxes(image: np.ndarray, true_boxes: Iterable[ArrayLike], predicted_box: ArrayLike | None) -> None:
     """Draws an image's true boxes (green, "true") and its predicted box (orange, "pred") in place.
 
     Args:
@@ -66,17 +67,16 @@ def draw_boxes(image: np.ndarray, true_boxes: Sequence[Sequence[float]], predict
         true_boxes: n boxes xyxy in the picture's pixels, n >= 0.
         predicted_box: xyxy in the picture's pixels, or None.
     """
-    drawn = [(box, TRUE_COLOUR, "true", False) for box in true_boxes]
-    if predicted_box is not None:
-        drawn.append((predicted_box, PREDICTED_COLOUR, "pred", True))
-    visible = [(draw_box(image, box, colour), colour, *tag) for box, colour, *tag in drawn]
-    for corners, colour, label, is_below in visible:  # last of all, so that no line crosses a word
-        if corners is not None:
-            _draw_tag(image, label, colour, corners[2:] if is_below else corners[:2], is_below)
+    true = [draw_box(image, box, TRUE_COLOUR) for box in true_boxes]
+    predicted = None if predicted_box is None else draw_box(image, predicted_box, PREDICTED_COLOUR)
+    for corners in filter(None, true):  # last of all, so that no line crosses a word
+        _draw_tag(image, "true", TRUE_COLOUR, corners[:2], below=False)
+    if predicted is not None:
+        _draw_tag(image, "pred", PREDICTED_COLOUR, predicted[2:], below=True)
 
 
 def draw_box(
-    image: np.ndarray, box: Sequence[float], colour: tuple[int, int, int], width: int = 2
+    image: np.ndarray, box: ArrayLike, colour: tuple[int, int, int], width: int = 2
 ) -> tuple[int, int, int, int] | None:
     """Draws a box in place, with a white and a dark rim; what shows nothing inside the picture (inverted, outside, not
     finite) is not drawn.
@@ -91,10 +91,10 @@ def draw_box(
         Where the line runs: left, top, right, bottom in the picture's pixels; None if nothing was drawn.
     """
     limits = np.array(image.shape[1::-1] * 2)
-    box = np.asarray(box, dtype=np.float64)
-    if not np.isfinite(box).all():
+    corners = np.asarray(box, dtype=np.float64)
+    if not np.isfinite(corners).all():
         return None
-    inside = box.round().clip(0, limits)
+    inside = corners.round().clip(0, limits)
     if (inside[2:] <= inside[:2]).any():
         return None
     # A line along the picture's edge stays visible with its rims.

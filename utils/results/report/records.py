@@ -34,7 +34,7 @@ class ImageRecord:
     label: int | None  # true class; None for a picture without one
     top5: tuple[int, ...]  # predicted classes, best first, at most five; () where nothing was predicted
     probabilities: tuple[float, ...]  # of `top5`, 0 to 1
-    box: tuple[float, float, float, float] | None  # predicted, xyxy in original pixels
+    box: tuple[float, ...] | None  # predicted, xyxy in original pixels
     true_boxes: tuple[tuple[float, ...], ...]  # xyxy in original pixels, perhaps none
     size: tuple[int, int]  # (width, height) in original pixels; (0, 0) where the picture could not be read
     iou: float | None  # of the predicted box with the nearest true box; None without one of them

@@ -163,7 +163,7 @@ class Report:
             (self.part / "results.json").write_text(f"{text}\n", encoding="utf-8", errors="backslashreplace")
         ious = []
         with open(self.part / "data.js", "w", encoding="ascii") as file:
-            shared = {"classes": self.class_names, "metrics": METRICS, "error_types": ERROR_TYPES}
+            shared: dict[str, Any] = {"classes": self.class_names, "metrics": METRICS, "error_types": ERROR_TYPES}
             shared |= {"interrupted": interrupted, "results": results}
             file.write(f"window.REPORT = {_script(shared)};\nwindow.REPORT_IMAGES = [")
             for number, record in enumerate(read_records(self.part / "images.csv")):
