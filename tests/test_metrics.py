@@ -127,28 +127,6 @@ def test_best_iou_takes_the_nearest_true_box():
             best_iou(pred, true)
 
 
-def test_merge_adds_exactly_in_any_order():
-    """Protects evaluations that are split over workers or resumed: parts give the whole, to the last bit."""
-    rng = np.random.default_rng(11)
-    labels, top5, ious = random_predictions(rng, 301, 7)
-    whole = LocalizationScores(7)
-    whole.update(labels, top5, ious)
-    whole.update_missed([3, 3, 0])
-    parts = [LocalizationScores(7) for _ in range(4)]
-    for part, rows in zip(parts, np.array_split(rng.permutation(301), 4), strict=True):
-        part.update(labels[rows], top5[rows], ious[rows])
-    parts[2].update_missed([3, 0, 3])
-    merged = LocalizationScores(7)
-    for part in (parts[2], parts[0], parts[3], parts[1]):
-        before = part.correct.copy()
-        merged.merge(part)
-        assert (part.correct == before).all()
-    assert merged.summary() == whole.summary()
-    for other in (LocalizationScores(8), LocalizationScores(7, iou_threshold=0.7)):
-        with pytest.raises(ValueError, match="cannot merge"):
-            merged.merge(other)
-
-
 def test_iou_threshold_is_an_argument_and_strict():
     """Protects scores at other thresholds: an IoU equal to the threshold is wrong."""
     scores = LocalizationScores(2, iou_threshold=0.7)
@@ -165,11 +143,6 @@ def test_iou_comparison_can_let_an_equal_iou_count():
         assert strict.summary()[metric]["image_mean"] == 25
         assert not_strict.summary()[metric]["image_mean"] == 75
     assert strict.summary()["top1_cls"] == not_strict.summary()["top1_cls"]
-    with pytest.raises(ValueError, match=r"IoU > 0\.5 into 2 classes at IoU >= 0\.5"):
-        not_strict.merge(strict)
-    more = LocalizationScores(2, strict=False)
-    more.merge(not_strict)
-    assert more.summary() == not_strict.summary()
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
@@ -19,10 +19,10 @@ from utils.localization.sweep import best_contour_ious, contour_boxes
 from utils.metrics import (
     MISSED,
     DeadMaps,
-    ErrorBreakdown,
     LocalizationScores,
     MaxBoxAcc,
     PixelScores,
+    error_breakdown,
     error_type,
     extremes_by_class,
     find_dead_maps,
@@ -233,11 +233,9 @@ class Evaluation:
             right /= np.bincount(self.labels[self.boxed], minlength=self.num_classes).clip(min=1)[:, None]
         return result.thresholds[int(right.sum(axis=0).argmax())]
 
-    def breakdown(self, kind: MapKind) -> ErrorBreakdown:
-        """Counts the error types at the threshold in force."""
-        breakdown = ErrorBreakdown()
-        breakdown.update([error for error in self.maps[kind].errors if error])
-        return breakdown
+    def breakdown(self, kind: MapKind) -> dict[str, Any]:
+        """The error types at the threshold in force, see :func:`utils.metrics.error_breakdown`."""
+        return error_breakdown([error for error in self.maps[kind].errors if error])
 
     def dead_maps(self) -> DeadMaps | None:
         """The classes whose own foreground map is dead on all of these pictures; None without maps of the generator."""

@@ -9,7 +9,7 @@ from typing import Any
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
-from utils.metrics import LOC_METRICS, METRICS, IouHistogram
+from utils.metrics import LOC_METRICS, METRICS, iou_distribution
 
 
 def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
@@ -25,14 +25,12 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
     """
     result = evaluation.maps[kind]
     seen = evaluation.boxed & ~result.missed
-    histogram = IouHistogram()
-    histogram.update(result.ious[seen, result.in_force])
     boxes, accuracy, pixels = evaluation.boxed.any(), result.max_box_acc, result.pixels
     return {
         "threshold": result.threshold,
         "scores": evaluation.scores(kind).summary(),
-        "errors": evaluation.breakdown(kind).summary() if boxes else None,
-        "iou": histogram.summary() if seen.any() else None,
+        "errors": evaluation.breakdown(kind) if boxes else None,
+        "iou": iou_distribution(result.ious[seen, result.in_force]) if seen.any() else None,
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
         "pixels": pixels.summary() if pixels is not None and pixels.foreground.any() else None,
     }

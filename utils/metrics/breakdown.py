@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -68,52 +69,26 @@ def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike
     return OTHER
 
 
-class ErrorBreakdown:
-    """Counts images by error type, so that parts of a test set add up exactly.
+def error_breakdown(error_types: Sequence[str]) -> dict[str, dict[str, float | int] | int]:
+    """Counts and shares of the error types of n images.
 
-    Attributes:
-        counts: (7,) int64, images of each of `ERROR_TYPES`.
+    Returns:
+        For each of `ERROR_TYPES` a dict of `count` and `percent` (of all images); beside them `images`.
+
+    Raises:
+        ValueError: there is no image, or an unknown type.
     """
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(len(ERROR_TYPES), dtype=np.int64)
-
-    def update(self, error_types: Iterable[str] | str) -> None:
-        """Adds images.
-
-        Args:
-            error_types: one of `ERROR_TYPES` for each image, or a single one.
-
-        Raises:
-            ValueError: an unknown type; nothing is counted then.
-        """
-        error_types = [error_types] if isinstance(error_types, str) else list(error_types)
-        unknown = sorted({str(name) for name in error_types} - set(ERROR_TYPES))
-        if unknown:
-            raise ValueError(f"error types must be among {', '.join(ERROR_TYPES)}, not {', '.join(unknown)}")
-        self.counts += np.array([error_types.count(name) for name in ERROR_TYPES])
-
-    def merge(self, other: ErrorBreakdown) -> None:
-        """Adds the counts of another part of the same test set."""
-        self.counts += other.counts
-
-    def summary(self) -> dict[str, dict[str, float | int] | int]:
-        """Counts and shares.
-
-        Returns:
-            For each of `ERROR_TYPES` a dict of `count` and `percent` (of all images); beside them `images`.
-
-        Raises:
-            ValueError: no image was counted.
-        """
-        images = int(self.counts.sum())
-        if images == 0:
-            raise ValueError("there is no error breakdown without images")
-        types: dict[str, dict[str, float | int] | int] = {
-            name: {"count": count, "percent": 100 * count / images}
-            for name, count in zip(ERROR_TYPES, self.counts.tolist(), strict=True)
-        }
-        return types | {"images": images}
+    unknown = sorted({str(name) for name in error_types} - set(ERROR_TYPES))
+    if unknown:
+        raise ValueError(f"error types must be among {', '.join(ERROR_TYPES)}, not {', '.join(unknown)}")
+    images = len(error_types)
+    if images == 0:
+        raise ValueError("there is no error breakdown without images")
+    counts = Counter(error_types)
+    return {
+        **{name: {"count": counts[name], "percent": 100 * counts[name] / images} for name in ERROR_TYPES},
+        "images": images,
+    }
 
 
 def _shares_covered(predicted: np.ndarray, true_boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

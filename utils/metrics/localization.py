@@ -25,7 +25,7 @@ LOC_METRICS = tuple(key for key in METRICS if not key.endswith("cls"))
 
 
 class LocalizationScores:
-    """Counts right images per class and metric, so that parts of a test set add up exactly, in any order.
+    """Counts right images per class and metric.
 
     Args:
         num_classes: number of classes K of the data set.
@@ -108,19 +108,6 @@ class LocalizationScores:
         if boxed:
             np.add.at(self.boxed, labels, 1)
 
-    def merge(self, other: LocalizationScores) -> None:
-        """Adds the counts of another part of the same test set.
-
-        Raises:
-            ValueError: the other part counts other classes or has another rule for the IoU.
-        """
-        if self._rule() != other._rule():
-            raise ValueError(f"cannot merge scores of {other._rule()} into {self._rule()}")
-        self.images += other.images
-        self.boxed += other.boxed
-        self.missed += other.missed
-        self.correct += other.correct
-
     def summary(self) -> dict[str, dict[str, float | None] | int]:
         """Scores in percent.
 
@@ -141,9 +128,6 @@ class LocalizationScores:
         }
         counts = {"images": self.images, "boxed": self.boxed, "missed": self.missed}
         return scores | {name: int(of_class.sum()) for name, of_class in counts.items()}
-
-    def _rule(self) -> str:
-        return f"{self.num_classes} classes at IoU {'>' if self.strict else '>='} {self.iou_threshold}"
 
     def _compare_classes(self, labels: ArrayLike, top5: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labels, and whether each is the best, or among the five best, predictions."""
