@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from unittest.mock import patch
 
 import pytest
 
@@ -32,13 +34,14 @@ NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e20", "-1e20", "1e400", "1e-400", 
 WORDS = ["", " ", "abc", "0x10", "1,5", "½", "٣", "%s", "%(default)s", "{}", "\n", "a" * 100_000, "--", "-", "\0"]
 
 
-def options_of(monkeypatch: pytest.MonkeyPatch, parse: Parse) -> list[argparse.Action]:
+def options_of(parse: Parse) -> list[argparse.Action]:
     """The options of the parser that a command makes."""
-    seen = []
-    with monkeypatch.context() as patch:
-        patch.setattr(CommandParser, "parse_args", lambda parser, argv: seen.append(parser) or parser.exit())
-        with pytest.raises(SystemExit):
-            parse([])
+    seen: list[CommandParser] = []
+    with (
+        patch.object(CommandParser, "parse_args", lambda parser, argv: seen.append(parser) or parser.exit()),
+        suppress(SystemExit),
+    ):
+        parse([])
     (parser,) = seen
     return [action for action in parser._actions if action.option_strings and action.dest != "help"]
 
@@ -52,11 +55,11 @@ def values(content: object) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_any_value_of_any_option(monkeypatch, capsys, command: str) -> None:
+def test_any_value_of_any_option(capsys, command: str) -> None:
     """Exit code 2 or acceptance, nothing else raised; an accepted number is finite and of a size that can be counted;
     an empty value is refused by every option that takes one."""
     parse = COMMANDS[command]
-    options = options_of(monkeypatch, parse)
+    options = options_of(parse)
     assert len(options) >= 4
     for action in options:
         for name in action.option_strings:
@@ -75,10 +78,10 @@ def test_any_value_of_any_option(monkeypatch, capsys, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_options_are_not_abbreviated(monkeypatch, capsys, command: str) -> None:
+def test_options_are_not_abbreviated(capsys, command: str) -> None:
     """Protects from one option taken for another: a name cut short by a letter is no option of any command."""
     parse = COMMANDS[command]
-    options = options_of(monkeypatch, parse)
+    options = options_of(parse)
     known = {name for action in options for name in action.option_strings}
     for name in sorted(known):
         if name[:-1] in known or len(name) < 4:
