@@ -3,7 +3,8 @@
 Each option of each parser gets values that are bad for its type; each file that a command reads is damaged in many
 ways. Every case is a call of the command's own entry, in a process of its own on a copy of tiny data, as a user
 without root's rights. Good is one sentence that names the option or file, with exit code 2 for wrong usage and 1 for
-a failure. Printed are counts by command and kind, and each case that is anything else (after a traceback or a hang the exit code is 1):
+a failure. Printed are counts by command and kind, and each case that is anything else; after a traceback or a hang
+the exit code is 1:
 
 traceback    an exception that nobody caught, or the end by a signal
 hang         not done within the time limit
@@ -20,6 +21,7 @@ fine         exit code 0 for a reason that is given here
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import re
@@ -28,8 +30,8 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import redirect_stdout
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -60,6 +62,7 @@ from utils.figures import __main__ as figures
 from utils.inference.command import run as infer
 
 CLASSES = 3
+MEMORY = "/dev/shm"  # each run that is not refused writes a state of 180 MB and waits until it is on the disk
 SIZES = ("--resize_size", "40", "--crop_size", "32", "--num_workers", "0", "--device", "cpu")
 ARCH = ("--arch", "mobilenet")
 TRAIN = (*ARCH, "--root", "data", "--save_path", "new", "--epochs", "1", "--batch_size", "4", *SIZES)
@@ -172,7 +175,8 @@ class Case(NamedTuple):
         kind: of input, as the table counts it.
         name: what is bad.
         more: further arguments.
-        spoil: what is done in the folder before.
+        spoil: what is done before to the file of this path below the case's folder.
+        path: of that file.
         told: words of which the sentence has to hold one.
         codes: exit codes of a refusal.
     """
@@ -181,7 +185,8 @@ class Case(NamedTuple):
     kind: str
     name: str
     more: tuple[str, ...] = ()
-    spoil: Callable[[Path], object] | None = None
+    spoil: Damage | None = None
+    path: str = ""
     told: tuple[str, ...] = ()
     codes: tuple[int, ...] = (1,)
 
@@ -229,7 +234,9 @@ def option_cases() -> Iterator[Case]:
             elif getattr(action.type, "__name__", "") in ("place", "named"):
                 kind, values = "path or name", ODD_PATHS
             else:
-                kind, values = "number", {value[:20]: value for value in NUMBERS}
+                # The demo's run of a value that is taken is a long one, and the parser is the same.
+                numbers = NUMBERS if good != "train --demo" else NUMBERS[:3]
+                kind, values = "number", {value[:20]: value for value in numbers}
             codes = (1, 2) if kind == "path or name" else (2,)
             for title, value in values.items():
                 shown = f"{name}={title!r}"
@@ -416,7 +423,7 @@ def file_cases(home: Path) -> Iterator[Case]:
         "train --resume": [
             f"unfinished/mobilenet/{name}" for name in ("states/index.json", "settings.json", "log.jsonl")
         ],
-        "train --demo": ["demo/data/composition.json", "demo/mobilenet/settings.json", "demo/results.json"],
+        "train --demo": ["demo/data/composition.json", "demo/mobilenet/settings.json"],
         "figures": ["run/mobilenet/evaluation.json"],
         "figures of a demo": ["demo/results.json"],
         "figures of curves": ["run/mobilenet/exploratory/summary.json"],
@@ -442,12 +449,7 @@ def file_cases(home: Path) -> Iterator[Case]:
 def spoilt(good: str, kind: str, path: str, ways: dict[str, Damage], more: tuple[str, ...] = ()) -> Iterator[Case]:
     """A file damaged in each of some ways."""
     for name, way in ways.items():
-        told = (Path(path).name, Path(path).stem)
-
-        def spoil(folder: Path, way: Damage = way) -> None:
-            way(folder / path)
-
-        yield Case(good, kind, f"{path}: {name}", more, spoil, told)
+        yield Case(good, kind, f"{path}: {name}", more, way, path, told=(Path(path).name, Path(path).stem))
 
 
 # --- what is fine though it is not refused: (title, reason)
@@ -458,6 +460,7 @@ FINE: list[tuple[str, str]] = []
 # --- data
 
 
+READ = {"data", "authors", "folders", "metadata", "masked", "csv", "xml", "lists", "pictures", "fetched", "names.txt"}
 CUB_LISTS = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
 METADATA_LISTS = ("image_ids", "class_labels", "localization", "image_sizes")
 
@@ -548,6 +551,23 @@ def make_odd_paths(folder: Path) -> None:
         (folder / name).symlink_to(target)
 
 
+def prepare(home: Path) -> None:
+    """Makes the home in a process of its own, so that this one stays small to fork, and imports all that it needed."""
+
+    def make() -> int:
+        make_home(home)
+        for name in READ:
+            (home / name).chmod(0o500)
+        (home / "modules.txt").write_text("\n".join(sys.modules))
+        return 0
+
+    ((_, outcome),) = run_isolated([(home, make)], workers=1, seconds=600)
+    assert outcome.code == 0, outcome
+    for name in (home / "modules.txt").read_text().split():
+        with suppress(ImportError):
+            importlib.import_module(name)
+
+
 def make_runs(home: Path) -> None:
     """A finished run with all that commands leave in it, one that lacks its last epoch, a demo, a grid."""
     os.chdir(home)
@@ -583,26 +603,35 @@ def succeed(command: str, argv: tuple[str, ...]) -> None:
     assert code == 0, (command, argv)
 
 
-def copy_home(home: Path, folder: Path) -> None:
+def copy_home(home: Path, folder: Path, words: Iterable[str], spoilt: str) -> None:
+    """What the words of a call name: links to data that are only read, copies of what a command writes into or a case
+    spoils."""
+    for name in {Path(word).parts[0] for word in (*words, spoilt) if word} & {path.name for path in home.iterdir()}:
+        if name in READ and not (spoilt and Path(spoilt).parts[0] == name):
+            (folder / name).symlink_to(home / name)
+        else:
+            copy(home / name, folder / name, home, folder)
+    if (folder / "odd").exists():
+        for name in ("locked", "locked_folder"):
+            (folder / "odd" / name).chmod(0)
+
+
+def copy(source: Path, target: Path, home: Path, folder: Path) -> None:
     """A copy in which files may be replaced; large ones are links, and paths in JSON files lead into it."""
-    for parent, folders, names in os.walk(home):
-        here = folder / Path(parent).relative_to(home)
-        for name in folders:
-            (here / name).mkdir(exist_ok=True)
-        for name in names:
-            source, target = Path(parent, name), here / name
-            if source.is_symlink():
-                target.symlink_to(os.readlink(source))
-            elif source.is_fifo():
-                os.mkfifo(target)
-            elif source.suffix == ".json":
-                target.write_text(source.read_text().replace(str(home), str(folder)))
-            elif source.stat().st_size > 1 << 18:
-                os.link(source, target)
-            else:
-                shutil.copyfile(source, target)
-    for name in ("locked", "locked_folder"):
-        (folder / "odd" / name).chmod(0)
+    if source.is_symlink():
+        target.symlink_to(os.readlink(source))
+    elif source.is_dir():
+        target.mkdir()
+        for path in source.iterdir():
+            copy(path, target / path.name, home, folder)
+    elif source.is_fifo():
+        os.mkfifo(target)
+    elif source.suffix == ".json":
+        target.write_text(source.read_text().replace(str(home), str(folder)))
+    elif source.stat().st_size > 1 << 18:
+        os.link(source, target)
+    else:
+        shutil.copyfile(source, target)
 
 
 # --- running and judging
@@ -610,10 +639,6 @@ def copy_home(home: Path, folder: Path) -> None:
 
 def run_case(home: Path, folder: Path, case: Case) -> int:
     """In a process of its own; `folder` is where it is."""
-    copy_home(home, folder)
-    if case.spoil is not None:
-        case.spoil(folder)
-    obey_permissions()
     command, argv = GOOD[case.good]
     if command == "ablation" and "--" in case.more:
         place = case.more.index("--")
@@ -622,6 +647,10 @@ def run_case(home: Path, folder: Path, case: Case) -> int:
         argv = (*argv[:-1], *case.more)
     else:
         argv = (*argv, *case.more)
+    copy_home(home, folder, (word.split("=")[-1] for word in argv), case.path)
+    if case.spoil is not None:
+        case.spoil(folder / case.path)
+    obey_permissions()
     with patch.object(CUB.DataLoader, "download", download_in_place):
         return call(lambda: MAINS[command](list(argv)))
 
@@ -695,12 +724,13 @@ def main() -> int:
     parser.add_argument(
         "--workers", type=int, default=os.cpu_count() or 1, help="cases at a time (default: %(default)s)"
     )
+    parser.add_argument("--list", action="store_true", help="list the cases and run none")
     parser.add_argument("--json", type=Path, metavar="FILE", help="save every case's verdict there")
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
     begin = time.perf_counter()
-    with tempfile.TemporaryDirectory(prefix="bad_inputs.") as place:
+    with tempfile.TemporaryDirectory(prefix="bad_inputs.", dir=MEMORY if Path(MEMORY).is_dir() else None) as place:
         home, work = Path(place, "home").resolve(), Path(place, "work").resolve()
         work.mkdir()
         (home / "grid").mkdir(parents=True)
@@ -713,9 +743,12 @@ def main() -> int:
             patch.object(ablation, "TRAIN", script),
             patch.object(ablation, "POLL_SECONDS", 0.02),
         ):
-            make_home(home)
+            prepare(home)
             cases = [*option_cases(), *contradiction_cases(), *file_cases(home)]
             cases = [case for case in cases if re.search(args.only, case.title)]
+            if args.list:
+                print(*(case.title for case in cases), sep="\n")
+                return 0
             print(f"{len(cases)} cases; data made in {time.perf_counter() - begin:.0f} s", flush=True)
             verdicts = judge_all(home, work, cases, args.workers)
     report(verdicts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import io
+import itertools
 import json
 import os
 import re
@@ -158,6 +159,7 @@ JSON: dict[str, Damage] = {
     "cut by a byte": rewritten(lambda content: content.rstrip()[:-1]),
     "twice": rewritten(lambda content: content + content),
 }
+EACH = 1  # of the values below, for each place in turn
 _LEAVES = {"null": None, "a word": "x", "-1": -1, "a list": [[]], "400 digits": int(HUGE), "NaN": float("nan")}
 
 
@@ -194,10 +196,10 @@ def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
         del parent[place[-1]]
         return json.dumps(content).encode() + b"\n"
 
-    text = path.read_text()
+    text, turn = path.read_text(), itertools.cycle(_LEAVES.items())
     for place in places_of(json.loads(text.partition("\n")[0] if path.suffix == ".jsonl" else text)):
         name = ".".join(map(str, place))
-        for what, value in _LEAVES.items():
+        for what, value in itertools.islice(turn, EACH):
             yield f"{name} is {what}", rewritten(partial(exchange, place=place, value=value))
         if path.suffix != ".jsonl":
             yield f"{name} is missing", rewritten(partial(drop, place=place))
@@ -373,7 +375,7 @@ def state_damages(path: Path) -> Iterator[tuple[str, Damage]]:
         del parent[place[-1]]
         return content
 
-    content = torch.load(path, weights_only=False)
+    content, turn = torch.load(path, weights_only=False, mmap=True), itertools.cycle(_STATE_VALUES.items())
     seen_tensors: set[tuple] = set()
     for place in places_of(content):
         value = content
@@ -386,7 +388,7 @@ def state_damages(path: Path) -> Iterator[tuple[str, Damage]]:
         if place[:2] == ("optimizer", "param_groups") and "params" in place[:-1]:
             continue
         name = ".".join(map(str, place))
-        for what, bad in _STATE_VALUES.items():
+        for what, bad in itertools.islice(turn, EACH):
             yield f"{name} is {what}", torch_file(partial(exchange, place=place, value=bad))
         yield f"{name} is missing", torch_file(partial(drop, place=place))
 

@@ -17,7 +17,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-SECONDS = 30.0
+SECONDS = 30  # of a processor; on a busy machine they take longer, and who waits for a FIFO uses none
+PATIENCE = 3  # times as many seconds on the clock
 MEMORY = 4 << 30  # bytes, on top of what the forking process has mapped
 FILE_BYTES = 1 << 30
 UNCAUGHT = 99  # the exit code after an exception that nobody caught
@@ -29,7 +30,7 @@ class Outcome(NamedTuple):
 
     Attributes:
         code: its exit code, UNCAUGHT after an exception, the negative number of the signal that ended it, or None
-            where it was killed at the time limit.
+            where it was killed at a time limit.
         out, err: what it printed.
         seconds: how long it took.
     """
@@ -41,7 +42,7 @@ class Outcome(NamedTuple):
 
 
 def run_isolated(
-    calls: Iterable[tuple[Path, Callable[[], int]]], workers: int, seconds: float = SECONDS
+    calls: Iterable[tuple[Path, Callable[[], int]]], workers: int, seconds: int = SECONDS
 ) -> Iterator[tuple[int, Outcome]]:
     """Makes calls, each in a process and a process group of its own.
 
@@ -49,7 +50,7 @@ def run_isolated(
         calls: an existing folder to be in, which gets the files `.out` and `.err`, and what to call there; it gives
             the exit code, or raises SystemExit.
         workers: calls at a time.
-        seconds: that a call may take.
+        seconds: of a processor that a call may take, and PATIENCE times as many on the clock.
 
     Yields:
         The number of a call, from 0, and its outcome; in the order in which they end.
@@ -64,23 +65,24 @@ def run_isolated(
                 is_exhausted = True
                 break
             number, (folder, call) = following
-            running[_fork(folder, call)] = number, folder, time.monotonic()
+            running[_fork(folder, call, seconds)] = number, folder, time.monotonic()
         for process, (number, folder, begin) in list(running.items()):
             taken = time.monotonic() - begin
             ended, status = os.waitpid(process, os.WNOHANG)
-            is_late = not ended and taken > seconds
+            is_late = not ended and taken > PATIENCE * seconds
             if is_late:
                 os.killpg(process, signal.SIGKILL)
                 os.waitpid(process, 0)
             if ended or is_late:
                 del running[process]
                 code = None if is_late else os.waitstatus_to_exitcode(status)
+                code = None if code in (-signal.SIGXCPU, -signal.SIGKILL) else code
                 out, err = ((folder / name).read_text(encoding="utf-8", errors="replace") for name in (".out", ".err"))
                 yield number, Outcome(code, out, err, taken)
         time.sleep(_POLL_SECONDS)
 
 
-def _fork(folder: Path, call: Callable[[], int]) -> int:
+def _fork(folder: Path, call: Callable[[], int], seconds: int) -> int:
     sys.stdout.flush()
     sys.stderr.flush()
     process = os.fork()
@@ -96,6 +98,7 @@ def _fork(folder: Path, call: Callable[[], int]) -> int:
             os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         resource.setrlimit(resource.RLIMIT_AS, (_mapped_bytes() + MEMORY,) * 2)
+        resource.setrlimit(resource.RLIMIT_CPU, (int(time.process_time()) + seconds,) * 2)
         resource.setrlimit(resource.RLIMIT_FSIZE, (FILE_BYTES,) * 2)
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         code = call()
