@@ -34,7 +34,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import redirect_stdout, suppress
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TextIO
 from unittest.mock import patch
 
 import cv2
@@ -725,7 +725,12 @@ def main() -> int:
         "--workers", type=int, default=os.cpu_count() or 1, help="cases at a time (default: %(default)s)"
     )
     parser.add_argument("--list", action="store_true", help="list the cases and run none")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="save every case's verdict there")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        metavar="FILE",
+        help="save every verdict there as soon as it is given, a JSON object a line",
+    )
     args = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
@@ -750,16 +755,14 @@ def main() -> int:
                 print(*(case.title for case in cases), sep="\n")
                 return 0
             print(f"{len(cases)} cases; data made in {time.perf_counter() - begin:.0f} s", flush=True)
-            verdicts = judge_all(home, work, cases, args.workers)
+            with open(args.json or os.devnull, "w") as file:
+                verdicts = judge_all(home, work, cases, args.workers, file)
     report(verdicts)
     print(f"{time.perf_counter() - begin:.0f} s")
-    if args.json:
-        rows = [{"case": case.title, "verdict": verdict, "line": line} for case, (verdict, line) in verdicts.items()]
-        args.json.write_text(json.dumps(rows, indent=1))
     return int(any(verdict in ("traceback", "hang") for verdict, _ in verdicts.values()))
 
 
-def judge_all(home: Path, work: Path, cases: list[Case], workers: int) -> dict[Case, tuple[str, str]]:
+def judge_all(home: Path, work: Path, cases: list[Case], workers: int, file: TextIO) -> dict[Case, tuple[str, str]]:
     """Each case's verdict; of good calls first, with whose output the others' is compared."""
     spoilt = {(case.good, case.more) for case in cases if case.spoil is not None}
     controls = [Case(good, "control", "", more) for good, more in sorted(spoilt)]
@@ -772,6 +775,7 @@ def judge_all(home: Path, work: Path, cases: list[Case], workers: int) -> dict[C
         verdicts[case] = judge(case, outcome, folder, outputs.get((case.good, case.more)))
         if (folder / "a file's code has run").exists():
             verdicts[case] = "traceback", "the file's code has run"
+        print(json.dumps([case.title, *verdicts[case], round(outcome.seconds, 1)]), file=file, flush=True)
         assert Path(os.devnull).is_char_device(), f"{case.title} destroyed {os.devnull}"
     return {case: verdicts[case] for case in cases}
 
