@@ -219,11 +219,15 @@ ODD_PATHS = {
     "empty": "",
 }
 
+LEADS_TO = {"a device": "/dev/zero"}  # which a message may name instead
+
 
 def option_cases() -> Iterator[Case]:
     """Every option of every parser with values that are bad for its type."""
     for good, parser in OPTIONS.items():
-        for action in options_of(PARSERS[parser]):
+        actions = options_of(PARSERS[parser])
+        known = {name for action in actions for name in action.option_strings}
+        for action in actions:
             names = tuple(action.option_strings)
             name = names[0]
             told = (*names, action.dest)
@@ -246,7 +250,8 @@ def option_cases() -> Iterator[Case]:
             others = [action for action in names if action != name]
             for other in others:
                 yield Case(good, "option: alias", f"{other}=", (f"{other}=",), told=told, codes=(2,))
-            yield Case(good, "option: abbreviated", name[:-1], (name[:-1], "1"), told=(name[:-1],), codes=(2,))
+            if name[:-1] not in known:
+                yield Case(good, "option: abbreviated", name[:-1], (name[:-1], "1"), told=(name[:-1],), codes=(2,))
             if action.nargs is None:
                 yield Case(good, "option: without a value", name, (name,), told=told, codes=(2,))
             yield Case(good, "option: misspelt", f"{name}x", (f"{name}x", "1"), told=(f"{name}x",), codes=(2,))
@@ -254,7 +259,7 @@ def option_cases() -> Iterator[Case]:
             if name in given:
                 yield Case(good, "option: twice", name, (name, given[name]), told=told, codes=(2,))
         for word in ("word", "-", "--", "-x", "--=", "--no-", "", "\udcff", "@names.txt"):
-            yield Case(good, "argument", repr(word), (word,), told=(word, "arguments"), codes=(2,))
+            yield Case(good, "argument", repr(word), (word,), told=(word or "''", "arguments"), codes=(2,))
 
 
 CONTRADICTIONS: dict[str, list[str]] = {
@@ -368,7 +373,7 @@ def contradiction_cases() -> Iterator[Case]:
     """Options that are good alone, and bad with the others or with the data."""
     for good, lines in CONTRADICTIONS.items():
         for line in lines:
-            told = tuple(word for word in line.split() if word not in ("--", "0"))
+            told = tuple(word for word in (*GOOD[good][1], *line.split()) if word.startswith("--") and word != "--")
             yield Case(good, "options together", line, tuple(line.split()), told=told, codes=(1, 2))
 
 
@@ -433,7 +438,7 @@ def file_cases(home: Path) -> Iterator[Case]:
     for good, paths in jsons.items():
         for path in paths:
             yield from spoilt(good, "JSON", path, damage.NO_FILE | damage.BITS | damage.JSON)
-            if Path(path).stem not in ("composition",):
+            if Path(path).stem != "composition":
                 yield from spoilt(good, "JSON value", path, dict(damage.json_damages(home / path)))
 
     yield from spoilt(
@@ -454,13 +459,31 @@ def spoilt(good: str, kind: str, path: str, ways: dict[str, Damage], more: tuple
 
 # --- what is fine though it is not refused: (title, reason)
 
-FINE: list[tuple[str, str]] = []
+MADE = "the folder is made"
+FINE: list[tuple[str, str]] = [
+    (r"option: twice", "the last one holds, as with every program"),
+    (r"--no-final_relu|--no-tencrop", "the last one holds, as with every program"),
+    (r"option: number \| \S+='(0|1e-400|0\.5|1e20)'", "a number within the option's range; 1e-400 is read as 0"),
+    (r"--(save|save_path|save-maps)='(missing|a name|a folder|a name that is no Unicode|a link to nowhere)'", MADE),
+    (r"--json='(missing|a name|a name that is no Unicode|a link to nowhere)'", "the file is made"),
+    (r"--json='(a file|empty file|random bytes)'", "a file that may be written is replaced, as by every program"),
+    (r"--json='a device'", "a device is written into"),
+    (r"--classes='a file'", "it holds names of classes"),
+    (r"argument \| '--'", "nothing follows the mark that ends the options"),
+    (r"--grad_accum 3", "a batch of 4 in parts of 2, 1 and 1"),
+    (r"--device cpu:7", "torch takes all numbers for the one CPU"),
+    (r"--amp fp16|--sync_bn", "slow on a CPU, or without effect on one process, but right"),
+    (r"--(snapshot|top_k|batch_size) 1000000000", "as many as there are"),
+    (r"--only network network|--seeds 1 1", "once is enough"),
+    (r"--frames 1$", "one frame, as asked for"),
+    (r"--resume \| options together \| --snapshot 1$", "the run has as many"),
+]
 
 
 # --- data
 
 
-READ = {"data", "authors", "folders", "metadata", "masked", "csv", "xml", "lists", "pictures", "fetched", "names.txt"}
+READ = {"data", "authors", "folders", "metadata", "masked", "csv", "xml", "lists", "pictures", "names.txt"}
 CUB_LISTS = ("images", "image_class_labels", "train_test_split", "bounding_boxes", "classes")
 METADATA_LISTS = ("image_ids", "class_labels", "localization", "image_sizes")
 

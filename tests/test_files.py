@@ -107,6 +107,15 @@ def test_links_and_modes_stay(tmp_path: Path) -> None:
         write_text(tmp_path / "deep", "text")
 
 
+def test_a_file_that_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects what its owner has locked, though the folder would let it be replaced."""
+    (tmp_path / "locked").write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write everywhere
+    with pytest.raises(UserError, match="cannot write .*locked: Permission denied; "):
+        write_text(tmp_path / "locked", "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"locked": "old"}
+
+
 @pytest.mark.parametrize("output", ["/dev/stdout", "log", "/dev/stderr"])
 def test_a_command_can_write_into_its_own_output(tmp_path: Path, output: str) -> None:
     """Protects `--json /dev/stdout > log` and `--json log > log`: lines and file in their order, nothing lost."""

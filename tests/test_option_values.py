@@ -122,6 +122,12 @@ def test_old_launcher(capsys, run: Callable, option: list[str]) -> None:
         (["--pretrained", ""], "argument --pretrained: an empty name is none"),
         (["--resume", ""], "argument --resume: an empty name is none"),
         (["--device", ""], "argument --device: an empty name is none"),
+        (["--device", "a" * 5000], "argument --device: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' is too long"),
+        (["--resume", "a" * 300], "argument --resume: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' is too long"),
+        (["--lr", "1e20"], "argument --lr: 1e20 must be greater than 0 and at most"),
+        (["--bas_weight", "1e7"], "argument --bas_weight: 1e7 must be at least 0 and at most"),
+        (["--lr_decay", "10"], "argument --lr_decay: 10 must be greater than 0 and at most 1"),
+        (["--momentum", "1.5"], "argument --momentum: 1.5 must be at least 0 and at most 1"),
         (["--lr_steps", "3", "3"], "--lr_steps names an epoch twice"),
         (["--epochs", "9" * 5000], "9...' is not a number"),
     ],
@@ -131,6 +137,17 @@ def test_limits(capsys, argv: list[str], words: str) -> None:
     with pytest.raises(SystemExit):
         parse_training("", ["CUB"], argv)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--resume", "--save_path", "--pretrained", "--root"])
+def test_links_that_lead_to_themselves(tmp_path, capsys, option: str) -> None:
+    """Protects from a traceback of Python's own: the option is named before any file is looked for."""
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(SystemExit) as stop:
+        parse_training("", ["CUB"], [option, str(loop)])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and option in err and "is a link that leads to itself" in err
 
 
 @pytest.mark.parametrize(

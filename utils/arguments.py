@@ -17,6 +17,7 @@ from utils.errors import UsageError
 from utils.models.registry import ARCHS
 
 MOST = 10**9  # of whatever is counted and has no narrower limit: an answer, and no way to exhaust the machine
+LARGEST_FACTOR = 1e6  # of rates and weights: with larger ones float32 soon holds nothing that is finite
 LARGEST_SIDE = 4096  # pixels; a picture of this side takes 200 MB
 
 
@@ -64,20 +65,22 @@ def number(kind: type, low: float, high: float = float("inf"), open_low: bool = 
 
 
 def named(text: str) -> str:
-    """An argparse type: a name that is not empty, as an unset variable of a shell would give it."""
+    """An argparse type: a name that is not empty, as an unset variable of a shell would give it, nor one that no file
+    could have, nor that of a link which leads to itself."""
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("an empty name is none; leave the option out, or name something")
+    try:
+        os.stat(text)
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            fault = "is too long for a name" if error.errno == errno.ENAMETOOLONG else "is a link that leads to itself"
+            raise argparse.ArgumentTypeError(f"{_shown(text)!r} {fault}") from None
     return text
 
 
 def place(text: str) -> Path:
     """An argparse type: a file or folder. (Python takes an empty name for the folder that the command is run in.)"""
-    try:
-        os.lstat(named(text))
-    except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise argparse.ArgumentTypeError(f"{_shown(text)!r} is too long for a name") from None
-    return Path(text)
+    return Path(named(text))
 
 
 def _shown(text: str, most: int = 40) -> str:
@@ -89,9 +92,10 @@ natural = number(int, 0, MOST)
 # Below 16 pixels nothing is left of the picture behind five halvings.
 side = number(int, 16, LARGEST_SIDE)
 seed = number(int, 0, 2**63 - 1)
-positive_float = number(float, 0, open_low=True)
-non_negative_float = number(float, 0)
+positive_float = number(float, 0, LARGEST_FACTOR, open_low=True)
+non_negative_float = number(float, 0, LARGEST_FACTOR)
 share = number(float, 0, 1)
+positive_share = number(float, 0, 1, open_low=True)
 MOST_WORKERS = 256
 workers = number(int, 0, MOST_WORKERS)
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)

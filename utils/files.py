@@ -68,6 +68,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
 
 
 def _replace(path: Path, before: os.stat_result | None, write: Callable[[Path], object], durable: bool) -> None:
+    if before is not None and not os.access(path, os.W_OK):  # though its folder would let it be replaced
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # Nobody can know the name beforehand and put a link in its place.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,16 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from utils.arguments import named, natural, non_negative_float, positive_float, positive_int, seed
+from utils.arguments import (
+    named,
+    natural,
+    non_negative_float,
+    positive_float,
+    positive_int,
+    positive_share,
+    seed,
+    share,
+)
 from utils.losses import BEYOND_ONE, COMPARE, FROZEN_STATISTICS, GENERATOR_LOSSES
 from utils.models.registry import RECIPES
 from utils.models.taps import taps_in_words
@@ -51,7 +60,7 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
         metavar="EPOCH",
         help="epochs at which the rate falls (default: CUB 80, ILSVRC 3 6)",
     )
-    group.add_argument("--lr_decay", type=positive_float, help="to this share of itself (default: 0.1)")
+    group.add_argument("--lr_decay", type=positive_share, help="to this share of itself (default: 0.1)")
     group.add_argument("--lr", type=positive_float, help="base rate; biases x2, heads x10 (default: 0.001)")
     group.add_argument(
         "--generator_rate",
@@ -66,7 +75,7 @@ def _add_numbers(parser: argparse.ArgumentParser) -> None:
         "normalisation, with fewer classes than the recipe's)",
     )
     group.add_argument("--weight_decay", type=non_negative_float, help="default: 0.0005")
-    group.add_argument("--momentum", type=non_negative_float, help="Nesterov momentum (default: 0.9)")
+    group.add_argument("--momentum", type=share, help="Nesterov momentum (default: 0.9)")
     group.add_argument("--frg_weight", type=non_negative_float, help="alpha, of L_frg (default: the recipe's)")
     group.add_argument("--area_weight", type=non_negative_float, help="beta, of L_ac (default: the recipe's)")
     group.add_argument("--warmup_epochs", type=natural, help="first epochs on L_cls alone (default: 0)")
