@@ -9,6 +9,7 @@ import json
 import os
 import re
 import struct
+import sys
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -287,7 +288,12 @@ def torch_file(change: Callable[[Any], Any]) -> Damage:
     def damage(path: Path) -> None:
         content, is_state = torch.load(path, weights_only=False), is_sealed(path)
         path.unlink()
-        torch.save(change(content), path)
+        before = sys.getrecursionlimit()
+        sys.setrecursionlimit(50_000)  # for what is nested
+        try:
+            torch.save(change(content), path)
+        finally:
+            sys.setrecursionlimit(before)
         if is_state:
             seal(path)
 

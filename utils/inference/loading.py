@@ -79,11 +79,11 @@ def load(folder: DatasetFolder, args: argparse.Namespace) -> Loaded:
         args.num_workers = 0 if device.type == "cpu" else DEFAULT_WORKERS
     logs = (args.dataset_dir or folder.path) / "logs"
     checkpoint = read_checkpoint(args.checkpoint or find_checkpoint(logs, folder.name, args.arch))
+    require_arch(checkpoint, args.arch)
     protocol = find_protocol(args.protocol)
     recipe = folder.models.recipe(args.arch, args.recipe or recipe_name(checkpoint))
     settings = settle(recipe, checkpoint, protocol, vars(args))
     check_sizes(settings.recipe.resize_size, settings.recipe.crop_size)
-    require_arch(checkpoint, args.arch)
     names = _choose_class_names(checkpoint, args.classes, settings.class_names, folder.loader.class_names())
     model = folder.models.build(args.arch, checkpoint.num_classes, settings.recipe.final_relu, settings.recipe.tap)
     _require_tap(checkpoint, model)
