@@ -419,11 +419,10 @@ def file_cases(home: Path) -> Iterator[Case]:
 
     for good in ("evaluate CUB", "train --pretrained", "exploratory", "figures of results"):
         yield from spoilt(good, "weights", WEIGHTS, damage.NO_FILE | damage.BITS | damage.WEIGHTS)
-    state = (
-        next(sorted((home / "unfinished/mobilenet/states").glob("*.tar"))[-1:].__iter__()).relative_to(home).as_posix()
-    )
-    yield from spoilt("train --resume", "state", state, damage.NO_FILE | damage.BITS | damage.WEIGHTS)
-    yield from spoilt("train --resume", "state, named", state, damage.NO_FILE | damage.BITS, ("--resume", state))
+    state = sorted((home / "unfinished/mobilenet/states").glob("*.tar"))[-1].relative_to(home).as_posix()
+    ways, folder = damage.NO_FILE | damage.BITS, ("mobilenet/states",)
+    yield from spoilt("train --resume", "state", state, ways | damage.WEIGHTS | damage.STATES, others=folder)
+    yield from spoilt("train --resume", "state, named", state, ways, ("--resume", state))
     yield from spoilt("train --resume", "state's part", state, dict(damage.state_damages(home / state)))
 
     jsons = {
@@ -703,9 +702,13 @@ def run_case(home: Path, folder: Path, case: Case) -> int:
         argv = (*argv, *case.more)
     copy_home(home, folder, (word.split("=")[-1] for word in argv), case.path)
     if case.spoil is not None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            case.spoil(folder / case.path)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                case.spoil(folder / case.path)
+        except Exception as error:
+            print(f"the case could not be made: {type(error).__name__} {error}", file=sys.stderr)
+            return UNCAUGHT
     obey_permissions()
     with patch.object(CUB.DataLoader, "download", download_in_place):
         return call(lambda: MAINS[command](list(argv)))

@@ -324,37 +324,39 @@ def _spoil(tensor: torch.Tensor, value: float) -> torch.Tensor:
     return tensor
 
 
-WEIGHTS: dict[str, Damage] = {
-    name: torch_file(change)
-    for name, change in {
-        "a Namespace beside": lambda content: {"state_dict": content, "args": argparse.Namespace(lr=1)},
-        "a whole model": lambda content: torch.nn.Linear(2, 2),
-        "code": lambda content: {**content, "more": Foreign()},
-        "None": lambda content: None,
-        "a number": lambda content: 3,
-        "a list": lambda content: [*content.values()],
-        "a tensor": lambda content: torch.zeros(3),
-        "no entries": lambda content: {},
-        "numbers as keys": lambda content: dict(enumerate(content.values())),
-        "two sets of weights": lambda content: {"model": content, "ema": content},
-        "strings as values": _all(lambda key, value: (key, "x")),
-        "another network": lambda content: torch.nn.Linear(2, 2).state_dict(),
-        "renamed": _all(lambda key, value: (f"backbone.{key}", value)),
-        "an entry too few": lambda content: dict([*content.items()][1:]),
-        "an entry too many": _with({"more.weight": torch.zeros(3)}),
-        "another shape": _first(lambda tensor: tensor[:1]),
-        "NaN": _first(lambda tensor: _spoil(tensor, float("nan"))),
-        "infinite": _first(lambda tensor: _spoil(tensor, float("inf"))),
-        "all NaN": _all(lambda key, value: (key, value * float("nan") if value.is_floating_point() else value)),
-        "complex": _first(lambda tensor: tensor.to(torch.complex64)),
-        "sparse": _first(lambda tensor: tensor.to_sparse()),
-        "meta": _first(lambda tensor: tensor.to("meta")),
-        "integers": _first(lambda tensor: tensor.to(torch.int64)),
-        "float8": _first(lambda tensor: tensor.to(torch.float8_e4m3fn)),
-        "quantised": _first(lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)),
-        "of 2**40 numbers": _first(lambda tensor: torch.zeros(1).expand(2**40)),
-        "nested deeply": lambda content: _nest(content, 2000),
-    }.items()
+_CONTENTS: dict[str, Callable[[Any], Any]] = {
+    "a Namespace beside": lambda content: {"state_dict": content, "args": argparse.Namespace(lr=1)},
+    "a whole model": lambda content: torch.nn.Linear(2, 2),
+    "code": lambda content: {**content, "more": Foreign()},
+    "None": lambda content: None,
+    "a number": lambda content: 3,
+    "a list": lambda content: [*content.values()],
+    "a tensor": lambda content: torch.zeros(3),
+    "no entries": lambda content: {},
+    "numbers as keys": lambda content: dict(enumerate(content.values())),
+    "two sets of weights": lambda content: {"model": content, "ema": content},
+    "strings as values": _all(lambda key, value: (key, "x")),
+    "another network": lambda content: torch.nn.Linear(2, 2).state_dict(),
+    "renamed": _all(lambda key, value: (f"backbone.{key}", value)),
+    "an entry too few": lambda content: dict([*content.items()][1:]),
+    "an entry too many": _with({"more.weight": torch.zeros(3)}),
+    "another shape": _first(lambda tensor: tensor[:1]),
+    "NaN": _first(lambda tensor: _spoil(tensor, float("nan"))),
+    "infinite": _first(lambda tensor: _spoil(tensor, float("inf"))),
+    "all NaN": _all(lambda key, value: (key, value * float("nan") if value.is_floating_point() else value)),
+    "complex": _first(lambda tensor: tensor.to(torch.complex64)),
+    "sparse": _first(lambda tensor: tensor.to_sparse()),
+    "meta": _first(lambda tensor: tensor.to("meta")),
+    "integers": _first(lambda tensor: tensor.to(torch.int64)),
+    "float8": _first(lambda tensor: tensor.to(torch.float8_e4m3fn)),
+    "quantised": _first(lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)),
+    "of 2**40 numbers": _first(lambda tensor: torch.zeros(1).expand(2**40)),
+    "nested deeply": lambda content: _nest(content, 2000),
+}
+WEIGHTS = {name: torch_file(change) for name, change in _CONTENTS.items()}
+STATES = {
+    f"its model: {name}": torch_file(lambda content, change=change: {**content, "model": change(content["model"])})
+    for name, change in _CONTENTS.items()
 }
 
 
