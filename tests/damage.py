@@ -179,8 +179,9 @@ def put(content: Any, place: tuple, value: Any) -> None:
     content[place[-1]] = value
 
 
-def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
-    """Each value of a JSON file, or of the first line of a JSONL file, in turn exchanged or taken out."""
+def json_damages(path: Path, depth: int) -> Iterator[tuple[str, Damage]]:
+    """Each value of a JSON file, or of the first line of a JSONL file, down to a depth, in turn exchanged or taken
+    out."""
 
     def exchange(text: bytes, place: tuple, value: Any) -> bytes:
         first, _, rest = text.partition(b"\n") if path.suffix == ".jsonl" else (text, b"", b"")
@@ -199,6 +200,8 @@ def json_damages(path: Path) -> Iterator[tuple[str, Damage]]:
 
     text, turn = path.read_text(), itertools.cycle(_LEAVES.items())
     for place in places_of(json.loads(text.partition("\n")[0] if path.suffix == ".jsonl" else text)):
+        if len(place) > depth:
+            continue
         name = ".".join(map(str, place))
         for what, value in itertools.islice(turn, EACH):
             yield f"{name} is {what}", rewritten(partial(exchange, place=place, value=value))
@@ -384,16 +387,15 @@ def state_damages(path: Path) -> Iterator[tuple[str, Damage]]:
         return content
 
     content, turn = torch.load(path, weights_only=False, mmap=True), itertools.cycle(_STATE_VALUES.items())
-    seen_tensors: set[tuple] = set()
+    many = {
+        ("model",): next(iter(content["model"])),
+        ("optimizer", "state"): next(iter(content["optimizer"]["state"])),
+        ("optimizer", "param_groups", 0, "params"): 0,
+    }
     for place in places_of(content):
-        value = content
-        for key in place:
-            value = value[key]
-        if torch.is_tensor(value) or (len(place) > 2 and place[:2] == ("optimizer", "state")):
-            if place[:-1] in seen_tensors or any(place[: len(seen)] == seen for seen in seen_tensors):
-                continue
-            seen_tensors.add(place[:-1] if torch.is_tensor(value) else place)
-        if place[:2] == ("optimizer", "param_groups") and "params" in place[:-1]:
+        if any(
+            place[: len(of)] == of and place[len(of) : len(of) + 1] not in ((), (first,)) for of, first in many.items()
+        ):
             continue
         name = ".".join(map(str, place))
         for what, bad in itertools.islice(turn, EACH):
