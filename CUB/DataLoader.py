@@ -129,6 +129,9 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     labels_file, boxes_file = folder / "image_class_labels.txt", folder / "bounding_boxes.txt"
     labels = [_parse_label(line, len(class_names)) for line in _select(_read_by_id(labels_file), keys, labels_file)]
     layout = f"CUB-200-2011 as its owners ship it, in {folder}"
+    unlisted = len(flags.keys() - images.keys())
+    if unlisted:  # a part of the data set, or a list that was cut short
+        layout += f", {unlisted} images of train_test_split.txt not in images.txt"
     boxes, masks = {}, {}
     if split == "test":
         lines = _select(_read_by_id(boxes_file), keys, boxes_file)

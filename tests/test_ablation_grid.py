@@ -148,6 +148,15 @@ def test_other_options_in_the_same_folder(grid: Path) -> None:
     assert len(started(grid)) == 1
 
 
+@pytest.mark.parametrize("content", ["null", "{}", '"--demo"', "[1]"])
+def test_damaged_options(grid: Path, content: str) -> None:
+    """Protects from a choice of another folder where the file alone is damaged."""
+    main(["--save_path", str(grid), "--seeds", "0", "--cells", "cls"])
+    (grid / "cls" / "seed_0" / "options.json").write_text(content)
+    with pytest.raises(UserError, match=r"options\.json does not hold the options of a run .*; delete it"):
+        main(["--save_path", str(grid), "--seeds", "0", "--cells", "cls"])
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"scores": {}}', '{"top_k": []}'])
 def test_damaged_results(grid: Path, content: str) -> None:
     """Protects the table: a damaged result is named with the mend."""

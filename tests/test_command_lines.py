@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import train
 from tests.commands import (
@@ -33,6 +34,7 @@ from tests.commands import (
     run_inference,
     run_training,
     shell,
+    write_random_net,
 )
 from tests.reference_weights import PAIRS, published_keys
 from tests.test_checkpoints import STALE, save
@@ -239,6 +241,14 @@ def test_evaluation_without_what_it_needs(homes, folder, tmp_path, capsys, datas
     assert_one_sentence(capsys.readouterr().err, str(tmp_path / "nowhere"))
     assert run_inference(home, "--arch", "mobilenet", "--data", folder / dataset) == 1
     assert_one_sentence(capsys.readouterr().err, "classes, but the data set has 3 classes", "--checkpoint")
+
+
+def test_weights_of_another_network_beside_a_runs_settings(tmp_path, capsys):
+    """Protects from advice that does not help: the weights are at fault, not the settings that know their classes."""
+    weights = write_random_net(tmp_path / "net.pth.tar", 3)
+    torch.save(torch.nn.Linear(2, 2).state_dict(), weights)
+    assert run_inference("CUB", "--arch", "mobilenet", "--checkpoint", weights, "--device", "cpu") == 1
+    assert_one_sentence(capsys.readouterr().err, f"{weights} holds no BAS model")
 
 
 def test_corrupt_picture_does_not_end_an_evaluation(homes, tmp_path, capsys):

@@ -193,6 +193,16 @@ def test_no_data_set_at_all(tmp_path, root):
         load_split(tmp_path, "val")
 
 
+def test_a_list_of_pictures_that_was_cut_short_is_said(tmp_path):
+    """Protects from training on fewer pictures without a word; a part of the data set stays possible."""
+    make_owners(tmp_path)
+    assert "not in images.txt" not in load_split(tmp_path, "test").layout
+    lines = (tmp_path / "images.txt").read_text().splitlines()
+    write_lines(tmp_path / "images.txt", lines[1:])
+    split = load_split(tmp_path, "test")
+    assert len(split) == 2 and "1 images of train_test_split.txt not in images.txt" in split.layout
+
+
 # --- the authors' layout
 
 

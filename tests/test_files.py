@@ -51,6 +51,15 @@ def test_digest_is_that_of_the_content(tmp_path: Path) -> None:
     assert file_digest(tmp_path / "b") != file_digest(tmp_path / "a")
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir, lambda path: path.symlink_to("/dev/zero")])
+def test_what_is_no_file_is_not_read(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    """Protects from a FIFO in a state's place, which hung, and from a device, which took all memory."""
+    make(tmp_path / "state")
+    for read in (is_sealed, file_digest):
+        with pytest.raises(OSError, match="it is a folder, a FIFO or a device and no file"):
+            read(tmp_path / "state")
+
+
 def test_what_is_no_file_is_written_into(tmp_path: Path) -> None:
     """Protects devices and FIFOs, as root, too: the text arrives, the thing stays what it is."""
     device, fifo = tmp_path / "null", tmp_path / "fifo"
@@ -105,6 +114,15 @@ def test_links_and_modes_stay(tmp_path: Path) -> None:
     assert (tmp_path / "new").stat().st_mode == (tmp_path / "plain").stat().st_mode
     with pytest.raises(UserError, match="it is a folder; name a file"):
         write_text(tmp_path / "deep", "text")
+
+
+def test_a_file_that_may_not_be_written_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects what its owner has locked, though the folder would let it be replaced."""
+    (tmp_path / "locked").write_text("old")
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write everywhere
+    with pytest.raises(UserError, match="cannot write .*locked: Permission denied; "):
+        write_text(tmp_path / "locked", "new")
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"locked": "old"}
 
 
 @pytest.mark.parametrize("output", ["/dev/stdout", "log", "/dev/stderr"])

@@ -54,6 +54,7 @@ def test_boxes_by_name(tmp_path, end):
     make_folder(tmp_path)
     rows = (
         "test/ant/5.jpg,1,2,30.5,4",
+        "ant/5.jpg,1,2,30.5,4",
         '"cow/4.jpg", "-5",0,900,4',
         "",
         "ant/5.jpg,5,6,7,8",

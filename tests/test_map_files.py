@@ -10,8 +10,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.commands import NOISE, ROOT, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
+from tests.commands import (
+    NOISE,
+    ROOT,
+    assert_one_sentence,
+    make_cub,
+    read_json,
+    run_inference,
+    save_noise,
+    write_random_net,
+)
 from tests.documents import run_python
+from tests.test_cub_data import write_lines
+from tests.test_masks import save_mask, wsolevaluation_mask
 from tests.test_pixel_scores import wsolevaluation_px_ap
 from tests.test_protocols import wsolevaluation_box
 from utils.evaluation.map_files import path_of_map, read_map, save_map
@@ -62,6 +73,69 @@ def wsolevaluation_scores(folder: Path) -> dict[str, float]:
         images.append((resized, cv2.resize(mask, (SIDE, SIDE), interpolation=cv2.INTER_NEAREST)))
     best = {percent: 100 * counts.max() / len(tests) for percent, counts in correct.items()}
     return {"max_box_acc": best[50], "px_ap": wsolevaluation_px_ap(images, 0.001)}
+
+
+def wsolevaluation_mask_score(folder: Path, maps: Path, side: int) -> float:
+    """What its mask evaluator makes of files and of metadata's masks, in percent; read as it reads them."""
+    masks: dict[str, list[str]] = {}
+    ignored: dict[str, str] = {}
+    for line in next(folder.glob("**/test/localization.txt")).read_text().splitlines():
+        image_id, mask, ignore = line.split(",")
+        masks.setdefault(image_id, []).append(mask)
+        ignored.setdefault(image_id, ignore)
+    images = []
+    for image_id, names in masks.items():
+        objects = [np.float32(Image.open(folder / name)) for name in names]
+        ignore = np.float32(Image.open(folder / ignored[image_id])) if ignored[image_id] else np.zeros((1, 1))
+        cam = np.load(maps / f"{image_id}.npy").astype(np.float64)
+        resized = cv2.resize(cam, (side, side), interpolation=cv2.INTER_CUBIC)
+        resized = resized - resized.min()
+        images.append((resized / resized.max(), wsolevaluation_mask(objects, ignore, side)))
+    return wsolevaluation_px_ap(images, 0.001)
+
+
+def test_masks_of_other_sizes_and_ignored_regions(home, tmp_path) -> None:
+    """Protects PxAP of data as OpenImages30k's: several masks a picture, each of a size of its own, ignored regions,
+    maps of any size and range; scored as wsolevaluation's mask evaluator scores them."""
+    data, maps, draw = tmp_path / "data", tmp_path / "maps", np.random.default_rng(0)
+    lines = []
+    for number, (width, height) in enumerate([(300, 200), (200, 300), (128, 128), (500, 334), (64, 48), (224, 224)]):
+        image_id = f"class/{number}.jpg"
+        save_noise(data / "images" / image_id, number)
+        with Image.open(data / "images" / image_id) as noise:
+            noise.resize((width, height)).save(data / "images" / image_id)
+        for part in range(1 + number % 3):
+            scale = (1, 0.5, 3)[(number + part) % 3]
+            grown = cv2.resize(draw.random((5, 5)), (int(width * scale), int(height * scale)))
+            save_mask(data / "masks" / f"{number}_{part}.png", grown > 0.55)
+            ignore = f"masks/{number}_ignore.png" if part == 0 and number != 2 else ""
+            lines.append(f"{image_id},masks/{number}_{part}.png,{ignore}")
+        save_mask(data / "masks" / f"{number}_ignore.png", cv2.resize(draw.random((4, 4)), (width, height)) > 0.6)
+        path = path_of_map(maps, image_id)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise = cv2.GaussianBlur(draw.normal(size=(7 * (number + 1), 28)), (0, 0), 1 + number)
+        np.save(path, (100 * noise - 3).astype((np.float32, np.float64)[number % 2]))
+    (data / "test").mkdir()
+    ids = sorted({line.split(",")[0] for line in lines})
+    write_lines(data / "test" / "image_ids.txt", ids)
+    write_lines(data / "test" / "class_labels.txt", [f"{image_id},{number % 5}" for number, image_id in enumerate(ids)])
+    write_lines(data / "test" / "localization.txt", lines)
+    for side in (224, 48):
+        options = [
+            "--arch",
+            "mobilenet",
+            "--checkpoint",
+            home / "net.pth.tar",
+            "--dataset-dir",
+            data,
+            "--map-files",
+            maps,
+        ]
+        options += ["--protocol", "wsolevaluation", "--resize_size", side, "--crop_size", side, "--num_workers", 0]
+        assert run_inference("CUB", *options, "--device", "cpu", "--json", tmp_path / "ours") == 0
+        ours = read_json(tmp_path / "ours")["pixels"]
+        assert ours["images"] == len(ids)
+        assert ours["px_ap"] == pytest.approx(wsolevaluation_mask_score(data, maps, side), abs=1e-9) != 0
 
 
 def test_both_ways(home, tmp_path, capsys) -> None:

@@ -133,6 +133,15 @@ def test_what_cannot_be_told_is_refused(tmp_path, name):
     assert str(tmp_path) in str(caught.value)
 
 
+@pytest.mark.parametrize("odd", [levels(7), NOISE, NOISE[..., 0], np.full((9, 9), 7, np.uint8)])
+def test_the_one_that_is_odd_is_named(tmp_path, odd):
+    """Protects from a search among thousands: named is the file with the levels that hardly another has."""
+    paths = save(tmp_path, [levels(255), levels(255), odd, levels(255)])
+    with pytest.raises(MaskError, match="cannot be told") as caught:
+        understand(paths)
+    assert str(paths[2]) in str(caught.value)
+
+
 def test_fractions_and_several_pictures_in_a_file(tmp_path):
     """Probabilities and a page for each instance, of which the first alone would be read, are refused by name."""
     Image.fromarray(levels(1) * np.float32(0.7)).save(tmp_path / "f.tif")

@@ -8,6 +8,7 @@ import pytest
 
 from tests.test_cub_data import boxes_of, edit, write_lines
 from tests.test_images import save_picture
+from utils.data import any_folder
 from utils.data.masks import MaskFiles
 from utils.data.metadata import load_split
 from utils.system.errors import UsageError, UserError
@@ -120,6 +121,28 @@ def test_masks_that_are_not_there(tmp_path):
     """Classes can be scored without the masks' archive, and the missing masks are said."""
     split = load_split(make_split(tmp_path, "test", TEST_IDS, (0, 1, 0), MASK_LINES), "test")
     assert split.masks == {} and "no masks: m/a0.png and the others of localization.txt are in none of" in split.layout
+
+
+def test_a_box_twice_is_one_object(tmp_path):
+    """Protects the breakdown of errors: a line that comes twice makes no second instance."""
+    truths = ["gull/b.jpg,1,2,3,4", "wren/a.jpg,1,2,3,4", "wren/a.jpg,5,6,5,6", "wren/a.jpg,1,2,3,4.0"]
+    split = load_split(make_split(tmp_path, "test", TEST_IDS, (0, 1, 0), truths), "test")
+    assert boxes_of(split) == {"gull/b.jpg": [[1, 2, 3, 4]], "wren/a.jpg": [[1, 2, 3, 4], [5, 6, 5, 6]]}
+
+
+def test_lists_that_do_not_belong_together(tmp_path):
+    """Protects from a list that was cut short, or is another data set's: what the other lists know more is said."""
+    make_boxes(tmp_path)
+    assert "class_labels.txt" not in load_split(tmp_path, "test").layout
+    write_lines(tmp_path / "test" / "image_ids.txt", TEST_IDS[:2])
+    assert "class_labels.txt has labels of 1 images that image_ids.txt" in load_split(tmp_path, "test").layout
+    write_lines(tmp_path / "test" / "localization.txt", ["owl/x.jpg,1,2,3,4", "these are notes"])
+    split = load_split(tmp_path, "test")
+    assert split.boxes == {} and "localization.txt has 2 lines, none of them of an image of" in split.layout
+    (tmp_path / "test" / "image_ids.txt").unlink()
+    for load in (load_split, any_folder.load_split):
+        with pytest.raises(UserError, match=r"test/image_ids\.txt"):
+            load(tmp_path, "test")
 
 
 def test_test_split_without_truths(tmp_path):

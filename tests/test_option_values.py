@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import is_dataclass
+from unittest.mock import patch
 
 import pytest
 
@@ -34,13 +36,14 @@ NUMBERS = ["-1", "0", "nan", "inf", "-inf", "1e20", "-1e20", "1e400", "1e-400", 
 WORDS = ["", " ", "abc", "0x10", "1,5", "½", "٣", "%s", "%(default)s", "{}", "\n", "a" * 100_000, "--", "-", "\0"]
 
 
-def options_of(monkeypatch: pytest.MonkeyPatch, parse: Parse) -> list[argparse.Action]:
+def options_of(parse: Parse) -> list[argparse.Action]:
     """The options of the parser that a command makes."""
-    seen = []
-    with monkeypatch.context() as patch:
-        patch.setattr(CommandParser, "parse_args", lambda parser, argv: seen.append(parser) or parser.exit())
-        with pytest.raises(SystemExit):
-            parse([])
+    seen: list[CommandParser] = []
+    with (
+        patch.object(CommandParser, "parse_args", lambda parser, argv: seen.append(parser) or parser.exit()),
+        suppress(SystemExit),
+    ):
+        parse([])
     (parser,) = seen
     return [action for action in parser._actions if action.option_strings and action.dest != "help"]
 
@@ -58,11 +61,11 @@ def values(content: object) -> Iterator[object]:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_any_value_of_any_option(monkeypatch, capsys, command: str) -> None:
+def test_any_value_of_any_option(capsys, command: str) -> None:
     """Exit code 2 or acceptance, nothing else raised; an accepted number is finite and of a size that can be counted;
     an empty value is refused by every option that takes one."""
     parse = COMMANDS[command]
-    options = options_of(monkeypatch, parse)
+    options = options_of(parse)
     assert len(options) >= 4
     for action in options:
         for name in action.option_strings:
@@ -81,10 +84,10 @@ def test_any_value_of_any_option(monkeypatch, capsys, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_options_are_not_abbreviated(monkeypatch, capsys, command: str) -> None:
+def test_options_are_not_abbreviated(capsys, command: str) -> None:
     """Protects from one option taken for another: a name cut short by a letter is no option of any command."""
     parse = COMMANDS[command]
-    options = options_of(monkeypatch, parse)
+    options = options_of(parse)
     known = {name for action in options for name in action.option_strings}
     for name in sorted(known):
         if name[:-1] in known or len(name) < 4:
@@ -125,6 +128,12 @@ def test_old_launcher(capsys, run: Callable, option: list[str]) -> None:
         (["--pretrained", ""], "argument --pretrained: an empty name is none"),
         (["--resume", ""], "argument --resume: an empty name is none"),
         (["--device", ""], "argument --device: an empty name is none"),
+        (["--device", "a" * 5000], "argument --device: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' is too long"),
+        (["--resume", "a" * 300], "argument --resume: 'aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa...' is too long"),
+        (["--lr", "1e20"], "argument --lr: 1e20 must be greater than 0 and at most"),
+        (["--bas_weight", "1e7"], "argument --bas_weight: 1e7 must be at least 0 and at most"),
+        (["--lr_decay", "10"], "argument --lr_decay: 10 must be greater than 0 and at most 1"),
+        (["--momentum", "1.5"], "argument --momentum: 1.5 must be at least 0 and at most 1"),
         (["--lr_steps", "3", "3"], "--lr_steps names an epoch twice"),
         (["--epochs", "9" * 5000], "9...' is not a number"),
     ],
@@ -134,6 +143,17 @@ def test_limits(capsys, argv: list[str], words: str) -> None:
     with pytest.raises(SystemExit):
         parse_training("", train.DATASETS, train.DEMO, argv)
     assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--resume", "--save_path", "--pretrained", "--root"])
+def test_links_that_lead_to_themselves(tmp_path, capsys, option: str) -> None:
+    """Protects from a traceback of Python's own: the option is named before any file is looked for."""
+    loop = tmp_path / "loop"
+    loop.symlink_to("loop")
+    with pytest.raises(SystemExit) as stop:
+        parse_training("", ["CUB"], [option, str(loop)])
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and option in err and "is a link that leads to itself" in err
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,15 @@ WRONG: dict[str, tuple[Callable[[dict], None], str]] = {
     "momentum no tensor": (at(*MOMENTUM, value="x"), "'x' as momentum of parameter 0"),
     "momentum of another shape": (at(*MOMENTUM, value=torch.zeros(7)), r"a momentum of \[7\] for weights of"),
     "momentum of nothing": (at("optimizer", "state", 10**6, value={"momentum_buffer": torch.zeros(1)}), "restored"),
+    "momentum missing": (
+        lambda content: content["optimizer"]["state"].pop(0),
+        r"the momenta of 1 of \d+ parameters are",
+    ),
+    "momentum of no value": (at(*MOMENTUM, value=None), r"the momenta of 1 of \d+ parameters are missing"),
+    "no momenta": (
+        lambda content: content["optimizer"]["state"].clear(),
+        r"the momenta of (\d+) of \1 parameters are missing",
+    ),
     "momenta a list": (at("optimizer", "state", value=[]), "no state and param_groups in optimizer"),
     "another optimiser": (at("optimizer", "state", 0, value={"exp_avg": torch.zeros(1)}), "of parameter 0"),
     "fewer groups": (lambda content: content["optimizer"]["param_groups"].pop(), "cannot be restored"),

@@ -96,7 +96,7 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
         if name == image_id and (twin := next((other for other in others if (folder / other / name).is_file()), None)):
             raise line.error(f"{name} is a picture in {source}/ and in {twin}/; write the split before the class")
         boxes.append((image_id, box))
-    grouped = group_boxes(boxes)
+    grouped = group_boxes(boxes, once=True)
     said = f"boxes for {len(grouped)} of {len(ids)} images"
     if strays:
         said += f" ({len(strays)} lines of {BOXES} name no picture, the first {shorten(strays[0])})"

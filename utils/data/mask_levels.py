@@ -152,10 +152,11 @@ def _understand(files: tuple[tuple[Path, int], ...]) -> Meaning:
         else:
             _require_agreement(meaning, [one.path for one in layered])
     if meaning is None:
-        example = max(seen, key=lambda one: len(one.colour))
+        files_with = Counter(level for one in seen for level in one.colour)
+        odd = min(seen, key=lambda one: (min(files_with[level] for level in one.colour), -len(one.colour)))
         raise MaskError(
-            f"what the masks mean cannot be told from their levels, {_list(sorted(pixels['colour']))}, the most of "
-            f"them in {example.path}; {MEND}, or move the masks away to do without"
+            f"what the masks mean cannot be told from their levels, {_list(sorted(pixels['colour']))}, the rarest of "
+            f"them in {odd.path}; {MEND}, or move the masks away to do without"
         )
     return meaning
 

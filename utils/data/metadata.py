@@ -81,9 +81,11 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
         )
     require_pictures(root, ids, here / IDS, "fetch them or take their lines out of the list")
     boxes, masks, truths = _read_truths(here / TRUTHS, frozenset(ids), tuple(dict.fromkeys((*places, folder))))
+    others = len(labels[split]) - len(set(ids))
+    more = f"; {LABELS} has labels of {others} images that {IDS} does not name" if others else ""
     return Split(
         name=split,
-        layout=f"wsolevaluation's metadata in {here}, pictures in {root}, {truths}",
+        layout=f"wsolevaluation's metadata in {here}, pictures in {root}, {truths}{more}",
         ids=ids,
         paths=tuple(root / image_id for image_id in ids),
         labels=np.array([labels[split][image_id] for image_id in ids], dtype=np.int64),
@@ -95,11 +97,14 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
 
 
 def find_lists(folder: Path) -> dict[str, Path]:
-    """Finds the metadata's folders: split -> the folder of its lists, for the splits that there are."""
+    """Finds the metadata's folders: split -> the folder of its lists, for the splits that there are.
+
+    One of two lists is enough, so that the other one is missed by its name.
+    """
     found = {}
     for split in SPLITS_WITH_VAL:
         places = (folder / split, folder / "metadata" / split)
-        found[split] = next((place for place in places if (place / IDS).exists()), None)
+        found[split] = next((place for place in places if any((place / name).exists() for name in (IDS, LABELS))), None)
     return {split: place for split, place in found.items() if place is not None}
 
 
@@ -158,9 +163,12 @@ def _read_truths(
     if not path.exists():
         return {}, {}, f"no boxes and no masks (there is no {path.name})"
     rows = [(line, [field.strip() for field in line.text.split(",")]) for line in read_lines(path, MEND)]
+    count = len(rows)
     rows = [(line, fields) for line, fields in rows if fields[0] in ids]
+    if count and not rows:
+        return {}, {}, f"no boxes and no masks ({path.name} has {count} lines, none of them of an image of {IDS})"
     if not rows or not _names_a_mask(rows[0][1]):
-        boxes = group_boxes((fields[0], parse_box(fields[1:], line)) for line, fields in rows)
+        boxes = group_boxes(((fields[0], parse_box(fields[1:], line)) for line, fields in rows), once=True)
         return boxes, {}, f"boxes for {len(boxes)} of {len(ids)} images"
     listed = _list_masks(rows)
     names = [name for objects, _ in listed.values() for name in objects]

@@ -288,11 +288,16 @@ def _parse_coordinate(text: str, line: Line) -> float:
     return number
 
 
-def group_boxes(boxes: Iterable[tuple[str, np.ndarray]]) -> dict[str, np.ndarray]:
-    """Collects the boxes of each image: (image id, (1, 4)) pairs -> image id -> (n, 4), ids in order of appearance."""
+def group_boxes(boxes: Iterable[tuple[str, np.ndarray]], once: bool = False) -> dict[str, np.ndarray]:
+    """Collects the boxes of each image: (image id, (1, 4)) pairs -> image id -> (n, 4), ids in order of appearance.
+
+    With `once`, a box that is listed twice is one object, not two; the published lists are taken as they are.
+    """
     groups: dict[str, list[np.ndarray]] = {}
     for image_id, box in boxes:
-        groups.setdefault(image_id, []).append(box)
+        members = groups.setdefault(image_id, [])
+        if not (once and any((box == other).all() for other in members)):
+            members.append(box)
     return {image_id: np.concatenate(members) for image_id, members in groups.items()}
 
 

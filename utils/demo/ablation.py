@@ -41,6 +41,7 @@ MEAN = "image_mean"
 TOP_KS = (1, 2, 4, 8, 12)
 OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks")
 POLL_SECONDS = 0.2
+FAULT = "does not hold the options of a run"
 MEND = "delete it, and the run is done again"
 
 
@@ -99,7 +100,7 @@ class Run:
             UsageError: its folder holds a run with other options.
         """
         path = self.folder / OPTIONS
-        if path.is_file() and (before := read_json(path, "cannot be read", MEND)) != self.options:
+        if path.is_file() and (before := read_json(path, FAULT, MEND, _require_words)) != self.options:
             raise UsageError(f"{self.folder} was made with other options ({before}); choose another --save_path")
         return (self.folder / RESULTS).is_file()
 
@@ -274,6 +275,12 @@ def _table(head: str, columns: Sequence[str], body: Mapping[str, Mapping[str, Sp
 def _fewer_seeds(row: Mapping[str, Any], most: Sequence[int]) -> str:
     """Whether a row has not all seeds (yet)."""
     return "" if row["seeds"] == most else f" (seeds {', '.join(map(str, row['seeds']))} alone)"
+
+
+def _require_words(content: Any) -> list[str]:
+    if not (isinstance(content, list) and all(isinstance(word, str) for word in content)):
+        raise ValueError("it is no list of words")
+    return content
 
 
 def _require_results(content: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:

@@ -113,7 +113,8 @@ def compose(folder: Path, size: int = 160, train_per_class: int = 43, test_per_c
         temporary.rename(folder)
     except OSError as error:
         raise UserError(
-            f"cannot compose the demo's pictures in {folder}: {error}; free some space or choose another folder"
+            f"cannot compose the demo's pictures in {folder}: {error.strerror or error}; free some space or choose "
+            "another folder"
         ) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

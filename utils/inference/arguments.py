@@ -223,6 +223,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error(f"--json {args.json} is a folder; name a file")
     if args.json:  # an hour's evaluation is not lost to a slip of the pen
         above = next(folder for folder in args.json.absolute().parents if os.path.exists(folder))
+        if args.json.is_file() and not os.access(args.json, os.W_OK):
+            parser.error(f"--json {args.json} may not be written; choose another place")
         if not (above.is_dir() and os.access(above, os.W_OK)):
             parser.error(f"--json {args.json} cannot be written below {above}; choose another place")
     if args.dataset_dir and args.root:

@@ -7,12 +7,13 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from utils.system.options import (
+    FACTOR,
     FLAG,
     NAME,
     NATURAL,
-    NON_NEGATIVE,
     POSITIVE,
-    POSITIVE_FLOAT,
+    POSITIVE_FACTOR,
+    POSITIVE_SHARE,
     SEED,
     SHARE,
     SIDE,
@@ -74,26 +75,26 @@ class Recipe:
     lr_steps: tuple[int, ...] = option(
         "epochs at which the rate falls", Several(NATURAL, 0), default=(80,), group=RECIPE, metavar="EPOCH"
     )
-    lr_decay: float = option("to this share of itself", POSITIVE_FLOAT, default=0.1, group=RECIPE)
-    lr: float = option("base rate; biases x2, heads x10", POSITIVE_FLOAT, default=0.001, group=RECIPE)
+    lr_decay: float = option("to this share of itself", POSITIVE_SHARE, default=0.1, group=RECIPE)
+    lr: float = option("base rate; biases x2, heads x10", POSITIVE_FACTOR, default=0.001, group=RECIPE)
     generator_rate: float = option(
         "the generator's rate as a share of the classifier head's; with fewer classes than the recipe's in proportion "
         "to them, for each class's kernel is then trained more often",
-        POSITIVE_FLOAT,
+        POSITIVE_FACTOR,
         default=1.0,
         group=RECIPE,
     )
     max_grad_norm: float = option(
         "scale a step's gradients down to this norm; 0 never does; 1 for VGG16, without batch normalisation, with "
         "fewer classes than the recipe's",
-        NON_NEGATIVE,
+        FACTOR,
         default=0.0,
         group=RECIPE,
     )
-    weight_decay: float = option("L2 factor", NON_NEGATIVE, default=5e-4, group=RECIPE)
-    momentum: float = option("Nesterov momentum", NON_NEGATIVE, default=0.9, group=RECIPE)
-    frg_weight: float = option("alpha, of L_frg", NON_NEGATIVE, group=RECIPE)
-    area_weight: float = option("beta, of L_ac", NON_NEGATIVE, group=RECIPE)
+    weight_decay: float = option("L2 factor", FACTOR, default=5e-4, group=RECIPE)
+    momentum: float = option("Nesterov momentum", SHARE, default=0.9, group=RECIPE)
+    frg_weight: float = option("alpha, of L_frg", FACTOR, group=RECIPE)
+    area_weight: float = option("beta, of L_ac", FACTOR, group=RECIPE)
     warmup_epochs: int = option("first epochs on L_cls alone", NATURAL, default=0, group=RECIPE)
     batch_size: int = option("pictures in a batch, of all processes together", POSITIVE, default=32, group=RECIPE)
     seed: int = option("of order, crops and random weights", SEED, default=6, group=RECIPE)
@@ -105,11 +106,11 @@ class Recipe:
     )
 
     cls_weight: float = option(
-        "of L_cls: what are maps worth without a classifier?", NON_NEGATIVE, default=1.0, group=ABLATIONS
+        "of L_cls: what are maps worth without a classifier?", FACTOR, default=1.0, group=ABLATIONS
     )
     bas_weight: float = option(
         "of L_bas: what does background activation suppression add? 0 leaves its branch out",
-        NON_NEGATIVE,
+        FACTOR,
         default=1.0,
         group=ABLATIONS,
     )

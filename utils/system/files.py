@@ -68,6 +68,8 @@ def write_atomically(path: str | Path, write: Callable[[Path], object], durable:
 
 
 def _replace(path: Path, before: os.stat_result | None, write: Callable[[Path], object], durable: bool) -> None:
+    if before is not None and not os.access(path, os.W_OK):  # though its folder would let it be replaced
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # Nobody can know the name beforehand and put a link in its place.
     temporary = path.with_name(f".{path.stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -283,12 +285,19 @@ def require_writable(folder: Path, option: str = "--save") -> None:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal; OSError if it cannot be read."""
+    """The SHA-256 of a file's content, in hexadecimal; OSError if it cannot be read or is no regular file."""
+    _require_regular(path)
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _require_regular(path: Path) -> None:
+    """OSError for a FIFO, which would keep its reader waiting, and for a device, which may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "it is a folder, a FIFO or a device and no file", str(path))
 
 
 def seal(path: Path) -> None:
@@ -300,6 +309,7 @@ def seal(path: Path) -> None:
 
 def is_sealed(path: Path) -> bool | None:
     """Whether a file is as it was when :func:`seal` sealed it; None if it carries no seal. OSError if unreadable."""
+    _require_regular(path)
     digest, rest = hashlib.sha256(), path.stat().st_size - _SEAL_BYTES
     with path.open("rb") as file:
         while rest > 0 and (block := file.read(min(1 << 20, rest))):

@@ -23,6 +23,7 @@ from utils.system.errors import UsageError
 
 T = TypeVar("T")
 MOST = 10**9  # of whatever is counted and has no narrower limit: an answer, and no way to exhaust the machine
+LARGEST_FACTOR = 1e6  # of rates and weights: with larger ones float32 soon holds nothing that is finite
 LARGEST_SIDE = 4096  # pixels; a picture of this side takes 200 MB
 
 
@@ -138,7 +139,8 @@ class Flag(Kind):
 
 
 class Name(Kind):
-    """A name that is not empty, as an unset variable of a shell would give it."""
+    """A name that is not empty, as an unset variable of a shell would give it, nor one that no file could have, nor
+    that of a link which leads to itself."""
 
     def __init__(self, bare: str | None = None) -> None:
         self.bare = bare
@@ -149,6 +151,12 @@ class Name(Kind):
     def __call__(self, text: str) -> str:
         if not text or "\0" in text:
             raise argparse.ArgumentTypeError("an empty name is none; leave the option out, or name something")
+        try:
+            os.stat(text)
+        except OSError as error:
+            faults = {errno.ENAMETOOLONG: "is too long for a name", errno.ELOOP: "is a link that leads to itself"}
+            if error.errno in faults:
+                raise argparse.ArgumentTypeError(f"{_shown(text)!r} {faults[error.errno]}") from None
         return text
 
     def check(self, value: Any) -> None:
@@ -160,12 +168,7 @@ class Place(Kind):
     """A file or folder. (Python takes an empty name for the folder that the command is run in.)"""
 
     def __call__(self, text: str) -> Path:
-        try:
-            os.lstat(NAME(text))
-        except OSError as error:
-            if error.errno == errno.ENAMETOOLONG:
-                raise argparse.ArgumentTypeError(f"{_shown(text)!r} is too long for a name") from None
-        return Path(text)
+        return Path(NAME(text))
 
     def check(self, value: Any) -> None:
         if not isinstance(value, str | os.PathLike) or not str(value):
@@ -176,9 +179,10 @@ POSITIVE = Number(int, 1, MOST)
 NATURAL = Number(int, 0, MOST)
 SIDE = Number(int, 16, LARGEST_SIDE)  # below 16 pixels nothing is left of the picture behind five halvings
 SEED = Number(int, 0, 2**63 - 1)
-POSITIVE_FLOAT = Number(float, 0, open_low=True)
-NON_NEGATIVE = Number(float, 0)
+POSITIVE_FACTOR = Number(float, 0, LARGEST_FACTOR, open_low=True)
+FACTOR = Number(float, 0, LARGEST_FACTOR)
 SHARE = Number(float, 0, 1)
+POSITIVE_SHARE = Number(float, 0, 1, open_low=True)
 FLAG = Flag()
 SWITCH = Flag(is_switch=True)
 NAME = Name()
