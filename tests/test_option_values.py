@@ -151,7 +151,7 @@ def test_links_that_lead_to_themselves(tmp_path, capsys, option: str) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     with pytest.raises(SystemExit) as stop:
-        parse_training("", ["CUB"], [option, str(loop)])
+        parse_training("", train.DATASETS, train.DEMO, [option, str(loop)])
     err = capsys.readouterr().err
     assert stop.value.code == 2 and option in err and "is a link that leads to itself" in err
 
