@@ -65,6 +65,7 @@ def evaluate(
         MisfitError: too many boxes cannot be of their pictures, and the question does not ignore it.
     """
     model.eval()
+    assert loader.batch_size is not None  # build_loader gives one
     own = own_pictures(len(split), loader.batch_size)
     evaluation = blank_evaluation(split, question, model.num_classes)
     outputs = (
@@ -100,7 +101,7 @@ def build_loader(split: Split, question: Question, batch_size: int, num_workers:
     """
     own = own_pictures(len(split), batch_size)
     if 0 < len(own) < len(split):
-        split = take(split, own)
+        split = take(split, own.tolist())
     return build_evaluation_loader(
         split,
         question.resize_size,
@@ -153,7 +154,7 @@ class _Output:
         Raises:
             UserError: there is none, or it is not finite.
         """
-        if kind.kind == FILES:
+        if kind.kind == FILES and self.question.map_folder is not None:
             side = (self.question.crop_size,) * 2 if self.question.are_scored else None
             spatial_map = read_map(self.question.map_folder, image_id, side)
         else:

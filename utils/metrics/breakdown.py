@@ -54,7 +54,7 @@ def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike
         raise ValueError(f"boxes must not hold a NaN: {predicted}, {true_boxes}")
     if not is_right_class:
         return WRONG_CLASS
-    ious = iou(predicted, true_boxes)
+    ious = np.atleast_1d(iou(predicted, true_boxes))
     nearest = ious.argmax()
     if ious[nearest] > 0.5:
         return RIGHT
