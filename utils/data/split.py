@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,8 +65,7 @@ class Split:
         if not self.ids:
             raise UserError(f"the {self.name} split is empty ({self.layout}); check that the data set is complete")
         if len(set(self.ids)) < len(self.ids):
-            seen: set[str] = set()
-            twice = next(name for name in self.ids if name in seen or seen.add(name))
+            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
             raise UserError(f"the {self.name} split names {twice} twice ({self.layout}); keep one of the two")
         if not len(self.ids) == len(self.paths) == len(self.labels):
             raise UserError(f"{len(self.ids)} ids, {len(self.paths)} paths, {len(self.labels)} labels: must be equal")
@@ -310,7 +309,11 @@ def parse_label(text: str, line: Line) -> int:
     return label
 
 
-def parse_number(text: str, line: Line, kind: type[int] | type[float] = float) -> int | float:
+@overload
+def parse_number(text: str, line: Line, kind: type[int]) -> int: ...
+@overload
+def parse_number(text: str, line: Line, kind: type[float] = ...) -> float: ...
+def parse_number(text: str, line: Line, kind: type[float] = float) -> float:
     """Turns a number, written in ASCII, into a finite `kind`.
 
     Raises:

@@ -99,7 +99,8 @@ class Run:
             UsageError: its folder holds a run with other options.
         """
         path = self.folder / OPTIONS
-        if path.is_file() and (before := read_json(path, "cannot be read", MEND)) != self.options:
+        before: object = read_json(path, "cannot be read", MEND) if path.is_file() else self.options
+        if before != self.options:
             raise UsageError(f"{self.folder} was made with other options ({before}); choose another --save_path")
         return (self.folder / RESULTS).is_file()
 
@@ -207,7 +208,7 @@ def summarize(finished: Mapping[Run, Mapping[str, Any]]) -> list[dict[str, Any]]
     cells: dict[Cell, dict[int, Mapping[str, Any]]] = {}
     for run, results in finished.items():
         cells.setdefault(run.cell, {})[run.seed] = results
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cell, found in cells.items():
         scores = [results["scores"] for results in found.values()]
         kinds = ("bas", "cam") if cell.has_generator else ("cam",)

@@ -64,8 +64,9 @@ def tf32_settings() -> dict[str, bool]:
     """Whether `matmul` and `convolution` of float32 may round to TF32 on CUDA devices that have it."""
     # torch >= 2.9 has names of its own for it, and refuses to read the old ones once a new one was set.
     parts = {"matmul": torch.backends.cuda.matmul, "convolution": getattr(torch.backends.cudnn, "conv", None)}
-    if all(hasattr(part, "fp32_precision") for part in parts.values()):
-        return {name: part.fp32_precision == "tf32" for name, part in parts.items()}
+    precisions = {name: getattr(part, "fp32_precision", None) for name, part in parts.items()}
+    if None not in precisions.values():
+        return {name: precision == "tf32" for name, precision in precisions.items()}
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
 
 
