@@ -258,8 +258,8 @@ def parse_boxes(numbers: Sequence[str], line: Line, strict: bool = False, widths
     boxes = np.array([_parse_coordinate(number, line) for number in numbers]).reshape(-1, 4)
     if widths:
         boxes[:, 2:] += boxes[:, :2]
-    less = np.less_equal if strict else np.less
-    inverted = less(boxes[:, 2:], boxes[:, :2]).any(axis=1)
+    starts, ends = boxes[:, :2], boxes[:, 2:]
+    inverted = (ends <= starts if strict else ends < starts).any(axis=1)
     if inverted.any():
         first, sign = 4 * int(inverted.argmax()), "<" if strict else "<="
         corners = f"x0,y0,x1,y1 with x0 {sign} x1 and y0 {sign} y1"

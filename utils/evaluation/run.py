@@ -68,9 +68,12 @@ def evaluate(
     assert loader.batch_size is not None  # build_loader gives one
     own = own_pictures(len(split), loader.batch_size)
     evaluation = blank_evaluation(split, question, model.num_classes)
+    batches: Iterable[EvaluationBatch] = loader
+    if len(own) == 0:
+        batches = ()
     outputs = (
         _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), question, device)
-        for batch in progress_bar(loader if len(own) else (), description)
+        for batch in progress_bar(batches, description)
     )
     rounds = range(count_rounds(len(split), loader.batch_size))
     for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch

@@ -248,11 +248,10 @@ class BAS(nn.Module):
             channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
         """
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
-        self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # torch documents the pair
-        if (
-            device.type == "cpu"
-        ):  # the head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head
-            self.head.to(memory_format=torch.contiguous_format)
+        self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # its stubs know one of them at most
+        if device.type == "cpu":
+            # The head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head.
+            self.head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in torch 2.6's stubs
             use_exact_batch_norm(self)
         return self
 

@@ -52,7 +52,7 @@ def versions(device: torch.device | None = None) -> dict[str, str | int | None]:
         "torchvision": torchvision.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
-        "opencv": cv2.__version__,
+        "opencv": cv2.__version__,  # type: ignore[attr-defined]  # not in OpenCV 4.8's stubs
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
         "platform": platform.platform(),
@@ -90,8 +90,8 @@ def describe_code(root: Path) -> dict[str, Any]:
     """
     # Resolved, because git resolves links: a copy inside another repository has nothing to do with that one's commit.
     answer = _ask_git(root, "rev-parse", "--show-toplevel", "HEAD")
-    top, commit = answer.splitlines() if answer is not None else ("", None)
-    if commit is None or Path(top).resolve() != root.resolve():
+    top, commit = answer.splitlines() if answer is not None else ("", "")
+    if not commit or Path(top).resolve() != root.resolve():
         return {"commit": None, "changed": None}
     status = _ask_git(root, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "changed": None if status is None else bool(status)}
@@ -123,4 +123,4 @@ def _device_names() -> list[str]:
     except OSError:  # not Linux
         lines = []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return [next(models, None) or platform.processor() or platform.machine()]
+    return [next(models, "") or platform.processor() or platform.machine()]
