@@ -259,10 +259,10 @@ def _parse_test_list(
         ranks.append(rank_of[class_name])
         labels.append(parse_number(label, line, int))
     first_label = 1 if labels[0] == ranks[0] + 1 else 0
-    for line, rank, label in zip(lines, ranks, labels, strict=True):
-        if label != rank + first_label:
+    for line, rank, told in zip(lines, ranks, labels, strict=True):
+        if told != rank + first_label:
             raise line.error(
-                f"the label is {label}, but {class_names[rank]} is class {rank + first_label} of the sorted folders in "
+                f"the label is {told}, but {class_names[rank]} is class {rank + first_label} of the sorted folders in "
                 f"{class_folder}, counted from {first_label}"
             )
     return tuple(ids), np.array(ranks, dtype=np.int64), first_label

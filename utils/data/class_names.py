@@ -26,9 +26,9 @@ def read_class_names(
     """
     lines = read_lines(Path(path), mend)
     # As text, since a number may have more digits than Python converts.
-    numbered = [re.fullmatch(r"0*([0-9]+)\s+(.+)", line.text) for line in lines]
+    numbered = [match for line in lines if (match := re.fullmatch(r"0*([0-9]+)\s+(.+)", line.text))]
     # Names may begin with a number themselves.
-    if not all(numbered) or numbered[0][1] not in ("0", "1"):
+    if len(numbered) < len(lines) or numbered[0][1] not in ("0", "1"):
         return tuple(line.text for line in lines)
     first = int(numbered[0][1])
     for due, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):

@@ -51,7 +51,7 @@ class EvaluationItem(NamedTuple):
 
     image: Tensor
     label: int
-    index: int
+    index: int  # type: ignore[assignment]  # tuple's method goes unused
     size: tuple[int, int]
     turn: int
     error: str

@@ -120,7 +120,7 @@ def _describe(value: object) -> str:
 def exif_orientation(image: Image.Image) -> int:
     """How a viewer turns a picture that was read as stored: its EXIF tag, 1 (not at all) to 8; 1 without a good one."""
     with suppress(Exception):  # PIL's, of any kind, for a damaged tag
-        orientation = image.getexif().get(ExifTags.Base.Orientation)
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
         if orientation in range(1, 9):
             return orientation
     return 1
@@ -197,7 +197,7 @@ def _reason(error: Exception) -> str:
         return "no permission; make it readable"
     if isinstance(error, UnidentifiedImageError):
         return f"the file is empty or no known kind of picture; {replace}"
-    if isinstance(error, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError) and Image.MAX_IMAGE_PIXELS is not None:
         return f"it has more than {2 * Image.MAX_IMAGE_PIXELS:,} pixels; replace it with a smaller one"
     if isinstance(error, _UnknownRangeError):
         return f"{error}; save it with 8 bits a channel"
@@ -234,14 +234,9 @@ def _to_rgb(image: Image.Image, stored: _Stored) -> Image.Image:
     if ";16" in stored.raw_mode and not stored.raw_mode.startswith("BGR"):
         if "transparency" in image.info:
             raise _UnknownRangeError("it marks a colour of 16 bits as transparent")
-        colours = [extrema for band, extrema in zip(image.getbands(), _extrema(image), strict=True) if band != "A"]
-        _check_range(max(high for _, high in colours) << 8)
+        extrema = np.reshape(image.getextrema(), (-1, 2)).tolist()  # a single band's are one pair
+        _check_range(max(high for band, (_, high) in zip(image.getbands(), extrema, strict=True) if band != "A") << 8)
     return _on_white(image)
-
-
-def _extrema(image: Image.Image) -> Sequence[tuple[int, int]]:
-    extrema = image.getextrema()
-    return extrema if len(image.getbands()) > 1 else (extrema,)
 
 
 def _deep_to_rgb(image: Image.Image, stored: _Stored) -> Image.Image:
@@ -394,7 +389,7 @@ def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: 
     by_parent = defaultdict(set)
     for name in names:
         by_parent[(folder / name).parent].add(name)
-    missing = set()
+    missing: set[str] = set()
     for parent, members in by_parent.items():
         present = {entry.name for entry in _scan(parent)} if os.path.isdir(parent) else set()
         missing.update(name for name in members if os.path.basename(name) not in present)

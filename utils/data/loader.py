@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _BaseDataLoaderIter, _MultiProcessingDataLoaderIter
 
 from utils.data.images import ImageError, read_image
 from utils.system.errors import UsageError, UserError
@@ -54,15 +55,15 @@ def ignore_signals(worker: int) -> None:
 class PictureLoader(DataLoader):
     """A DataLoader whose failures, in its worker processes too, are one sentence."""
 
-    def _get_iterator(self) -> Iterator:
+    def _get_iterator(self) -> _BaseDataLoaderIter:
         iterator = super()._get_iterator()
-        if self.num_workers:
+        if isinstance(iterator, _MultiProcessingDataLoaderIter):
             # Told to end while the queues that tell them still work, not when all of it is garbage, and before Python
             # ends them by a SIGTERM, which they ignore, and waits for ever.
             atexit.register(weakref.finalize(self, iterator._shutdown_workers))
         return iterator
 
-    def __iter__(self) -> Iterator:
+    def __iter__(self) -> Iterator:  # type: ignore[override]  # torch asks for its own class, and uses an iterator
         batches = super().__iter__()
         while True:
             try:

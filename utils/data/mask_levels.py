@@ -137,7 +137,7 @@ class _Seen(NamedTuple):
 # Several readers of one data set ask. The times tell a file that was exchanged since.
 @lru_cache(maxsize=8)
 def _understand(files: tuple[tuple[Path, int], ...]) -> Meaning:
-    pixels = {"colour": Counter(), "alpha": Counter()}
+    pixels: dict[str, Counter[int]] = {"colour": Counter(), "alpha": Counter()}
     seen = []
     for path, _ in files:
         with suppress(MaskError):
@@ -209,7 +209,7 @@ def _decide(files: Sequence[frozenset[int]], pixels: Counter[int]) -> Meaning | 
 def _require_agreement(meaning: Meaning, paths: Sequence[Path]) -> None:
     for path in paths:
         levels = read_levels(path)
-        if ((meaning.apply(levels, path) == OBJECT) != (levels.alpha >= SET)).any():
+        if levels.alpha is not None and ((meaning.apply(levels, path) == OBJECT) != (levels.alpha >= SET)).any():
             raise MaskError(f"the mask {path} shows one object in its colours and another one in its alpha; {MEND}")
 
 
@@ -224,8 +224,9 @@ def read_levels(path: Path) -> Levels:
     """
     try:
         with open_picture(path) as image:
-            if getattr(image, "n_frames", 1) > 1:
-                raise ValueError(f"it holds {image.n_frames} pictures where one is due")
+            frames = getattr(image, "n_frames", 1)
+            if frames > 1:
+                raise ValueError(f"it holds {frames} pictures where one is due")
             layer = None if image.mode.startswith(("I", "F")) else with_alpha(image)
             return Levels(_colour_levels(image), None if layer is None else np.asarray(layer.getchannel("A")))
     except ImageError as error:
@@ -280,7 +281,7 @@ def _name(level: int) -> str:
     return f"#{level - _COLOUR:06x}" if level >= _COLOUR else str(level)
 
 
-def _list(levels: Sequence[int], most: int = 8) -> str:
+def _list(levels: Sequence[int] | np.ndarray, most: int = 8) -> str:
     if min(levels) < 0:
         return "more than 256 in a file"
     return ", ".join(map(_name, levels[:most])) + (f" and {len(levels) - most} more" if len(levels) > most else "")

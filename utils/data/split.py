@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -65,8 +65,7 @@ class Split:
         if not self.ids:
             raise UserError(f"the {self.name} split is empty ({self.layout}); check that the data set is complete")
         if len(set(self.ids)) < len(self.ids):
-            seen: set[str] = set()
-            twice = next(name for name in self.ids if name in seen or seen.add(name))
+            twice = next(name for name, count in Counter(self.ids).items() if count > 1)
             raise UserError(f"the {self.name} split names {twice} twice ({self.layout}); keep one of the two")
         if not len(self.ids) == len(self.paths) == len(self.labels):
             raise UserError(f"{len(self.ids)} ids, {len(self.paths)} paths, {len(self.labels)} labels: must be equal")
@@ -259,8 +258,8 @@ def parse_boxes(numbers: Sequence[str], line: Line, strict: bool = False, widths
     boxes = np.array([_parse_coordinate(number, line) for number in numbers]).reshape(-1, 4)
     if widths:
         boxes[:, 2:] += boxes[:, :2]
-    less = np.less_equal if strict else np.less
-    inverted = less(boxes[:, 2:], boxes[:, :2]).any(axis=1)
+    starts, ends = boxes[:, :2], boxes[:, 2:]
+    inverted = (ends <= starts if strict else ends < starts).any(axis=1)
     if inverted.any():
         first, sign = 4 * int(inverted.argmax()), "<" if strict else "<="
         corners = f"x0,y0,x1,y1 with x0 {sign} x1 and y0 {sign} y1"
@@ -315,7 +314,11 @@ def parse_label(text: str, line: Line) -> int:
     return label
 
 
-def parse_number(text: str, line: Line, kind: type[int] | type[float] = float) -> int | float:
+@overload
+def parse_number(text: str, line: Line, kind: type[int]) -> int: ...
+@overload
+def parse_number(text: str, line: Line, kind: type[float] = ...) -> float: ...
+def parse_number(text: str, line: Line, kind: type[float] = float) -> float:
     """Turns a number, written in ASCII, into a finite `kind`.
 
     Raises:

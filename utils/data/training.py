@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler, Sampler, default_collate
+from torch.utils.data import DistributedSampler, Sampler, default_collate
 
 from utils.data.images import ImageError
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
@@ -22,7 +22,7 @@ from utils.system.processes import process_count, rank
 class Draw(NamedTuple):
     """One picture of one epoch: what a training loader's sampler asks for."""
 
-    index: int  # in the split
+    index: int  # type: ignore[assignment]  # in the split; tuple's method goes unused
     epoch: int  # counted from 0
 
 
@@ -47,7 +47,7 @@ class TrainingItem(NamedTuple):
 
     image: Tensor
     label: int
-    index: int
+    index: int  # type: ignore[assignment]  # as in `Draw`
     replaced: str
 
 
@@ -121,7 +121,8 @@ class EpochBatches(Sampler):
     """
 
     def __init__(self, count: int, batch_size: int, seed: int) -> None:
-        self._order = DistributedSampler(range(count), process_count(), rank(), seed=seed)
+        pictures: Any = range(count)  # no Dataset, and only its length is asked for
+        self._order: DistributedSampler[int] = DistributedSampler(pictures, process_count(), rank(), seed=seed)
         self._batch_size = batch_size
         self._epoch, self._first = 0, 0
         steps, rest = divmod(len(self._order), batch_size)
@@ -139,6 +140,12 @@ class EpochBatches(Sampler):
 
     def __len__(self) -> int:
         return self.steps - self._first
+
+
+class TrainingLoader(PictureLoader):
+    """A loader of :class:`TrainingBatch`, of the epoch that its `batch_sampler` is told."""
+
+    batch_sampler: EpochBatches
 
 
 def _collate_training(items: list[TrainingItem] | ImageError) -> TrainingBatch | ImageError:
@@ -163,12 +170,11 @@ def build_training_loader(
     device: torch.device,
     skip_bad: bool = False,
     prefetch: int = 2,
-) -> DataLoader:
+) -> TrainingLoader:
     """Builds the shuffling loader of augmented crops, of this process's share where the run has several.
 
     Order and augmentation follow from seed and epoch alone: not from the number of workers, nor from what was read
-    before. Its `batch_sampler` is an :class:`EpochBatches`, whose `start_at` chooses the epoch and the batch to begin
-    with.
+    before. `start_at` of its `batch_sampler` chooses the epoch and the batch to begin with.
 
     Args:
         split: the images.
@@ -189,7 +195,7 @@ def build_training_loader(
         ImageError: while iterating, when a picture cannot be read.
     """
     check_counts(batch_size, num_workers)
-    return PictureLoader(
+    return TrainingLoader(
         TrainingImages(split, TrainingTransform(resize_size, crop_size), seed, skip_bad),
         batch_sampler=EpochBatches(len(split), batch_size, seed),
         num_workers=num_workers,

@@ -208,7 +208,7 @@ def summarize(finished: Mapping[Run, Mapping[str, Any]]) -> list[dict[str, Any]]
     cells: dict[Cell, dict[int, Mapping[str, Any]]] = {}
     for run, results in finished.items():
         cells.setdefault(run.cell, {})[run.seed] = results
-    rows = []
+    rows: list[dict[str, Any]] = []
     for cell, found in cells.items():
         scores = [results["scores"] for results in found.values()]
         kinds = ("bas", "cam") if cell.has_generator else ("cam",)

@@ -25,7 +25,7 @@ from utils.system.processes import is_main
 from utils.training.run import Run
 
 
-def compare(run: Run) -> Evaluation:
+def compare(run: Run) -> Evaluation | None:
     """Compares BAS with CAM and a centred box, and shows pictures and what to do next.
 
     All three go through the same evaluator; each one's threshold (of the centred Gaussian it fixes the box's size) is
@@ -33,10 +33,12 @@ def compare(run: Run) -> Evaluation:
     the BAS maps of other k, where `--top_ks` asks for them; `results.json` then lists them as `top_k`.
 
     Returns:
-        The records of the test pictures; the first process alone prints and writes.
+        The records of the test pictures, None where they are gone; the first process alone prints and writes.
     """
-    print("choosing thresholds on the training pictures and their boxes ...", flush=True)
     recipe, settings, split, device = run.recipe, run.command.settings, run.test_split, run.device
+    if split is None:
+        return None
+    print("choosing thresholds on the training pictures and their boxes ...", flush=True)
     model = fold_batch_norm(run.model.eval())
     question = build_question(recipe, kinds=KINDS, ten_crops=False, ignore_misfits=settings.ignore_misfits)
     compared = tuple(question.thresholds)
@@ -54,14 +56,14 @@ def compare(run: Run) -> Evaluation:
 
     folder = run.folder.parent
     summaries = {kind: evaluation.scores(kind).summary() for kind in question.thresholds}
-    record = {
+    record: dict[str, Any] = {
         "thresholds": {kind.kind: question.thresholds[kind] for kind in compared},
         "scores": {kind.kind: summaries[kind] for kind in compared},
         "cautions": cautions(evaluation, split.class_names),
         "failures": evaluation.failures,
     }
     if fused:
-        kinds = sorted({question.main, *fused}, key=lambda kind: kind.top_k)
+        kinds = sorted({question.main, *fused}, key=lambda kind: kind.top_k or 0)
         record["top_k"] = [
             {"k": kind.top_k, "threshold": question.thresholds[kind], "scores": summaries[kind]} for kind in kinds
         ]

@@ -172,7 +172,7 @@ def _fingerprint() -> int:
 
 def _is_composed(folder: Path, record: dict[str, int]) -> bool:
     try:
-        found = read_json(folder / RECORD, "is no record of the demo's pictures", "compose them anew")
+        found: object = read_json(folder / RECORD, "is no record of the demo's pictures", "compose them anew")
         return found == record and all((folder / name).exists() for name in ENTRIES)
     except (OSError, UserError):
         return False

@@ -86,7 +86,7 @@ class DemoDataset(Dataset):
         sweep(folder)
         compose(self.root_of(run))
 
-    def finish(self, run: Run) -> Evaluation:
+    def finish(self, run: Run) -> Evaluation | None:
         from utils.demo.comparison import compare
 
         return compare(run)

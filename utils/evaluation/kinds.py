@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# `--map` and `--compare`; the threshold of each where neither the user nor a selection gives one. BAS takes the
-# recipe's. 0.2 of the maximum is Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square
-# of half of the side.
-DEFAULT_THRESHOLDS = {"bas": None, "cam": 0.2, "gradcam": 0.15, "center": 0.6}
-KINDS = tuple(DEFAULT_THRESHOLDS)
+# The threshold of each where neither the user nor a selection gives one; BAS takes the recipe's. 0.2 of the maximum is
+# Zhou et al.'s (2016), 0.15 Selvaraju et al.'s (2017). The Gaussian's 0.6 is the square of half of the side.
+DEFAULT_THRESHOLDS = {"cam": 0.2, "gradcam": 0.15, "center": 0.6}
+KINDS = ("bas", *DEFAULT_THRESHOLDS)  # of `--map` and `--compare`
 # Maps that another tool made, read from files (:mod:`utils.evaluation.map_files`); the threshold is a CAM's.
 FILES, FILES_THRESHOLD = "files", DEFAULT_THRESHOLDS["cam"]
 TITLES = {"bas": "BAS", "cam": "CAM", "gradcam": "Grad-CAM", "center": "centred Gaussian", FILES: "map files"}

@@ -34,10 +34,10 @@ def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: 
         "gradcam": lambda: grad_cam(model, encoding.features, classes),
         "center": lambda: centred_gaussian(encoding.features),
     }
-    top_ks = [kind.top_k for kind in kinds if kind.kind == "bas"]
+    top_ks = [kind.top_k for kind in kinds if kind.top_k is not None]
     fused = _foreground_maps(model, encoding, top_ks, labels) if top_ks else {}
     return {
-        kind: fused[kind.top_k] if kind.kind == "bas" else makers[kind.kind]() for kind in kinds if kind.kind != FILES
+        kind: makers[kind.kind]() if kind.top_k is None else fused[kind.top_k] for kind in kinds if kind.kind != FILES
     }
 
 
@@ -86,7 +86,7 @@ def grad_cam(model: BAS, features: Tensor, classes: Tensor) -> Tensor:
     """
     # Never in half precision: most gradients of a mean over positions are too small for it.
     with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
-        features = features.detach().to(model.head[0].weight.dtype).requires_grad_()
+        features = features.detach().to(next(model.head.parameters()).dtype).requires_grad_()
         # Pictures do not mix in evaluation mode, so one backward pass of the sum gives every picture its own gradient.
         logits = model.f2(features).mean(dim=(2, 3)).gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(logits, features)
@@ -106,7 +106,7 @@ def centred_gaussian(features: Tensor) -> Tensor:
     Returns:
         (B, 1, h, w) in [0, 1].
     """
-    (height, width), like = features.shape[-2:], {"dtype": torch.float32, "device": features.device}
-    y = torch.linspace(-1, 1, height, **like)[:, None] * (height - 1) / height
-    x = torch.linspace(-1, 1, width, **like) * (width - 1) / width
+    (height, width), device = features.shape[-2:], features.device
+    y = torch.linspace(-1, 1, height, dtype=torch.float32, device=device)[:, None] * (height - 1) / height
+    x = torch.linspace(-1, 1, width, dtype=torch.float32, device=device) * (width - 1) / width
     return torch.exp(-2 * (x**2 + y**2)).expand(len(features), 1, -1, -1)

@@ -90,7 +90,7 @@ def find_misfit(
 def _reach_outside(boxes: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """(n, 4) -> (n,) bool."""
     slack = np.maximum(SLACK_PIXELS, SLACK_SHARE * np.asarray(size))
-    return ((boxes[:, :2] < -slack) | (boxes[:, 2:] > np.asarray(size) + slack)).any(axis=1)
+    return np.any((boxes[:, :2] < -slack) | (boxes[:, 2:] > np.asarray(size) + slack), axis=1)
 
 
 def settle(found: Mapping[int, Misfit]) -> list[Misfit]:

@@ -95,7 +95,7 @@ class MapResult:
         """Scores one map, of :meth:`Question.score_map`."""
         self.constant[index] = not score_map.any()
         contours = contour_boxes(score_map, self._contour_thresholds) if self._contour_thresholds else None
-        if self._protocol.draws_contours:
+        if contours is not None and self._protocol.draws_contours:
             boxes = contours.largest[self._columns_of_boxes]
         else:
             boxes = self._protocol.boxes(score_map, self.thresholds)
@@ -103,7 +103,7 @@ class MapResult:
         if picture.true_boxes is not None:
             self.ious[index] = best_ious(boxes, picture.true_boxes)
             self.errors[index] = error_type(picture.is_right_class, boxes[self.in_force], picture.true_boxes)
-            if self.max_box_acc is not None:
+            if contours is not None and self.max_box_acc is not None:
                 largest, best = best_contour_ious(contours, picture.true_boxes)
                 columns = self._columns_of_accuracy
                 self.max_box_acc.update(largest[None, columns], best[None, columns])
@@ -130,9 +130,9 @@ class MapResult:
         self.missed[indices], self.constant[indices] = part.missed, part.constant
         for index, error in zip(indices, part.errors, strict=True):
             self.errors[index] = error
-        if self.max_box_acc is not None:
+        if self.max_box_acc is not None and part.max_box_acc is not None:
             self.max_box_acc.merge(part.max_box_acc)
-        if self.pixels is not None:
+        if self.pixels is not None and part.pixels is not None:
             self.pixels.merge(part.pixels)
 
 
@@ -153,7 +153,7 @@ class EvaluationPart(NamedTuple):
 class Observation(NamedTuple):
     """What an observer of :func:`evaluate` is given of each picture, as it comes."""
 
-    index: int  # in the split
+    index: int  # type: ignore[assignment]  # in the split; tuple's method goes unused
     picture: Tensor | None  # (3, R, R) normalised, None where unreadable
     main_map: np.ndarray | None  # (S, S) in [0, 1], None where missed
     failure: str  # a sentence, "" where fine
@@ -251,10 +251,10 @@ class Evaluation:
 
     def part(self, indices: np.ndarray) -> EvaluationPart:
         """The records of these pictures, the only ones that were scored so far."""
-        values = self.top5, self.probabilities, self.sizes, self.failed, self.extremes
-        rows = [array[indices] for array in values]
+        classes = self.top5[indices], self.probabilities[indices]
+        rows = self.sizes[indices], self.failed[indices], self.extremes[indices]
         parts = [result.part(indices) for result in self.maps.values()]
-        return EvaluationPart(indices, *rows, self.failure_of, self.misfit_of, parts)
+        return EvaluationPart(indices, *classes, *rows, self.failure_of, self.misfit_of, parts)
 
     def merge(self, part: EvaluationPart) -> None:
         """Adds the records of other pictures of the split, scored by another process for the same question."""

@@ -65,11 +65,15 @@ def evaluate(
         MisfitError: too many boxes cannot be of their pictures, and the question does not ignore it.
     """
     model.eval()
+    assert loader.batch_size is not None  # build_loader gives one
     own = own_pictures(len(split), loader.batch_size)
     evaluation = blank_evaluation(split, question, model.num_classes)
+    batches: Iterable[EvaluationBatch] = loader
+    if len(own) == 0:
+        batches = ()
     outputs = (
         _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), question, device)
-        for batch in progress_bar(loader if len(own) else (), description)
+        for batch in progress_bar(batches, description)
     )
     rounds = range(count_rounds(len(split), loader.batch_size))
     for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
@@ -100,7 +104,7 @@ def build_loader(split: Split, question: Question, batch_size: int, num_workers:
     """
     own = own_pictures(len(split), batch_size)
     if 0 < len(own) < len(split):
-        split = take(split, own)
+        split = take(split, own.tolist())
     return build_evaluation_loader(
         split,
         question.resize_size,
@@ -153,7 +157,7 @@ class _Output:
         Raises:
             UserError: there is none, or it is not finite.
         """
-        if kind.kind == FILES:
+        if kind.kind == FILES and self.question.map_folder is not None:
             side = (self.question.crop_size,) * 2 if self.question.are_scored else None
             spatial_map = read_map(self.question.map_folder, image_id, side)
         else:

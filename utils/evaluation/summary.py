@@ -118,21 +118,21 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     drawn = []
     for kind in question.thresholds:
         result = evaluation.maps[kind]
-        summaries = [evaluation.scores(kind, threshold).summary() for threshold in result.thresholds]
+        means = [evaluation.scores(kind, threshold).means() for threshold in result.thresholds]
         drawn.append(
             {
                 "title": f"{kind.title}: Loc against threshold",
                 "x_label": "threshold",
                 "y_label": y_label,
                 "x": list(result.thresholds),
-                "series": {title: [one[metric][mean] for one in summaries] for metric, title in titles.items()},
+                "series": {title: [one[metric][mean] for one in means] for metric, title in titles.items()},
                 "mark": result.threshold,
             }
         )
-    fused = sorted((kind for kind in evaluation.maps if kind.kind == "bas"), key=lambda kind: kind.top_k)
+    fused = sorted((kind for kind in evaluation.maps if kind.kind == "bas"), key=lambda kind: kind.top_k or 0)
     if len(fused) > 1:
-        in_force = [evaluation.scores(kind).summary() for kind in fused]
-        best = [evaluation.scores(kind, evaluation.best_threshold(kind)).summary() for kind in fused]
+        in_force = [evaluation.scores(kind).means() for kind in fused]
+        best = [evaluation.scores(kind, evaluation.best_threshold(kind)).means() for kind in fused]
         gt_known = "gt_known_loc"
         series = {title: [one[metric][mean] for one in in_force] for metric, title in titles.items()}
         series["GT-known Loc, best threshold on this test set"] = [one[gt_known][mean] for one in best]

@@ -216,7 +216,7 @@ def _new_chart(axes: Axes, name: str, own: float) -> Chart:
         side.locator_params(axis="y", nbins=5)
     axes.grid(color=GRID, alpha=0.35, linewidth=0.8)
     axes.axvline(own, color=DARK_INK, linestyle=(0, (4, 3)), linewidth=1, label="the object's own area")
-    return (axes, name), (right, "activation")
+    return (axes, name), (right, "activation")  # type: ignore[return-value]  # by matplotlib 3.8's stubs no Axes
 
 
 def _style(measure: str) -> dict[str, Any]:

@@ -50,9 +50,10 @@ def mask_family(mask: ArrayLike, step: int = PAPER_STEP) -> np.ndarray:
         smaller_done, larger_done = bool(eroded) and not eroded[-1].any(), dilated[-1].all()
         if smaller_done and larger_done:
             break
-        # Running sums: as fast for large kernels as for small ones, and exact, being whole numbers below 2 ** 24.
+        # Running sums: as fast for large kernels as for small ones, and exact, being whole numbers below 2 ** 24 in
+        # the type of `ones` (-1).
         kernel = (step * n, step * n)
-        sums = cv2.boxFilter(ones, cv2.CV_32F, kernel, normalize=False, borderType=cv2.BORDER_CONSTANT)
+        sums = cv2.boxFilter(ones, -1, kernel, normalize=False, borderType=cv2.BORDER_CONSTANT)
         if not smaller_done:
             eroded.append(sums == kernel[0] * kernel[1])
         if not larger_done:

@@ -14,7 +14,7 @@ from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, KINDS
 from utils.evaluation.protocols import PROTOCOLS
 from utils.models.recipe import Recipe, marked
 from utils.models.registry import taps_in_words
-from utils.runs.common import Common, add_arch
+from utils.runs.common import BY_DEVICE, Common, add_arch
 from utils.system.options import (
     FLAG,
     NAME,
@@ -35,7 +35,7 @@ from utils.system.options import (
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
 _OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps", "ignore_misfits")
 QUESTIONS, FILES_GROUP = "what is asked", "input and output"
-_USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items() if value is not None)
+_USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items())
 
 
 def _flags(name: str) -> tuple[str, str]:
@@ -207,7 +207,7 @@ def parse_arguments(
     _check(parser, args)
     if args.dataset_dir:
         dataset = own_dataset(dataset, args.dataset_dir)
-    settings = settle(EvaluationSettings(), given(EvaluationSettings, args))
+    settings = settle(EvaluationSettings(num_workers=BY_DEVICE), given(EvaluationSettings, args))
     of_recipe = {name: getattr(args, name) for name in marked("evaluates") if getattr(args, name) is not None}
     return InferenceCommand(dataset, args.arch or dataset.default_arch, of_recipe, settings)
 

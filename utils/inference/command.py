@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from utils.data.dataset import Dataset
 from utils.inference.arguments import parse_arguments
-from utils.runs.common import DEFAULT_WORKERS
+from utils.runs.common import BY_DEVICE, DEFAULT_WORKERS
 from utils.system.errors import UsageError
 
 # Seconds. Processes without --save wait for one another at the end alone, and the slowest one may be far behind.
@@ -37,7 +37,7 @@ def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     from utils.system.processes import process_count, process_group
 
     device = choose_device(settings.device)
-    if settings.num_workers is None:
+    if settings.num_workers == BY_DEVICE:
         settings = replace(settings, num_workers=0 if device.type == "cpu" else DEFAULT_WORKERS)
     with process_group(device, TIMEOUT):
         if settings.images and process_count() > 1:

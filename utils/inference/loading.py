@@ -144,7 +144,7 @@ def _choose_class_names(
     checkpoint: Checkpoint, file: str | Path | None, of_run: tuple[str, ...] | None, of_dataset: tuple[str, ...]
 ) -> tuple[str, ...]:
     """The user's names, else the run's own, else the data set's if their number fits, else numbers."""
-    count = checkpoint.num_classes
+    count = checkpoint.state[GENERATOR_KEY].shape[0]
     if file is not None:
         names = read_class_names(Path(file))
         if len(names) != count:

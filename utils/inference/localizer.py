@@ -128,7 +128,7 @@ class Localizer:
         loader = build_loose_loader(paths, self.question.resize_size, batch_size, num_workers, self.device)
         for batch in progress_bar(loader, "pictures"):
             readable = batch.readable.tolist()
-            found = iter(())
+            found: Iterator[Finding | None] = iter(())
             if any(readable):
                 found = iter(self._find(batch.images[batch.readable], batch.sizes[batch.readable].tolist()))
             for index, error, is_readable in zip(batch.indices.tolist(), batch.errors, readable, strict=True):
@@ -163,7 +163,7 @@ class Localizer:
         limits = np.array([*size, *size])
         sizes = (size, question.resize_size, side)
         return Finding(
-            size=tuple(size),
+            size=(size[0], size[1]),
             classes=tuple(classes),
             names=tuple(self.class_names[index] for index in classes),
             probabilities=tuple(probabilities),

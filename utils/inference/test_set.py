@@ -98,8 +98,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         if settings.save and is_main():
             share, title = question.crop_size / question.resize_size, f"{loaded.model.arch} on {name}"
             report = stack.enter_context(Report(settings.save, split.class_names, title, map_share=share))
-        if settings.select_on:
-            question = select_thresholds(loaded, question, settings)
+        question = select_thresholds(loaded, question, settings)
         print(_settings_line(loaded, question))
         begin = time.perf_counter()
         loader = build_loader(split, question, settings.batch_size, settings.num_workers, loaded.device)
@@ -154,7 +153,9 @@ def build_test_question(
 
 
 def select_thresholds(loaded: Loaded, question: Question, settings: EvaluationSettings) -> Question:
-    """The question with each map's threshold at its best on `--select-on`."""
+    """The question with each map's threshold at its best on `--select-on`; as it is where that is not given."""
+    if settings.select_on is None:
+        return question
     root = settings.root or loaded.dataset.root
     split = loaded.dataset.load_split(root, settings.select_on)
     require_same_classes(loaded.checkpoint, split)
@@ -271,10 +272,10 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
     result = evaluation.maps[question.main]
     image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
     failed = bool(result.missed[index])
-    box = None
+    box: tuple[float, ...] | None = None
     if not failed:
-        box = crop_boxes_to_image(result.boxes[index], size, question.resize_size, question.crop_size)
-        box = tuple(box.clip(0, [*size, *size]).tolist())
+        drawn = crop_boxes_to_image(result.boxes[index], size, question.resize_size, question.crop_size)
+        box = tuple(drawn.clip(0, [*size, *size]).tolist())
     record = ImageRecord(
         id=image_id,
         label=int(split.labels[index]),

@@ -54,8 +54,8 @@ def scale_boxes_to_crop(boxes: ArrayLike, image_size: ArrayLike, resize_size: in
     Raises:
         ValueError: wrong shapes, an empty picture, or a crop larger than the resized square.
     """
-    boxes = _as_boxes(boxes) * resize_size / _widths_and_heights(image_size) - _crop_offset(resize_size, crop_size)
-    return np.concatenate([boxes[..., :2].clip(min=0), boxes[..., 2:].clip(max=crop_size)], axis=-1)
+    scaled = _as_boxes(boxes) * resize_size / _widths_and_heights(image_size) - _crop_offset(resize_size, crop_size)
+    return np.concatenate([scaled[..., :2].clip(min=0), scaled[..., 2:].clip(max=crop_size)], axis=-1)
 
 
 def crop_boxes_to_image(boxes: ArrayLike, image_size: ArrayLike, resize_size: int, crop_size: int) -> np.ndarray:
@@ -89,7 +89,7 @@ def _areas(boxes: np.ndarray) -> np.ndarray:
 def _widths_and_heights(image_size: ArrayLike) -> np.ndarray:
     size = np.asarray(image_size, dtype=np.float64)
     if size.ndim not in (1, 2) or size.shape[-1] != 2 or not (size > 0).all():
-        raise ValueError(f"image_size must be a positive (width, height) or (N, 2), not {image_size}")
+        raise ValueError(f"image_size must be a positive (width, height) or (N, 2), not {image_size!r}")
     return size[..., [0, 1, 0, 1]]
 
 
@@ -114,7 +114,7 @@ def best_iou(pred_box: ArrayLike, true_boxes: ArrayLike) -> float:
     """
     if np.shape(pred_box) != (4,):
         raise ValueError(f"one predicted box (4,) is compared with the true boxes, not {np.shape(pred_box)}")
-    return float(best_ious([pred_box], true_boxes)[0])
+    return float(best_ious(np.atleast_2d(pred_box), true_boxes)[0])
 
 
 def best_ious(pred_boxes: ArrayLike, true_boxes: ArrayLike) -> np.ndarray:

@@ -158,12 +158,13 @@ def best_contour_ious(contours: ContourBoxes, true_boxes: ArrayLike) -> tuple[np
 def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Contours:
     """Finds the contours of `values > threshold`; map and thresholds have the same type."""
     mask_of_threshold = np.full(len(thresholds), -1)
-    contours, parents, starts = [], [], []
+    contours: list[np.ndarray] = []
+    parents, found_starts = [], []
     left = top = 0
-    pixels = None
+    pixels = -1
     for t in thresholds.argsort():
         mask = values > thresholds[t]
-        pixels_before, pixels = pixels, np.count_nonzero(mask)
+        pixels_before, pixels = pixels, int(np.count_nonzero(mask))
         if pixels == 0:
             break
         if pixels != pixels_before:  # otherwise no value lies between this threshold and the one before
@@ -176,10 +177,10 @@ def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Co
             )
             first_parents = hierarchy[0, :, 3]
             parents.append(np.where(first_parents < 0, -1, first_parents + len(contours)))
-            starts.append(len(contours))
+            found_starts.append(len(contours))
             contours += found
-        mask_of_threshold[t] = len(starts) - 1
-    starts = np.array(starts, dtype=np.int64)
+        mask_of_threshold[t] = len(found_starts) - 1
+    starts = np.array(found_starts, dtype=np.int64)
     return _Contours(
         *_measure(contours),
         parents=np.concatenate([np.empty(0, dtype=np.int64), *parents]),

@@ -45,8 +45,8 @@ def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike
     Raises:
         ValueError: wrong shapes, no true box, or a NaN.
     """
-    predicted, true_boxes = np.asarray(predicted, dtype=np.float64), np.asarray(true_boxes, dtype=np.float64)
-    true_boxes = np.atleast_2d(true_boxes)
+    predicted = np.asarray(predicted, dtype=np.float64)
+    true_boxes = np.asarray(np.atleast_2d(true_boxes), dtype=np.float64)
     if predicted.shape != (4,) or true_boxes.ndim != 2 or true_boxes.shape[1] != 4 or len(true_boxes) == 0:
         raise ValueError(
             f"one predicted box and at least one true box are needed, not {predicted.shape}, {true_boxes.shape}"
@@ -55,7 +55,7 @@ def error_type(is_right_class: bool, predicted: ArrayLike, true_boxes: ArrayLike
         raise ValueError(f"boxes must not hold a NaN: {predicted}, {true_boxes}")
     if not is_right_class:
         return WRONG_CLASS
-    ious = iou(predicted, true_boxes)
+    ious = np.atleast_1d(iou(predicted, true_boxes))
     nearest = ious.argmax()
     if ious[nearest] > 0.5:
         return RIGHT

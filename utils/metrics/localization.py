@@ -89,8 +89,8 @@ class LocalizationScores:
         """
         labels, top1_cls, top5_cls = self._compare_classes(labels, top5)
         np.add.at(self.images, labels, 1)
-        np.add.at(self.correct, (labels, _COLUMNS["top1_cls"]), top1_cls)
-        np.add.at(self.correct, (labels, _COLUMNS["top5_cls"]), top5_cls)
+        np.add.at(self.correct[:, _COLUMNS["top1_cls"]], labels, top1_cls)
+        np.add.at(self.correct[:, _COLUMNS["top5_cls"]], labels, top5_cls)
 
     def update_missed(self, labels: ArrayLike, boxed: bool = True) -> None:
         """Adds images that gave no prediction (unreadable, failed): they count as wrong in all metrics.
@@ -108,26 +108,33 @@ class LocalizationScores:
         if boxed:
             np.add.at(self.boxed, labels, 1)
 
-    def summary(self) -> dict[str, dict[str, float | None] | int]:
+    def means(self) -> dict[str, dict[str, float | None]]:
         """Scores in percent.
 
         Returns:
             For each of `METRICS` a dict of `class_mean` (the accuracy of each class, averaged over the classes that
             have images: what the BAS authors print) and `image_mean` (right images over all images), both None for the
-            Loc scores where no image has a true box; beside them `images`, `boxed` and `missed`, the numbers of images
-            counted, of those with true boxes and of those without a prediction.
+            Loc scores where no image has a true box.
 
         Raises:
             ValueError: no image was counted.
         """
         if not self.images.any():
             raise ValueError("there is no score without images")
-        scores: dict[str, dict[str, float | None] | int] = {
+        return {
             metric: _means(correct, self.images if metric.endswith("cls") else self.boxed)
             for metric, correct in zip(METRICS, self.correct.T, strict=True)
         }
+
+    def summary(self) -> dict[str, dict[str, float | None] | int]:
+        """The scores of :meth:`means`; beside them `images`, `boxed` and `missed`, the numbers of images counted, of
+        those with true boxes and of those without a prediction.
+
+        Raises:
+            ValueError: no image was counted.
+        """
         counts = {"images": self.images, "boxed": self.boxed, "missed": self.missed}
-        return scores | {name: int(of_class.sum()) for name, of_class in counts.items()}
+        return {**self.means(), **{name: int(of_class.sum()) for name, of_class in counts.items()}}
 
     def _compare_classes(self, labels: ArrayLike, top5: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The labels, and whether each is the best, or among the five best, predictions."""

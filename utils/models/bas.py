@@ -104,7 +104,8 @@ def call_frozen(module: nn.Module, inputs: Tensor, statistics: Mapping[nn.Module
     """
     constants = {name: parameter.detach() for name, parameter in module.named_parameters()}
     scratch = {name: buffer.clone() for name, buffer in module.named_buffers()}
-    known = {name: layer for name, layer in module.named_modules() if layer in (statistics or {})}
+    statistics = statistics or {}
+    known = {name: layer for name, layer in module.named_modules() if layer in statistics}
     for name, layer in known.items():
         prefix = f"{name}." if name else ""
         scratch[f"{prefix}running_mean"], scratch[f"{prefix}running_var"] = statistics[layer]
@@ -246,16 +247,17 @@ class BAS(nn.Module):
             device: where to.
             channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
         """
-        self.to(device, memory_format=torch.channels_last if channels_last else torch.contiguous_format)
-        if (
-            device.type == "cpu"
-        ):  # the head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head
-            self.head.to(memory_format=torch.contiguous_format)
+        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # its stubs know one of them at most
+        if device.type == "cpu":
+            # The head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head.
+            self.head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in torch 2.6's stubs
             use_exact_batch_norm(self)
         return self
 
     def _enter_head(self, features: Tensor) -> Tensor:
         first = self.head[0]
+        assert isinstance(first, nn.Conv2d)
         is_nhwc = first.weight.is_contiguous(memory_format=torch.channels_last)
         is_nhwc |= isinstance(first, WinogradConv2d) and first.applies(features)
         return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
@@ -288,6 +290,7 @@ class BAS(nn.Module):
             (B, k, h, w) in [0, 1], in float32 at least.
         """
         convolution, sigmoid = self.classifier_loc
+        assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
         # A look-up as an embedding: unlike that of indexing, its gradient adds up in a fixed order on any device.
         weight = F.embedding(classes, convolution.weight.flatten(1)).unflatten(-1, convolution.weight.shape[1:])
         bias = F.embedding(classes, convolution.bias.unsqueeze(1)).squeeze(-1)
@@ -343,7 +346,8 @@ class BAS(nn.Module):
         Returns:
             (B, K).
         """
-        mask = F.adaptive_avg_pool2d(foreground_map, class_maps.shape[-2:])
+        height, width = class_maps.shape[-2:]
+        mask = F.adaptive_avg_pool2d(foreground_map, (height, width))
         return global_average(class_maps * mask)
 
     def forward(
@@ -382,7 +386,7 @@ class BAS(nn.Module):
         logits = global_average(class_maps)
         activation = logits.gather(1, labels[:, None]).squeeze(1)
         output = BASOutput(logits, None, foreground_map, activation, None)
-        if not use_generator:
+        if foreground_map is None:
             return output
         if branch is not None:
             # L_bas trains the generator alone (and f1 through it): F is detached here and f2 is frozen.

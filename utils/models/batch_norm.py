@@ -48,6 +48,8 @@ class ExactBatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         normalized, mean, variance = _Normalize.apply(input, self.weight, self.bias, self.eps)
         count = input.numel() // self.num_features
+        assert self.running_mean is not None and self.running_var is not None and self.num_batches_tracked is not None
+        assert self.momentum is not None  # all of it by `applies`
         with torch.no_grad():
             self.num_batches_tracked.add_(1)
             self.running_mean.lerp_(mean, self.momentum)

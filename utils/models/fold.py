@@ -34,15 +34,16 @@ def fold_batch_norm(model: Model) -> Model:
     if any(module.training for module in model.modules()):
         raise ValueError("batch normalisation can only be folded in evaluation mode; call model.eval() first")
     folded = copy.deepcopy(model)
-    for parent, convolution, norm in list(_normalized_convolutions(folded)):
-        fused = fuse_conv_bn_eval(parent.get_submodule(convolution), parent.get_submodule(norm))
-        setattr(parent, convolution, fused)
-        setattr(parent, norm, nn.Identity().eval())
+    for parent, (name, convolution), (norm_name, norm) in list(_normalized_convolutions(folded)):
+        setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
+        setattr(parent, norm_name, nn.Identity().eval())
     return folded
 
 
-def _normalized_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str, str]]:
-    """Yields (parent, the convolution's name, its norm's name)."""
+def _normalized_convolutions(
+    model: nn.Module,
+) -> Iterator[tuple[nn.Module, tuple[str, nn.Conv2d], tuple[str, _BatchNorm]]]:
+    """Yields (parent, the convolution, its norm), the two with their names."""
     for parent in model.modules():
         children = list(parent.named_children())
         for (name, module), (next_name, following) in zip(children, children[1:], strict=False):
@@ -51,4 +52,4 @@ def _normalized_convolutions(model: nn.Module) -> Iterator[tuple[nn.Module, str,
                 and isinstance(following, _BatchNorm)
                 and module.out_channels == following.num_features
             ):
-                yield parent, name, next_name
+                yield parent, (name, module), (next_name, following)

@@ -96,7 +96,7 @@ def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe) -> BASLosses:
         (recipe.area_weight, area),
         (recipe.frg_weight, frg),
     ]
-    counted = [(weight, loss) for weight, loss in weighted if weight]
-    if not counted or any(loss is None for _, loss in counted):
+    counted = [weight * loss for weight, loss in weighted if weight and loss is not None]
+    if not counted or len(counted) < sum(weight != 0 for weight, _ in weighted):
         raise ValueError("no loss has a weight, or the output lacks a branch that the recipe's losses need")
-    return BASLosses(cls, frg, bas, area, sum(weight * loss for weight, loss in counted))
+    return BASLosses(cls, frg, bas, area, sum(counted[1:], start=counted[0]))

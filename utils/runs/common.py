@@ -13,6 +13,7 @@ from utils.system.options import NAME, PLACE, SWITCH, Number, option
 
 DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
 MOST_WORKERS = 256
+BY_DEVICE = -1  # `num_workers` of an evaluation until its device is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,10 +44,10 @@ class Common:
         words="more than some slips end the evaluation",
         flags=("--ignore-misfits", "--ignore_misfits"),
     )
-    num_workers: int | None = option(
+    num_workers: int = option(
         "processes that read pictures",
         Number(int, 0, MOST_WORKERS),
-        default=None,
+        default=DEFAULT_WORKERS,
         words=f"{DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0",
     )
     device: str | None = option(

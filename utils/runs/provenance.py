@@ -52,7 +52,7 @@ def versions(device: torch.device | None = None) -> dict[str, str | int | None]:
         "torchvision": torchvision.__version__,
         "numpy": np.__version__,
         "pillow": PIL.__version__,
-        "opencv": cv2.__version__,
+        "opencv": cv2.__version__,  # type: ignore[attr-defined]  # not in OpenCV 4.8's stubs
         "cuda": torch.version.cuda,
         "cudnn": torch.backends.cudnn.version() if torch.backends.cudnn.is_available() else None,
         "platform": platform.platform(),
@@ -64,8 +64,9 @@ def tf32_settings() -> dict[str, bool]:
     """Whether `matmul` and `convolution` of float32 may round to TF32 on CUDA devices that have it."""
     # torch >= 2.9 has names of its own for it, and refuses to read the old ones once a new one was set.
     parts = {"matmul": torch.backends.cuda.matmul, "convolution": getattr(torch.backends.cudnn, "conv", None)}
-    if all(hasattr(part, "fp32_precision") for part in parts.values()):
-        return {name: part.fp32_precision == "tf32" for name, part in parts.items()}
+    precisions = {name: getattr(part, "fp32_precision", None) for name, part in parts.items()}
+    if None not in precisions.values():
+        return {name: precision == "tf32" for name, precision in precisions.items()}
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
 
 
@@ -89,8 +90,8 @@ def describe_code(root: Path) -> dict[str, Any]:
     """
     # Resolved, because git resolves links: a copy inside another repository has nothing to do with that one's commit.
     answer = _ask_git(root, "rev-parse", "--show-toplevel", "HEAD")
-    top, commit = answer.splitlines() if answer is not None else ("", None)
-    if commit is None or Path(top).resolve() != root.resolve():
+    top, commit = answer.splitlines() if answer is not None else ("", "")
+    if not commit or Path(top).resolve() != root.resolve():
         return {"commit": None, "changed": None}
     status = _ask_git(root, "status", "--porcelain", "--untracked-files=no")
     return {"commit": commit, "changed": None if status is None else bool(status)}
@@ -122,4 +123,4 @@ def _device_names() -> list[str]:
     except OSError:  # not Linux
         lines = []
     models = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return [next(models, None) or platform.processor() or platform.machine()]
+    return [next(models, "") or platform.processor() or platform.machine()]

@@ -81,7 +81,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
     kind, keys, position, has_gauss, gauss = np.random.get_state()
     return {
         "python": random.getstate(),
-        "numpy": (kind, torch.from_numpy(keys.astype(np.int64)), position, has_gauss, gauss),
+        "numpy": (kind, torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss),
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
     }
@@ -234,7 +234,7 @@ def restore_training_state(
     return Progress(**content["progress"])
 
 
-def _restore_optimizer(content: Mapping[str, Any], optimizer: Optimizer) -> None:
+def _restore_optimizer(content: dict[str, Any], optimizer: Optimizer) -> None:
     started_with = list(optimizer.state)
     optimizer.load_state_dict(content)
     missing = sum(optimizer.state.get(parameter, {}).get(MOMENTUM) is None for parameter in started_with)

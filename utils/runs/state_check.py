@@ -41,8 +41,8 @@ def require_sound(content: Mapping[str, Any], progress_type: type) -> None:
     _require_fields("settings", Recipe, content["settings"])
     _require_fields("engine", Engine, content["engine"])
     _require_progress(content["progress"], progress_type, content["settings"].get("num_classes"))
-    for name, kind in DATA.items():
-        if type(content["data"].get(name)) is not kind:
+    for name, wanted in DATA.items():
+        if type(content["data"].get(name)) is not wanted:
             raise ValueError(f"holds {_shown(content['data'].get(name))} as {name} in data")
     weights = content["model"]
     if not all(isinstance(key, str) and isinstance(value, Tensor) for key, value in weights.items()):

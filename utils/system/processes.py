@@ -105,7 +105,8 @@ def process_group(device: torch.device, timeout: float = 600.0, mend: str = "sta
     wait = timedelta(seconds=timeout)
     try:
         dist.init_process_group("nccl" if on_cuda else "gloo", timeout=wait, **_own_store(wait))
-        _host_group = dist.new_group(backend="gloo", timeout=wait) if on_cuda else None
+        # torch's -100 is for processes outside the group, and all are in it.
+        _host_group = dist.new_group(backend="gloo", timeout=wait) if on_cuda else None  # type: ignore[assignment]
     except (RuntimeError, ValueError) as error:
         raise UserError(f"the processes did not find one another ({_first_line(error)}); {mend}") from error
     spoken = sys.stdout
@@ -144,9 +145,9 @@ def _own_store(timeout: timedelta) -> dict[str, Any]:
         return {}
     address, port = environment["MASTER_ADDR"], _variable("MASTER_PORT", 0, 2**16 - 1)
     store = dist.TCPStore(address, port, is_master=False, timeout=timeout)
-    store = dist.PrefixStore(f"restart_{restart_count()}", store)
+    apart = dist.PrefixStore(f"restart_{restart_count()}", store)
     count = _variable("WORLD_SIZE", 1, LARGEST_COUNT)
-    return {"store": store, "rank": _variable("RANK", 0, count - 1), "world_size": count}
+    return {"store": apart, "rank": _variable("RANK", 0, count - 1), "world_size": count}
 
 
 def is_lost_contact(error: RuntimeError) -> bool:

@@ -13,7 +13,7 @@ from utils.models import recipe
 from utils.models.recipe import Recipe
 from utils.models.registry import taps_in_words
 from utils.runs import settings
-from utils.runs.common import DEFAULT_WORKERS, add_arch
+from utils.runs.common import add_arch
 from utils.runs.settings import EXIT_CODE, Engine, RunSettings
 from utils.system.options import CommandParser, add_options, given, settle
 
@@ -83,7 +83,7 @@ def parse_arguments(
     dataset = demo if args.demo else datasets[args.dataset or default]
     if args.dataset_dir:
         dataset = own_dataset(dataset, args.dataset_dir)
-    run = settle(RunSettings(num_workers=DEFAULT_WORKERS), given(RunSettings, args))
+    run = settle(RunSettings(), given(RunSettings, args))
     of_recipe = {name: value for name, value in given(Recipe, args).items() if name not in ("dataset", "arch")}
     return TrainingCommand(dataset, args.arch, of_recipe, given(Engine, args), run)
 

@@ -83,10 +83,10 @@ def draw_curves(entries: Sequence[Mapping[str, Any]]) -> Figure | None:
             axes.set_yscale("log")
         if panel.is_count:
             axes.set_ylim(0, max(1.05, axes.get_ylim()[1]))
-            axes.yaxis.get_major_locator().set_params(integer=True)
+            axes.locator_params("y", integer=True)
         margin = 0.03 * (epochs[-1] - epochs[0]) or 0.5
         axes.set_xlim(epochs[0] - margin, epochs[-1] + margin)  # the same for all, to be read across
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.locator_params("x", integer=True)
         if number > len(drawn) - COLUMNS:
             axes.set_xlabel("epoch", fontsize=9, color=INK)
         if len(lines) > 1:

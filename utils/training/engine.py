@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import SGD
-from torch.utils.data import DataLoader
 
-from utils.data.training import TrainingBatch
+from utils.data.training import TrainingBatch, TrainingLoader
 from utils.metrics import extremes_by_class, find_dead_maps
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
@@ -47,7 +46,7 @@ class Trainer:
     """
 
     model: BAS
-    loader: DataLoader
+    loader: TrainingLoader
     paths: Sequence[object]
     optimizer: SGD
     scheduler: LRScheduler
@@ -57,7 +56,7 @@ class Trainer:
     device: torch.device
     progress: Progress = field(default_factory=Progress)
     replacements: list[str] = field(default_factory=list)
-    _step: nn.Module | None = None
+    _step: tuple[bool, nn.Module] | None = None  # whether it is the warm-up's, and the module
 
     @property
     def steps(self) -> int:
@@ -67,15 +66,14 @@ class Trainer:
     def objective(self) -> nn.Module:
         """The module to call in the epoch that follows; made anew only where the warm-up ends."""
         warmup = self.progress.epoch < self.recipe.warmup_epochs
-        inner = self._step.module if isinstance(self._step, DistributedDataParallel) else self._step
-        if inner is None or inner.warmup != warmup:
+        if self._step is None or self._step[0] != warmup:
             self._step = None  # lets go of the old one's hooks first
-            self._step = prepare(Objective(self.model, self.recipe, warmup, self.engine.amp), self.engine)
-        return self._step
+            self._step = warmup, prepare(Objective(self.model, self.recipe, warmup, self.engine.amp), self.engine)
+        return self._step[1]
 
 
 def build_trainer(
-    model: BAS, loader: DataLoader, paths: Sequence[object], recipe: Recipe, engine: Engine, device: torch.device
+    model: BAS, loader: TrainingLoader, paths: Sequence[object], recipe: Recipe, engine: Engine, device: torch.device
 ) -> Trainer:
     """Builds optimiser, schedule and scaler for a network on its device, whose layers it may exchange for faster ones.
 
@@ -144,6 +142,11 @@ def train_one_epoch(
     trainer.replacements.clear()
     title = f"epoch {progress.epoch + 1}/{trainer.recipe.epochs}"
     clock = _Clock(progress)
+
+    def catch_up() -> None:
+        readings.read()
+        clock.note()
+
     bar = progress_bar(clock.watch(trainer.loader), title)
     bar.total, bar.n = trainer.steps, progress.step
     for batch in bar:
@@ -156,7 +159,7 @@ def train_one_epoch(
             readings.read()
             bar.set_postfix({name: f"{value:.3f}" for name, value in progress.means().items() if name != "total"})
         if after_step is not None and not is_last:
-            after_step(lambda: (readings.read(), clock.note()))
+            after_step(catch_up)
     clock.note()
     figures: dict[str, Any] = progress.means()
     figures["accuracy"] *= 100
@@ -179,7 +182,7 @@ class _Row(NamedTuple):
     """What is remembered of a part until it is read."""
 
     step: int  # counted from 1
-    count: int  # pictures
+    pictures: int
     replaced: int
     indices: Tensor
     labels: Tensor  # on the host
@@ -232,7 +235,7 @@ class _Readings:
             return
         shown = torch.stack([value.float() for row in self._pending for value in row.shown.values()])
         figures = shown.cpu().double().view(len(self._pending), len(self._names))
-        counts = torch.tensor([(row.count, row.replaced) for row in self._pending], dtype=torch.float64)
+        counts = torch.tensor([(row.pictures, row.replaced) for row in self._pending], dtype=torch.float64)
         rows = _gather_rows(torch.cat([counts, figures], dim=1))
         if not rows.isfinite().all():
             self._refuse(figures, rows)
@@ -249,15 +252,16 @@ class _Readings:
 
     def _read_extremes(self) -> None:
         """Adds those of the pending rows to the progress; all rows have some, or none has."""
-        if self._pending[0].extremes is None:
+        extremes = [row.extremes for row in self._pending if row.extremes is not None]
+        if not extremes:
             return
         num_classes = self._trainer.model.num_classes
-        values = torch.cat([row.extremes for row in self._pending]).cpu().double().numpy()
+        values = torch.cat(extremes).cpu().double().numpy()
         labels = torch.cat([row.labels for row in self._pending]).numpy()
-        parts = [(labels, values)]
         if self._trainer.progress.extremes:
-            parts.append((np.arange(num_classes), np.array(self._trainer.progress.extremes)))
-        own = extremes_by_class(*map(np.concatenate, zip(*parts, strict=True)), num_classes)
+            values = np.concatenate([values, np.array(self._trainer.progress.extremes)])
+            labels = np.concatenate([labels, np.arange(num_classes)])
+        own = extremes_by_class(labels, values, num_classes)
         everyones = _gather_rows(torch.from_numpy(own)).flatten(0, 1).numpy()  # class by class, in each every process
         by_class = extremes_by_class(np.repeat(np.arange(num_classes), process_count()), everyones, num_classes)
         self._trainer.progress.extremes = by_class.tolist()

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType, TracebackType
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -40,7 +41,7 @@ class Interruption:
     def __init__(self) -> None:
         self.requested = ""
         self._since = 0.0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, Callable[[int, FrameType | None], Any] | int | None] = {}
         self._vote: dist.Work | None = None
         self._ballot = torch.zeros(1, dtype=torch.int64)
         self._saved = ""
@@ -105,4 +106,5 @@ class Interruption:
 def _say(text: str) -> None:
     # Not print(): the signal may have come in the middle of one.
     with suppress(OSError):  # nobody listens any more, as after `| tee`
-        os.write(sys.__stderr__.fileno(), text.encode())
+        if sys.__stderr__ is not None:
+            os.write(sys.__stderr__.fileno(), text.encode())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -90,11 +91,8 @@ class Objective(nn.Module):
 
 
 # The older name warns in new PyTorch, and the newer one is unknown to old.
-_SYNC_BUFFERS = (
-    "forward_sync_buffers"
-    if "forward_sync_buffers" in signature(DistributedDataParallel).parameters
-    else "broadcast_buffers"
-)
+_NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+_OWN_BUFFERS: dict[str, Any] = {"forward_sync_buffers" if _NEW_NAME else "broadcast_buffers": False}
 
 
 def prepare(objective: Objective, engine: Engine) -> nn.Module:
@@ -112,7 +110,7 @@ def prepare(objective: Objective, engine: Engine) -> nn.Module:
         module = DistributedDataParallel(
             objective,
             # Running statistics are each process's own, the first one's are kept: what the authors' DataParallel did.
-            **{_SYNC_BUFFERS: False},
+            **_OWN_BUFFERS,
             gradient_as_bucket_view=True,
             find_unused_parameters=_leaves_parameters_out(objective),
         )

@@ -129,8 +129,7 @@ class RunRecord:
         """Adds a test set's figures to the last epoch, and lets the best state be kept."""
         if self._log is None:
             return
-        summary = evaluation.scores().summary()
-        self._log.amend(test=summary, cautions=cautions(evaluation, self._class_names))
-        self._states.note_score(
-            self._trainer.progress.epoch, summary["gt_known_loc"][evaluation.question.protocol.mean]
-        )
+        scores = evaluation.scores()
+        self._log.amend(test=scores.summary(), cautions=cautions(evaluation, self._class_names))
+        gt_known_loc = scores.means()["gt_known_loc"][evaluation.question.protocol.mean]
+        self._states.note_score(self._trainer.progress.epoch, gt_known_loc)

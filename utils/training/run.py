@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -95,10 +96,10 @@ class Run:
         state, state_path = find_training_state(settings.resume, self.states)
         self.recipe = settle_recipe(command, arch, state)
         engine = settle_engine(command.engine, state["engine"] if state is not None else {})
-        if state is not None:
+        if state_path is not None:
             _require_possible(self.recipe, engine, state_path)
         self.weights = folder / self.dataset.weights_name(arch, self.recipe.epochs - 1)
-        if is_main() and (state is None or state_path.resolve().parent != self.states.path.resolve()):
+        if is_main() and (state_path is None or state_path.resolve().parent != self.states.path.resolve()):
             if self.dataset.replaces_runs:
                 self.states.clear()
             else:
@@ -187,7 +188,7 @@ class Run:
         if self.test_split is None:
             return None
         evaluation = self.evaluate_test()
-        self._report(evaluation)
+        self._report(evaluation, self.test_split.class_names)
         return evaluation
 
     def _load_splits(self) -> None:
@@ -243,6 +244,7 @@ class Run:
     def evaluate_test(self) -> Evaluation:
         """Evaluates the test split as BAS_inference.py does, and prints the table."""
         settings, split = self.command.settings, self.test_split
+        assert split is not None  # there is nothing to evaluate without
         question = build_question(self.recipe, ignore_misfits=settings.ignore_misfits)
         loader = build_loader(split, question, EVALUATION_BATCH, settings.num_workers, self.device)
         evaluation = evaluate(fold_batch_norm(self.model.eval()), loader, split, question, self.device)
@@ -251,13 +253,13 @@ class Run:
             print(line)
         return evaluation
 
-    def _report(self, evaluation: Evaluation) -> None:
+    def _report(self, evaluation: Evaluation, class_names: Sequence[str]) -> None:
         """Saves the last evaluation beside the weights and says how to repeat it."""
         if not is_main():
             return
         record = {
             "scores": evaluation.scores().summary(),
-            "cautions": cautions(evaluation, self.test_split.class_names),
+            "cautions": cautions(evaluation, class_names),
             "failures": evaluation.failures,
         }
         path = write_text(self.weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")

@@ -93,7 +93,7 @@ class Snapshots:
         path = snapshot_path(self._folder, progress.epoch)
         if self._images is None or progress.step or path.exists():
             return
-        content = Snapshot(self._foreground_maps(), np.array(self._ids))
+        content = Snapshot(self._foreground_maps(self._images), np.array(self._ids))
         try:
             write_atomically(path, lambda file: np.savez_compressed(file, **content._asdict()), durable=True)
         except UserError as error:
@@ -117,14 +117,14 @@ class Snapshots:
         self._images, self._labels = torch.cat(crops), torch.cat(labels)
 
     @torch.no_grad()
-    def _foreground_maps(self) -> np.ndarray:
+    def _foreground_maps(self, crops: Tensor) -> np.ndarray:
         """(n, h, w) float16, in evaluation mode; the model's mode is as before when this returns."""
         trainer, maps = self._trainer, []
         model, device = trainer.model, trainer.device
         was_training = model.training
         model.eval()
         try:
-            for images, labels in zip(self._images.split(BATCH), self._labels.split(BATCH), strict=True):
+            for images, labels in zip(crops.split(BATCH), self._labels.split(BATCH), strict=True):
                 features = model.f1(to_device(images, device, trainer.engine.channels_last))
                 maps.append(model.foreground_maps(features, labels[:, None].to(device)).squeeze(1).cpu())
         finally:
