@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if settings.tf32 is not None:
         set_tf32(settings.tf32)
     device = choose_device(settings.device)
-    with process_group(device, settings.timeout, mend="go on with --resume"):
+    with process_group(device, settings.timeout, hint="go on with --resume"):
         train(command, device)
 
 

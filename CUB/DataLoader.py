@@ -37,7 +37,7 @@ FOLDER = "CUB_200_2011"
 PAGE = "https://www.vision.caltech.edu/datasets/cub_200_2011/"
 URL = "https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz"
 MD5 = "97eceeb196236b17998738112f37df78"
-MEND = (
+HINT = (
     f"get CUB_200_2011.tgz (md5 {MD5}) from {PAGE} and unpack it, or let --download do both; "
     "--root names the folder that holds it"
 )
@@ -60,7 +60,7 @@ def load_split(root: Path, split: str) -> Split:
 
     Raises:
         UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the mend.
+        UserError: something is missing or malformed; the message names the file, the line and the hint.
     """
     check_split_name(split)
     root = Path(root)
@@ -69,7 +69,7 @@ def load_split(root: Path, split: str) -> Split:
         return _load_owners_layout(folder, split)
     if any((root / piece).exists() for piece in _AUTHORS_PIECES):
         return _load_authors_train(root) if split == "train" else _load_authors_test(root)
-    raise UserError(f"no CUB-200-2011 in {root} (looked for {', '.join(_OWNERS_PIECES + _AUTHORS_PIECES)}); {MEND}")
+    raise UserError(f"no CUB-200-2011 in {root} (looked for {', '.join(_OWNERS_PIECES + _AUTHORS_PIECES)}); {HINT}")
 
 
 def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
@@ -143,7 +143,7 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     if split == "test":
         masks = _find_masks((folder, folder.parent), ids)
         layout += f", masks for {len(masks)} of {len(ids)} images"
-    require_pictures(folder / "images", ids, folder / "images.txt", MEND)
+    require_pictures(folder / "images", ids, folder / "images.txt", HINT)
     return Split(
         name=split,
         layout=layout,
@@ -159,7 +159,7 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
 def _read_by_id(path: Path) -> dict[str, Line]:
     """The lines `id text` of a file, as id -> (where, text)."""
     lines: dict[str, Line] = {}
-    for line in read_lines(path, MEND):
+    for line in read_lines(path, HINT):
         key, _, text = line.text.partition(" ")
         if not text.strip():
             raise line.error(f"{line.text!r} is not an id and a value")
@@ -173,7 +173,7 @@ def _select(lines: dict[str, Line], keys: Iterable[str], path: Path) -> list[Lin
     keys = list(keys)
     missing = [key for key in keys if key not in lines]
     if missing:
-        raise UserError(f"{path} has no line for image {missing[0]}, as for {len(missing)} of {len(keys)}; {MEND}")
+        raise UserError(f"{path} has no line for image {missing[0]}, as for {len(missing)} of {len(keys)}; {HINT}")
     return [lines[key] for key in keys]
 
 
@@ -181,7 +181,7 @@ def _read_class_names(path: Path) -> tuple[str, ...]:
     lines = _read_by_id(path)
     for rank, (key, line) in enumerate(lines.items(), start=1):
         if key != str(rank):
-            raise line.error(f"the class number is {key} where {rank} is due")
+            raise line.error(f"the class number is {key} where {rank} is expected")
     return tuple(line.text for line in lines.values())
 
 
@@ -207,7 +207,7 @@ def _find_masks(folders: Sequence[Path], ids: Sequence[str]) -> dict[str, MaskFi
 
 def _load_authors_train(root: Path) -> Split:
     if not (root / "train").is_dir():
-        raise UserError(f"{root / 'train'} is missing; {MEND}")
+        raise UserError(f"{root / 'train'} is missing; {HINT}")
     return split_of_class_folders(
         "train", root / "train", f"CUB-200-2011 as the authors of BAS lay it out, in {root / 'train'}"
     )
@@ -215,7 +215,7 @@ def _load_authors_train(root: Path) -> Split:
 
 def _load_authors_test(root: Path) -> Split:
     list_file, boxes_file = root / "test_list.txt", root / "test_gt.txt"
-    listed, truths = read_lines(list_file, MEND), read_lines(boxes_file, MEND)
+    listed, truths = read_lines(list_file, HINT), read_lines(boxes_file, HINT)
     if len(listed) != len(truths):
         raise UserError(
             f"{boxes_file} has {len(truths)} lines and {list_file} {len(listed)}, but a box belongs to the image on "
@@ -223,10 +223,10 @@ def _load_authors_test(root: Path) -> Split:
         )
     class_folder = next((root / name for name in ("train", "test") if (root / name).is_dir()), None)
     if class_folder is None:
-        raise UserError(f"{root / 'test'} is missing; {MEND}")
+        raise UserError(f"{root / 'test'} is missing; {HINT}")
     class_names = tuple(list_folders(class_folder))
     ids, labels, first_label = _parse_test_list(listed, class_names, class_folder)
-    require_pictures(root / "test", ids, list_file, MEND)
+    require_pictures(root / "test", ids, list_file, HINT)
     paths = tuple(root / "test" / name for name in ids)
     masks = _find_masks((root,), ids)
     return Split(
@@ -272,7 +272,7 @@ def _parse_truth(line: Line, path: Path) -> np.ndarray:
     """`x0 y0 x1 y1 h w` -> (1, 4) `xyxy` in original pixels, once h and w have been found to be the picture's."""
     numbers = line.text.split()
     if len(numbers) != 6:
-        raise line.error(f"{len(numbers)} numbers where x0 y0 x1 y1 h w are due")
+        raise line.error(f"{len(numbers)} numbers where x0 y0 x1 y1 h w are expected")
     box = parse_box(numbers[:4], line, strict=True)
     height, width = (parse_number(number, line) for number in numbers[4:])
     # An unreadable picture is the evaluation's to count; it says nothing against the line.

@@ -44,7 +44,7 @@ from utils.data.split import (
 )
 from utils.system.errors import UserError
 
-MEND = (
+HINT = (
     "get ILSVRC2012 (CLS-LOC) from https://www.image-net.org/ or Kaggle's imagenet-object-localization-challenge; "
     "--root names the folder that holds it"
 )
@@ -78,7 +78,7 @@ def load_split(root: Path, split: str) -> Split:
 
     Raises:
         UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the mend.
+        UserError: something is missing or malformed; the message names the file, the line and the hint.
     """
     check_split_name(split)
     root = Path(root)
@@ -106,7 +106,7 @@ def _load_validation(root: Path) -> Split:
     if without:
         raise UserError(
             f"{source} has no box for {without[0]}, as for {len(without)} of the {len(names)} pictures in {folder}; "
-            f"get the boxes anew or remove the pictures that are not of the validation set ({MEND})"
+            f"get the boxes anew or remove the pictures that are not of the validation set ({HINT})"
         )
     class_names = _find_class_names(root, pictures, truths)
     label_of = {wnid: label for label, wnid in enumerate(class_names)}
@@ -143,7 +143,7 @@ def _find_picture_folder(root: Path, name: str) -> Path | None:
 def _require_picture_folder(root: Path, name: str) -> Path:
     folder = _find_picture_folder(root, name)
     if folder is None:
-        raise UserError(f"no folder {' or '.join(str(root / prefix / name) for prefix in _PICTURE_FOLDERS)}; {MEND}")
+        raise UserError(f"no folder {' or '.join(str(root / prefix / name) for prefix in _PICTURE_FOLDERS)}; {HINT}")
     return folder
 
 
@@ -156,7 +156,7 @@ def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[
     loose = list_pictures(folder, passed_over)
     if not list_folders(folder):
         if not loose:
-            raise UserError(f"{folder} holds neither pictures nor class folders; {MEND}")
+            raise UserError(f"{folder} holds neither pictures nor class folders; {HINT}")
         return {name: name for name in loose}, f"one flat folder in {folder}"
     if loose:
         raise UserError(
@@ -196,7 +196,7 @@ def _read_synset_mapping(root: Path) -> tuple[str, ...] | None:
     if not path.exists():
         return None
     wnids: set[str] = set()
-    for line in read_lines(path, MEND):
+    for line in read_lines(path, HINT):
         wnid = line.text.split()[0]
         if wnid in wnids:
             raise line.error(f"the class {wnid} comes a second time")
@@ -209,7 +209,7 @@ def _read_authors_list(path: Path, label_of: dict[str, int]) -> dict[str, str]:
     if not path.exists():
         return {}
     wnids = {}
-    for line in read_lines(path, MEND):
+    for line in read_lines(path, HINT):
         image, _, label = line.text.rpartition(";")
         wnid, _, name = image.partition("/")
         if not name:
@@ -240,15 +240,15 @@ def _read_truths(root: Path) -> tuple[str, dict[str, _Truth]]:
             return str(root / name), _read_xml_folder(root / name)
     if (root / _AUTHORS_BOXES).exists():
         return str(root / _AUTHORS_BOXES), _read_authors_boxes(root / _AUTHORS_BOXES)
-    raise UserError(f"no boxes in {root} (looked for {_CSV}, {', '.join(_XML_FOLDERS)} and {_AUTHORS_BOXES}); {MEND}")
+    raise UserError(f"no boxes in {root} (looked for {_CSV}, {', '.join(_XML_FOLDERS)} and {_AUTHORS_BOXES}); {HINT}")
 
 
 def _read_csv(path: Path) -> dict[str, _Truth]:
     truths: dict[str, _Truth] = {}
-    for line, (stem, prediction) in read_table(path, ("ImageId", "PredictionString"), MEND):
+    for line, (stem, prediction) in read_table(path, ("ImageId", "PredictionString"), HINT):
         fields = prediction.split()
         if not fields or len(fields) % 5:
-            raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are due")
+            raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are expected")
         numbers = [field for position, field in enumerate(fields) if position % 5]
         _add(truths, stem, _Truth(fields[0], parse_boxes(numbers, line), None), line)
     return truths
@@ -257,14 +257,14 @@ def _read_csv(path: Path) -> dict[str, _Truth]:
 def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
     paths = sorted(folder.glob("[!.]*.xml"))
     if not paths:
-        raise UserError(f"{folder} holds no .xml files; {MEND}")
+        raise UserError(f"{folder} holds no .xml files; {HINT}")
     return {path.stem: _read_xml(path) for path in paths}
 
 
 def _read_xml(path: Path) -> _Truth:
     file = Line(str(path), "")
     try:
-        root = ElementTree.fromstring(read_bytes(path, MEND))
+        root = ElementTree.fromstring(read_bytes(path, HINT))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise file.error(f"no well-formed XML ({error})") from error
     objects = root.findall("object")
@@ -282,7 +282,7 @@ def _read_xml(path: Path) -> _Truth:
 
 def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
     truths: dict[str, _Truth] = {}
-    for line in read_lines(path, MEND):
+    for line in read_lines(path, HINT):
         head, _, numbers = line.text.partition(";")
         # wnid\\name.JPEG W H
         match = re.fullmatch(r"([^\\/\s]+)[\\/]+([^\\/\s]+)\s+([0-9]+)\s+([0-9]+)", head.strip())

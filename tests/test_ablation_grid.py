@@ -159,7 +159,7 @@ def test_damaged_options(grid: Path, content: str) -> None:
 
 @pytest.mark.parametrize("content", ["{", "[]", '{"scores": {}}', '{"top_k": []}'])
 def test_damaged_results(grid: Path, content: str) -> None:
-    """Protects the table: a damaged result is named with the mend."""
+    """Protects the table: a damaged result is named with the hint."""
     main(["--save_path", str(grid), "--seeds", "0", "--cells", "all"])
     (grid / "all" / "seed_0" / "results.json").write_text(content)
     with pytest.raises(UserError, match=r"results\.json.*delete it, and the run is done again"):

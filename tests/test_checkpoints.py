@@ -393,7 +393,7 @@ def test_best_threshold_that_is_none(tmp_path, best):
 @pytest.mark.parametrize("legacy", [True, False])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.99])
 def test_truncated_file(tmp_path, legacy, share):
-    """An interrupted download, cut anywhere, is one sentence with the mend."""
+    """An interrupted download, cut anywhere, is one sentence with the hint."""
     path = save(published_state("CUB", "mobilenet"), tmp_path / "x.pth.tar", legacy)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match=r"^.*x\.pth\.tar cannot be read as a checkpoint \(.+\); download .*$"):

@@ -59,7 +59,7 @@ def test_lists_of_names(tmp_path, text, names):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("1 dog\n3 cat\n", r"names\.txt, line 2: the class number is 3 where 2 is due; correct"),
+        ("1 dog\n3 cat\n", r"names\.txt, line 2: the class number is 3 where 2 is expected; correct"),
         ("\n", r"names\.txt is empty; write one name a line"),
         (None, r"names\.txt is missing; write one name a line"),
     ],

@@ -209,7 +209,7 @@ def test_failure_of_a_whole_process(homes):
         (["--batch_size", "2.5"], "argument --batch_size: '2.5' is not a number"),
         (["--top_k", "-1"], "argument --top_k: -1 must be at least 1"),
         (["--num_workers", "-1"], "argument --num_workers: -1 must be at least 0"),
-        (["--device", "abacus"], "--device abacus is not to be had on this machine; there are: cpu"),
+        (["--device", "abacus"], "--device abacus is not available on this machine; there are: cpu"),
         (["--resize_size", "32", "--crop_size", "48"], "a crop of 48 pixels does not fit into a picture of 32"),
     ],
 )

@@ -140,7 +140,7 @@ def test_missing_or_empty_list_is_named(tmp_path, name):
         ("image_class_labels.txt", "3 1", "3 4", r"labels\.txt, line 1: the label 4 is not between 1 and 3.*correct"),
         ("image_class_labels.txt", "3 1", "3 0", r"labels\.txt, line 1: the label 0 is not between 1 and 3.*correct"),
         ("image_class_labels.txt", "3 1", "3 1.5", r"labels\.txt, line 1: '1\.5' is not a whole number; correct"),
-        ("classes.txt", "2 002", "4 002", r"classes\.txt, line 2: the class number is 4 where 2 is due; correct"),
+        ("classes.txt", "2 002", "4 002", r"classes\.txt, line 2: the class number is 4 where 2 is expected; correct"),
         ("images.txt", "3 001", "7 001", r"images\.txt, line 2: the id 7 comes a second time; correct"),
         ("images.txt", "3 001.Wren/a.jpg", "3", r"images\.txt, line 2: '3' is not an id and a value; correct"),
         ("images.txt", "001.Wren/a.jpg", "002.Gull/b.jpg", "names 002.Gull/b.jpg twice.*keep one"),
@@ -153,7 +153,7 @@ def test_missing_or_empty_list_is_named(tmp_path, name):
     ],
 )
 def test_malformed_owners_files(tmp_path, name, old, new, words):
-    """Every malformed line is named by file and number, with the mend."""
+    """Every malformed line is named by file and number, with the hint."""
     make_owners(tmp_path)
     edit(tmp_path / name, old, new)
     with pytest.raises(UserError, match=words):
@@ -250,7 +250,7 @@ def test_authors_unreadable_picture_is_left_to_the_evaluation(tmp_path):
     ("name", "old", "new", "words"),
     [
         ("test_gt.txt", "10.5 1.0 30.5 31.0 40 50\n", "", r"test_gt\.txt has 2 lines and .*test_list\.txt 3.*get both"),
-        ("test_gt.txt", "40 50", "40", r"test_gt\.txt, line 1: 5 numbers where x0 y0 x1 y1 h w are due; correct"),
+        ("test_gt.txt", "40 50", "40", r"test_gt\.txt, line 1: 5 numbers where x0 y0 x1 y1 h w are expected; correct"),
         ("test_gt.txt", "10.5", "inf", r"test_gt\.txt, line 1: 'inf' is not a finite number; correct"),
         ("test_gt.txt", "10.5", "40", r"test_gt\.txt, line 1: .*x0 < x1 and y0 < y1; correct"),
         ("test_list.txt", "a.jpg;0", "a.jpg;2", r"test_list\.txt, line 2: the label is 2, but 001\.Wren is class 0"),
@@ -260,7 +260,7 @@ def test_authors_unreadable_picture_is_left_to_the_evaluation(tmp_path):
     ],
 )
 def test_malformed_authors_files(tmp_path, name, old, new, words):
-    """Every malformed line is named by file and number, with the mend."""
+    """Every malformed line is named by file and number, with the hint."""
     make_authors(tmp_path)
     edit(tmp_path / name, old, new)
     with pytest.raises(UserError, match=words):

@@ -207,7 +207,7 @@ def test_masks_without_boxes(net, tmp_path, capsys):
 
 
 def test_data_sets_that_cannot_be_evaluated(net, tmp_path, capsys):
-    """Protects users with a slip in their lists: one sentence names the file, the line or the folder, and the mend."""
+    """Protects users with a slip in their lists: one sentence names the file, the line or the folder, and the hint."""
     data = make_metadata(tmp_path / "data")
     truths, ids = (data / "metadata" / "test" / name for name in ("localization.txt", "image_ids.txt"))
     kept = truths.read_text()

@@ -204,7 +204,7 @@ def test_impossible_parameters_are_refused(tmp_path: Path, wrong: dict[str, int]
 
 
 def test_a_missing_or_corrupt_shipped_picture_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without its pictures the demo says which are missing and how to mend it."""
+    """Without its pictures the demo says which are missing and how to correct it."""
     monkeypatch.setattr(demo, "pictures_folder", lambda: tmp_path)
     with pytest.raises(UserError, match=r"no demo pictures match .*webp; restore"):
         demo.compose(tmp_path / "data", **SMALL)

@@ -320,7 +320,7 @@ def dying(number: int, count: int, folder: Path) -> None:
     split = pickle.loads((folder / "split").read_bytes())
     begin = time.monotonic()
     try:
-        with process_group(CPU, timeout=20, mend="go on with --resume"):
+        with process_group(CPU, timeout=20, hint="go on with --resume"):
             trainer = make_trainer(split, CASES["paper"])
             if number == 1:
                 trainer.optimizer.register_step_post_hook(_at_step(trainer, 1, lambda: os._exit(0)))

@@ -211,7 +211,7 @@ def test_folder_that_cannot_be_written(
         (["--images", "some"], 2, "'some' is not a number"),
         (["--at", "pixels"], 2, "invalid choice: 'pixels'"),
         (["--examples", "a", "b", "c", "d"], 2, "--examples names 4 pictures; at most 3"),
-        (["--device", "abacus"], 2, "--device abacus is not to be had"),
+        (["--device", "abacus"], 2, "--device abacus is not available"),
     ],
 )
 def test_wrong_options(home: Path, arguments: list, code: int, words: str, capsys: pytest.CaptureFixture) -> None:

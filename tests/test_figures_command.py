@@ -110,7 +110,7 @@ def test_network_diagram_is_read_aloud_and_shown_in_pixels() -> None:
 
 
 def test_figures_without_a_run(figures, tmp_path, capsys) -> None:
-    """Protects who has trained nothing: one figure needs no run; asked for the others, the mend is said."""
+    """Protects who has trained nothing: one figure needs no run; asked for the others, the hint is said."""
     assert figures("--only", "accuracy") == 0
     assert drawn(tmp_path) == {"accuracy.png"}
     capsys.readouterr()
@@ -175,7 +175,7 @@ def test_pictures_that_were_watched(run, figures, tmp_path, capsys) -> None:
 
 
 def test_one_missing_part_does_not_stop_the_others(run, figures, tmp_path, capsys) -> None:
-    """Protects a run without snapshots: the rest is drawn, and a sentence tells what is not, and the mend."""
+    """Protects a run without snapshots: the rest is drawn, and a sentence tells what is not, and the hint."""
     shutil.rmtree(run / SNAPSHOTS)
     assert figures("--run", run, "--only", "growth", "result", "accuracy") == 1
     assert drawn(tmp_path) == {"accuracy.png", "result.png"}

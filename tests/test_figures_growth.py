@@ -151,7 +151,7 @@ def test_names_fit(tmp_path, split) -> None:
 
 
 def test_not_too_large(tmp_path, split, monkeypatch) -> None:
-    """Protects the README's readers: more than 2 MiB is refused with the mend, and the older file stays."""
+    """Protects the README's readers: more than 2 MiB is refused with the hint, and the older file stays."""
     assert growth.LARGEST == 2 * 1024**2
     save_snapshot(tmp_path, 0, flat(0.5))
     path = draw_growth(tmp_path / "result.gif", tmp_path, LOADED, split)

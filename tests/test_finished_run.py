@@ -39,7 +39,7 @@ def test_run_is_found(tmp_path: Path, place: str) -> None:
 
 
 def test_old_run_tells_less(tmp_path: Path) -> None:
-    """Protects runs made before their settings told where the data lie: they open, and the mend is --data."""
+    """Protects runs made before their settings told where the data lie: they open, and the hint is --data."""
     run = find_run(save_run(tmp_path), DATASETS)
     assert (run.root, run.dataset.is_own, run.has_test) == (None, False, True)
     with pytest.raises(UserError, match=rf"{SETTINGS_FILE} does not tell where the data set lies; .* --data"):
@@ -47,7 +47,7 @@ def test_old_run_tells_less(tmp_path: Path) -> None:
 
 
 def test_none_or_several(tmp_path: Path) -> None:
-    """Protects against the wrong run: nothing there, no run in it, and two of them are each said, with the mend."""
+    """Protects against the wrong run: nothing there, no run in it, and two of them are each said, with the hint."""
     with pytest.raises(UserError, match="there is no folder .*nowhere; give that of a run"):
         find_run(tmp_path / "nowhere", DATASETS)
     with pytest.raises(UserError, match=f"holds no run: no {SETTINGS_FILE} in it; train one first"):
@@ -111,7 +111,7 @@ def test_own_data_set_is_read_as_such(tmp_path: Path) -> None:
 
 
 def test_other_classes_are_refused(tmp_path: Path) -> None:
-    """Protects against a network's answers on data that it does not know: the two numbers, and the mend."""
+    """Protects against a network's answers on data that it does not know: the two numbers, and the hint."""
     run = find_run(save_run(tmp_path / "run", root=str(make_cub(tmp_path / "data", PICTURES, 5))), DATASETS)
     with pytest.raises(UserError, match=r"run was trained on 3 classes, but the data set has 5 classes .* with --data"):
         run.load_split("test")

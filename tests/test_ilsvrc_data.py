@@ -285,7 +285,7 @@ def test_half_sorted_validation_folder(tmp_path):
     ],
 )
 def test_malformed_lines(tmp_path, name, old, new, words):
-    """Every malformed line is named by file and number, with the mend."""
+    """Every malformed line is named by file and number, with the hint."""
     make_val(tmp_path / "val", nested=False)
     if name.endswith("csv"):
         make_csv(tmp_path)
@@ -311,7 +311,7 @@ def test_malformed_lines(tmp_path, name, old, new, words):
     ],
 )
 def test_malformed_xml(tmp_path, old, new, words):
-    """Every malformed XML file is named, with the mend."""
+    """Every malformed XML file is named, with the hint."""
     make_val(tmp_path / "val", nested=True)
     make_xml(tmp_path / "Annotations" / "val")
     edit(tmp_path / "Annotations" / "val" / "ILSVRC2012_val_00000002.xml", old, new)

@@ -73,7 +73,7 @@ def test_boxes_by_name(tmp_path, end):
         ("ant/5.jpg,4,2,3,4", r"boxes\.csv, line 2: .*x0 <= x1 and y0 <= y1; correct"),
         ("ant/5.jpg,1,2,3,inf", r"boxes\.csv, line 2: 'inf' is not a finite number; correct"),
         ("ant/5.jpg,1,2,3,", r"boxes\.csv, line 2: '' is not a number; correct"),
-        ("ant/5.jpg,1,2,3", r"boxes\.csv, line 2: 4 fields where id, x0, y0, x1, y1 are due; correct"),
+        ("ant/5.jpg,1,2,3", r"boxes\.csv, line 2: 4 fields where id, x0, y0, x1, y1 are expected; correct"),
         ("cow/1.jpg,1,2,3,4", r"boxes\.csv, line 2: cow/1\.jpg is a picture in test/ and in train/; write the split"),
         (f"{'x' * 200_000},1,2,3,4", r"boxes\.csv, line 2: field larger than"),
     ],

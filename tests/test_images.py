@@ -275,7 +275,7 @@ def _bit_rot(path):
     ],
 )
 def test_bad_pictures_are_named(tmp_path, name, damage, words):
-    """No decoder's exception reaches the user: always an ImageError with the path, what is wrong and the mend."""
+    """No decoder's exception reaches the user: always an ImageError with the path, what is wrong and the hint."""
     damage(tmp_path / name)
     with pytest.raises(ImageError, match=words) as caught:
         read_image(tmp_path / name)

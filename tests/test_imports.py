@@ -30,7 +30,7 @@ def run(command: tuple[str, ...], **environment: object) -> subprocess.Completed
 @pytest.mark.parametrize("module", [name for name in REQUIREMENTS if name != "matplotlib"])  # which draws at the end
 @pytest.mark.parametrize("kind", STUBS)
 def test_a_requirement_that_cannot_be_imported(tmp_path: Path, module: str, kind: str) -> None:
-    """One sentence that names the requirement and the command that mends it, whatever is started."""
+    """One sentence that names the requirement and the command that repairs it, whatever is started."""
     (tmp_path / f"{module}.py").write_text(STUBS[kind])
     for command in COMMANDS if module in ("torch", "cv2") else COMMANDS[:1]:
         result = run(command, PYTHONPATH=tmp_path)

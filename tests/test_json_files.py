@@ -121,7 +121,7 @@ def test_good_content_is_as_it_was_written(tmp_path: Path) -> None:
     path, content = tmp_path / "x.json", {"seed": 2**63 - 1, "lr": 1e-300, "name": "Grünspecht 啄木鸟", "none": None}
     for prefix in ("", "\ufeff"):
         path.write_text(f"{prefix}{json.dumps(content)}", encoding="utf-8")
-        assert read_json(path, "is wrong", "mend it") == content
+        assert read_json(path, "is wrong", "correct it") == content
     path.write_text('{"a": NaN}\n{"a": -0.5}\n')
-    first, second = read_json_lines(path, "is wrong", "mend it", lambda content: content["a"])
+    first, second = read_json_lines(path, "is wrong", "correct it", lambda content: content["a"])
     assert first != first and second == -0.5

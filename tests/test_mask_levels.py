@@ -147,7 +147,7 @@ def test_fractions_and_several_pictures_in_a_file(tmp_path):
     Image.fromarray(levels(1) * np.float32(0.7)).save(tmp_path / "f.tif")
     pages = [Image.fromarray(levels(255)), Image.fromarray(levels(0, 255))]
     pages[0].save(tmp_path / "p.tif", save_all=True, append_images=pages[1:])
-    for name, words in (("f.tif", "its levels are fractions"), ("p.tif", "it holds 2 pictures where one is due")):
+    for name, words in (("f.tif", "its levels are fractions"), ("p.tif", "it holds 2 pictures where one is expected")):
         with pytest.raises(MaskError, match=rf"cannot read the mask .*{name}: {words}"):
             understand([]).read(tmp_path / name)
 
@@ -182,7 +182,7 @@ def test_many_files_are_sampled(tmp_path):
 
 
 def test_exchanged_files_are_understood_anew(tmp_path):
-    """In one process, as in a notebook, mended masks are not read by what the old ones meant."""
+    """In one process, as in a notebook, corrected masks are not read by what the old ones meant."""
     path = save_mask(tmp_path / "m.png", levels(1))
     assert str(understand([path])) == "0 background, 1 object"
     path.unlink()

@@ -105,7 +105,7 @@ def test_an_empty_mask_is_background(tmp_path):
 )
 @pytest.mark.parametrize("role", ["object", "ignore"])
 def test_unusable_masks_are_named(tmp_path, make, words, role):
-    """A bad mask, of an object or of ignored pixels, is a MaskError with the file and the mend."""
+    """A bad mask, of an object or of ignored pixels, is a MaskError with the file and the hint."""
     make(tmp_path / "m.png")
     good = save_mask(tmp_path / "good.png", np.ones((5, 6), bool))
     bad = tmp_path / "m.png"

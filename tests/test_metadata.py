@@ -183,7 +183,7 @@ def test_test_split_without_truths(tmp_path):
     ],
 )
 def test_malformed_lists(tmp_path, name, old, new, words):
-    """Every malformed line is named by file and number, with the mend."""
+    """Every malformed line is named by file and number, with the hint."""
     make_boxes(tmp_path)
     edit(tmp_path / "test" / name, old, new)
     with pytest.raises(UserError, match=words):

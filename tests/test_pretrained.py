@@ -370,7 +370,9 @@ def test_no_network(tmp_path, monkeypatch, arch, name):
     with pytest.raises(UserError) as caught:
         load_imagenet(model)
     assert len(asked) == 1 and name in asked[0]
-    words = rf"the ImageNet weights {re.escape(asked[0])} cannot be had \(.*not known.*\); .*--pretrained FILE.*none"
+    words = (
+        rf"the ImageNet weights {re.escape(asked[0])} are not available \(.*not known.*\); .*--pretrained FILE.*none"
+    )
     assert re.fullmatch(f"{words}.*", str(caught.value))
     assert_untouched(model, heads)
 

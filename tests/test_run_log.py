@@ -86,7 +86,7 @@ def test_amending_without_the_old_log(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b'{"epoch": 1}\n{"epo', b'{"loss": 1}\n', b"[1]\n", b"\xff\xfe"])
 def test_damaged_log(tmp_path: Path, content: bytes) -> None:
-    """Protects resuming: a damaged log is named with the mend, and stays as it is."""
+    """Protects resuming: a damaged log is named with the hint, and stays as it is."""
     path = tmp_path / "log.jsonl"
     path.write_bytes(content)
     with pytest.raises(UserError, match=r"log\.jsonl is no log of a run .*; move it away"):

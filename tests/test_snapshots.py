@@ -196,7 +196,7 @@ def test_from_an_earlier_state_or_anew(train) -> None:
 
 
 def test_resumed_with_other_pictures(train, capsys) -> None:
-    """Protects the animation: another number is refused with the mend, 0 ends the watching, damage is named."""
+    """Protects the animation: another number is refused with the hint, 0 ends the watching, damage is named."""
     run = train("run", "--snapshot", 3, "--epochs", 1)
     train("run", "--snapshot", 2, "--resume", code=2)
     assert_one_sentence(capsys.readouterr().err, str(run / SNAPSHOTS), "give --snapshot 3")
@@ -208,7 +208,7 @@ def test_resumed_with_other_pictures(train, capsys) -> None:
 
 
 def test_resumed_without_its_pictures(tmp_path, train, capsys) -> None:
-    """Protects who changes the test set: the sentence names the picture that is gone, and the two mends."""
+    """Protects who changes the test set: the sentence names the picture that is gone, and both hints."""
     data = make_cub(tmp_path / "data", [*TRAINING, *TEST[:2]], 3)
     run = train("run", "--snapshot", 2, "--epochs", 1, root=data)
     lists = {path: path.read_text() for path in data.glob("*.txt")}

@@ -272,12 +272,12 @@ def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys
 # --- what goes wrong
 
 
-@pytest.mark.parametrize(("dataset", "mend"), [("CUB", "--download"), ("ILSVRC", "--root")])
-def test_training_without_data(tmp_path, capsys, dataset, mend):
-    """A folder that is not there ends the command at once: exit code 1, the folder, the mend, nothing written."""
+@pytest.mark.parametrize(("dataset", "hint"), [("CUB", "--download"), ("ILSVRC", "--root")])
+def test_training_without_data(tmp_path, capsys, dataset, hint):
+    """A folder that is not there ends the command at once: exit code 1, the folder, the hint, nothing written."""
     options = ["--dataset", dataset, "--root", tmp_path / "nowhere", "--save_path", tmp_path / "runs"]
     assert run_training(*TRAINING, *options) == 1
-    assert_one_sentence(capsys.readouterr().err, str(tmp_path / "nowhere"), mend)
+    assert_one_sentence(capsys.readouterr().err, str(tmp_path / "nowhere"), hint)
     assert not (tmp_path / "runs").exists()
 
 

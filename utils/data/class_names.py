@@ -9,14 +9,14 @@ from utils.data.split import read_lines
 
 
 def read_class_names(
-    path: Path, mend: str = "write one name a line there, in the order of the labels"
+    path: Path, hint: str = "write one name a line there, in the order of the labels"
 ) -> tuple[str, ...]:
     """Reads a list of class names in the order of the labels.
 
     Args:
         path: a text file of one name a line, or of `number name` in every line, counted from 0 or 1; blank lines are
             ignored.
-        mend: where to get the file if it is missing, for the message.
+        hint: where to get the file if it is missing, for the message.
 
     Returns:
         The names, without numbers.
@@ -24,16 +24,16 @@ def read_class_names(
     Raises:
         UserError: the file is missing, no text or empty, or its numbers do not count up one by one.
     """
-    lines = read_lines(Path(path), mend)
+    lines = read_lines(Path(path), hint)
     # As text, since a number may have more digits than Python converts.
     numbered = [match for line in lines if (match := re.fullmatch(r"0*([0-9]+)\s+(.+)", line.text))]
     # Names may begin with a number themselves.
     if len(numbered) < len(lines) or numbered[0][1] not in ("0", "1"):
         return tuple(line.text for line in lines)
     first = int(numbered[0][1])
-    for due, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):
+    for expected, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):
         if match[1] != str(due):
-            raise line.error(f"the class number is {match[1]} where {due} is due")
+            raise line.error(f"the class number is {match[1]} where {expected} is expected")
     return tuple(match[2] for match in numbered)
 
 

@@ -36,7 +36,7 @@ from utils.system.errors import UserError
 
 BOXES, MASKS = "boxes.csv", "masks"
 HEADING = ("id", "x0", "y0", "x1", "y1")
-MEND = "see the head of utils/data/image_folder.py for the layout"
+HINT = "see the head of utils/data/image_folder.py for the layout"
 
 
 def load_split(folder: Path, split: str) -> Split:
@@ -51,14 +51,14 @@ def load_split(folder: Path, split: str) -> Split:
 
     Raises:
         UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the mend.
+        UserError: something is missing or malformed; the message names the file, the line and the hint.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     folder = Path(folder)
     names = (split, "val") if split == "test" else (split,)
     source = next((name for name in names if (folder / name).is_dir()), None)
     if source is None:
-        raise UserError(f"no folder {' or '.join(str(folder / name) for name in names)}; {MEND}")
+        raise UserError(f"no folder {' or '.join(str(folder / name) for name in names)}; {HINT}")
     class_names = tuple(list_folders(folder / "train")) if (folder / "train").is_dir() else None
     pictures = split_of_class_folders(split, folder / source, f"class folders in {folder / source}", class_names)
     boxes, said = _read_boxes(folder, source, frozenset(pictures.ids))
@@ -86,7 +86,7 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
         return {}, f"no boxes (there is no {BOXES})"
     others = [name for name in SPLITS_WITH_VAL if name != source and (folder / name).is_dir()]
     boxes, strays = [], []
-    for line, (name, *numbers) in read_table(path, HEADING, MEND):
+    for line, (name, *numbers) in read_table(path, HEADING, HINT):
         box = parse_box(numbers, line)
         image_id = name.removeprefix(f"{source}/")
         if image_id not in ids:

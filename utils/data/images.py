@@ -161,7 +161,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Keeps PIL's warnings, which name no picture, from standard error: what they tell of, it has mended or refused."""
+    """Keeps PIL's warnings, which name no picture, from standard error: what they tell of, it has corrected or refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
@@ -374,14 +374,14 @@ def _list_below(folder: Path, above: frozenset[str], passed_over: Counter[str]) 
     return [name for place in sorted(found) for name in found[place]]
 
 
-def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: str) -> None:
+def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, hint: str) -> None:
     """Checks that the pictures a list names exist, with one listing per class folder and not a look-up per file.
 
     Args:
         folder: where the names start.
         names: paths below `folder`, e.g. "001.Black_footed_Albatross/x.jpg".
         listed_in: the list, for the message.
-        mend: what the user can do, for the message.
+        hint: what the user can do, for the message.
 
     Raises:
         UserError: pictures are missing; the first is named and all are counted.
@@ -397,7 +397,7 @@ def require_pictures(folder: Path, names: Sequence[str], listed_in: Path, mend: 
         first = next(name for name in names if name in missing)
         raise UserError(
             f"{folder / first} is missing: {len(missing)} of the {len(names)} pictures that {listed_in} names are not "
-            f"there; {mend}"
+            f"there; {hint}"
         )
 
 

@@ -24,7 +24,7 @@ from utils.system.errors import UserError
 
 BACKGROUND, OBJECT, IGNORE = 0, 1, 255
 SAMPLE = 200  # files of a data set that are looked at, spread over all of them
-MEND = "save all masks with 0 for the background and 255 for the object, or with 0, 1, and 255 for pixels to ignore"
+HINT = "save all masks with 0 for the background and 255 for the object, or with 0, 1, and 255 for pixels to ignore"
 
 # Grey level from which a pixel counts as set. CUB's levels are shares of five annotators: half of them.
 SET = 128
@@ -37,7 +37,7 @@ _TOO_MANY = frozenset({-1})  # levels, for a mask
 
 
 class MaskError(UserError):
-    """A mask cannot be used; the message names the file, what is wrong with it and the mend."""
+    """A mask cannot be used; the message names the file, what is wrong with it and the hint."""
 
 
 class Levels(NamedTuple):
@@ -85,13 +85,13 @@ class Meaning:
         """As :meth:`read`, on levels that were read from `path`."""
         values = levels.alpha if self.in_alpha else levels.colour
         if values is None:
-            raise MaskError(f"the mask {path} has no alpha channel, where others hold {self}; {MEND}")
+            raise MaskError(f"the mask {path} has no alpha channel, where others hold {self}; {HINT}")
         mask = np.full(values.shape, IGNORE, dtype=np.uint8)
         for kind, known in ((BACKGROUND, self.background), (OBJECT, self.objects)):
             mask[(values >= known.start) & (values < known.stop)] = kind
         rest = values[mask == IGNORE]
         if rest.size and (self.ignored is None or (rest != self.ignored).any()):
-            raise MaskError(f"the mask {path} holds {_list(np.unique(rest))}, where others hold {self}; {MEND}")
+            raise MaskError(f"the mask {path} holds {_list(np.unique(rest))}, where others hold {self}; {HINT}")
         return mask
 
 
@@ -156,7 +156,7 @@ def _understand(files: tuple[tuple[Path, int], ...]) -> Meaning:
         odd = min(seen, key=lambda one: (min(files_with[level] for level in one.colour), -len(one.colour)))
         raise MaskError(
             f"what the masks mean cannot be told from their levels, {_list(sorted(pixels['colour']))}, the rarest of "
-            f"them in {odd.path}; {MEND}, or move the masks away to do without"
+            f"them in {odd.path}; {HINT}, or move the masks away to do without"
         )
     return meaning
 
@@ -210,7 +210,7 @@ def _require_agreement(meaning: Meaning, paths: Sequence[Path]) -> None:
     for path in paths:
         levels = read_levels(path)
         if levels.alpha is not None and ((meaning.apply(levels, path) == OBJECT) != (levels.alpha >= SET)).any():
-            raise MaskError(f"the mask {path} shows one object in its colours and another one in its alpha; {MEND}")
+            raise MaskError(f"the mask {path} shows one object in its colours and another one in its alpha; {HINT}")
 
 
 def read_levels(path: Path) -> Levels:
@@ -226,7 +226,7 @@ def read_levels(path: Path) -> Levels:
         with open_picture(path) as image:
             frames = getattr(image, "n_frames", 1)
             if frames > 1:
-                raise ValueError(f"it holds {frames} pictures where one is due")
+                raise ValueError(f"it holds {frames} pictures where one is expected")
             layer = None if image.mode.startswith(("I", "F")) else with_alpha(image)
             return Levels(_colour_levels(image), None if layer is None else np.asarray(layer.getchannel("A")))
     except ImageError as error:

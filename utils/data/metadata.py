@@ -37,7 +37,7 @@ from utils.system.errors import UserError
 
 IDS, LABELS, TRUTHS, CLASSES = "image_ids.txt", "class_labels.txt", "localization.txt", "classes.txt"
 SIZES = "image_sizes.txt"
-MEND = "wsolevaluation's metadata format needs it: see the head of utils/data/metadata.py"
+HINT = "wsolevaluation's metadata format needs it: see the head of utils/data/metadata.py"
 
 # So many files are looked for in each place before it is taken for the wrong one.
 _PROBES = 100
@@ -56,15 +56,15 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
 
     Raises:
         UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the mend.
+        UserError: something is missing or malformed; the message names the file, the line and the hint.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     folder = Path(folder)
     lists = find_lists(folder)
     if split not in lists:
-        raise UserError(f"no {split} split in {folder} (looked for {split}/{IDS} and metadata/{split}/{IDS}); {MEND}")
+        raise UserError(f"no {split} split in {folder} (looked for {split}/{IDS} and metadata/{split}/{IDS}); {HINT}")
     here = lists[split]
-    ids = tuple(line.text for line in read_lines(here / IDS, MEND))
+    ids = tuple(line.text for line in read_lines(here / IDS, HINT))
     labels = {name: _read_labels(path) for name, path in lists.items()}
     unlabelled = [image_id for image_id in ids if image_id not in labels[split]]
     if unlabelled:
@@ -118,7 +118,7 @@ def _find_place(places: Sequence[Path], names: Sequence[str]) -> Path | None:
 
 def _read_labels(folder: Path) -> dict[str, int]:
     labels: dict[str, int] = {}
-    for line in read_lines(folder / LABELS, MEND):
+    for line in read_lines(folder / LABELS, HINT):
         image_id, _, text = line.text.rpartition(",")
         if not image_id:
             raise line.error(f"{line.text!r} is not id,label")
@@ -162,7 +162,7 @@ def _read_truths(
     """Boxes, masks and a phrase that says which and for how many images; lines of other images are passed over."""
     if not path.exists():
         return {}, {}, f"no boxes and no masks (there is no {path.name})"
-    rows = [(line, [field.strip() for field in line.text.split(",")]) for line in read_lines(path, MEND)]
+    rows = [(line, [field.strip() for field in line.text.split(",")]) for line in read_lines(path, HINT)]
     count = len(rows)
     rows = [(line, fields) for line, fields in rows if fields[0] in ids]
     if count and not rows:
@@ -188,7 +188,7 @@ def _read_sizes(path: Path) -> dict[str, tuple[float, float]]:
     if not path.exists():
         return {}
     sizes = {}
-    for line in read_lines(path, MEND):
+    for line in read_lines(path, HINT):
         image_id, *numbers = line.text.rsplit(",", maxsplit=2)
         if len(numbers) != 2:
             raise line.error(f"{line.text!r} is not id,width,height")

@@ -151,12 +151,12 @@ def shorten(text: str, most: int = 400) -> str:
     return text if len(text) <= most else f"{text[: most - 100]} ... {text[-100:]}"
 
 
-def read_bytes(path: Path, mend: str) -> bytes:
+def read_bytes(path: Path, hint: str) -> bytes:
     """Reads a file that describes a data set; every such file is opened here.
 
     Args:
         path: the file.
-        mend: where to get the file if it is missing, for the message.
+        hint: where to get the file if it is missing, for the message.
 
     Raises:
         UserError: the file is missing, cannot be read or is none: a folder, or a FIFO or a device, which may never end.
@@ -164,77 +164,77 @@ def read_bytes(path: Path, mend: str) -> bytes:
     try:
         mode = os.stat(path).st_mode
         if not stat.S_ISREG(mode):
-            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, no file; {mend}")
+            raise UserError(f"{path} is {'a folder' if stat.S_ISDIR(mode) else 'a device or a pipe'}, no file; {hint}")
         return path.read_bytes()
     except FileNotFoundError as error:
-        raise UserError(f"{path} is missing; {mend}") from error
+        raise UserError(f"{path} is missing; {hint}") from error
     except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}; {mend}") from error
+        raise UserError(f"cannot read {path}: {error.strerror}; {hint}") from error
 
 
-def read_text(path: Path, mend: str) -> str:
+def read_text(path: Path, hint: str) -> str:
     """Reads a UTF-8 text file, with any system's line ends; arguments and errors as :func:`read_bytes`.
 
     Raises:
         UserError: moreover, where the file is no UTF-8 text.
     """
     try:
-        text = read_bytes(path, mend).decode("utf-8-sig")
+        text = read_bytes(path, hint).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         number = error.object.count(b"\n", 0, error.start) + 1
         is_utf16 = error.object.startswith((b"\xff\xfe", b"\xfe\xff"))
         found = "it is UTF-16" if is_utf16 else f"line {number} is no UTF-8 ({error.reason})"
-        raise UserError(f"cannot read {path}: {found}; save it as UTF-8 text, or {mend}") from error
+        raise UserError(f"cannot read {path}: {found}; save it as UTF-8 text, or {hint}") from error
     nul = text.find("\0")
     if nul >= 0:
         number = text.count("\n", 0, nul) + 1
-        raise UserError(f"cannot read {path}: line {number} holds a NUL, so it is no UTF-8 text; {mend}")
+        raise UserError(f"cannot read {path}: line {number} holds a NUL, so it is no UTF-8 text; {hint}")
     return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
-def read_lines(path: Path, mend: str) -> list[Line]:
+def read_lines(path: Path, hint: str) -> list[Line]:
     """Reads the lines of a text file that are not blank; arguments and errors as :func:`read_text`.
 
     Raises:
         UserError: moreover, where no line is left, or one is longer than LONGEST_LINE.
     """
-    numbered = enumerate(read_text(path, mend).split("\n"), start=1)
+    numbered = enumerate(read_text(path, hint).split("\n"), start=1)
     name = str(path)  # once: lists may have a million lines
     lines = [Line(f"{name}, line {number}", text.strip()) for number, text in numbered if text.strip()]
     if not lines:
-        raise UserError(f"{path} is empty; {mend}")
+        raise UserError(f"{path} is empty; {hint}")
     longest = max(lines, key=lambda line: len(line.text))
     if len(longest.text) > LONGEST_LINE:
         raise longest.error(f"{len(longest.text)} characters, where {LONGEST_LINE} are the most")
     return lines
 
 
-def read_table(path: Path, heading: Sequence[str], mend: str) -> Iterator[tuple[Line, list[str]]]:
+def read_table(path: Path, heading: Sequence[str], hint: str) -> Iterator[tuple[Line, list[str]]]:
     """Reads the rows of a CSV file, blank ones left out, as (where it stands, fields without surrounding spaces).
 
     Args:
         path: the file, in UTF-8.
         heading: what its first line must be.
-        mend: where to get the file, for the messages.
+        hint: where to get the file, for the messages.
 
     Raises:
         UserError: as :func:`read_text`, another heading, no CSV, or a row of another number of fields.
     """
-    rows = csv.reader(io.StringIO(read_text(path, mend)), skipinitialspace=True)
+    rows = csv.reader(io.StringIO(read_text(path, hint)), skipinitialspace=True)
     try:
         found = [field.strip() for field in next(rows, [])]
         if found != list(heading):
             shown = shorten(repr(",".join(found)))
-            raise UserError(f"{path}, line 1: the heading is not {','.join(heading)} but {shown}; {mend}")
+            raise UserError(f"{path}, line 1: the heading is not {','.join(heading)} but {shown}; {hint}")
         for row in rows:
             fields = [field.strip() for field in row]
             line = Line(f"{path}, line {rows.line_num}", ",".join(fields))
             if any(fields):
                 if len(fields) != len(heading):
-                    raise line.error(f"{len(fields)} fields where {', '.join(heading)} are due")
+                    raise line.error(f"{len(fields)} fields where {', '.join(heading)} are expected")
                 yield line, fields
     except csv.Error as error:
-        raise UserError(f"{path}, line {rows.line_num}: {error}; {mend}") from error
+        raise UserError(f"{path}, line {rows.line_num}: {error}; {hint}") from error
 
 
 def parse_boxes(numbers: Sequence[str], line: Line, strict: bool = False, widths: bool = False) -> np.ndarray:

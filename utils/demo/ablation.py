@@ -42,7 +42,7 @@ TOP_KS = (1, 2, 4, 8, 12)
 OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks")
 POLL_SECONDS = 0.2
 FAULT = "does not hold the options of a run"
-MEND = "delete it, and the run is done again"
+HINT = "delete it, and the run is done again"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ class Run:
             UsageError: its folder holds a run with other options.
         """
         path = self.folder / OPTIONS
-        if path.is_file() and (before := read_json(path, FAULT, MEND, _require_words)) != self.options:
+        if path.is_file() and (before := read_json(path, FAULT, HINT, _require_words)) != self.options:
             raise UsageError(f"{self.folder} was made with other options ({before}); choose another --save_path")
         return (self.folder / RESULTS).is_file()
 
@@ -123,7 +123,7 @@ class Run:
             UserError: the file is damaged.
         """
         path, fault = self.folder / RESULTS, "holds no results of this run"
-        return read_json(path, fault, MEND, lambda content: _require_results(content, self.cell))
+        return read_json(path, fault, HINT, lambda content: _require_results(content, self.cell))
 
     def reason(self, exit_code: int) -> str:
         """Why it failed: the last line of its standard error."""

@@ -58,11 +58,11 @@ def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:
     path = folder / RECORD
     if not path.is_file():
         return False
-    mend = "move it away to take the maps as another tool's"
+    hint = "move it away to take the maps as another tool's"
     other = read_json(
         path,
         "does not describe maps",
-        mend,
+        hint,
         lambda found: [f"{name} {found[name]}" for name in SAME if found[name] != settings[name]],
     )
     if other:

@@ -1,6 +1,6 @@
 """Boxes that are not of the picture they are given with: found where both meet, and no score is made of many of them.
 
-Boxes of a picture that was shrunk since, shares where pixels are due, or boxes drawn on the picture as a viewer turns
+Boxes of a picture that was shrunk since, shares where pixels are expected, or boxes drawn on the picture as a viewer turns
 it give a score like any other, and a wrong one.
 """
 
@@ -20,13 +20,13 @@ MOST_MISFITS = 0.05
 SHOWN = 3
 OPTION = "--ignore-misfits"
 
-# What was probably done, by the kind of misfit, with its mend.
+# What was probably done, by the kind of misfit, with a hint.
 REASONS = {
     "size": "the pictures were shrunk, or otherwise resized, after their list was made: scale the boxes too, or take "
     "the original pictures",
     "outside": "the pictures were shrunk and the boxes were not, or the boxes are other pictures': scale the boxes, or "
     "take the original pictures",
-    "shares": "the boxes are shares of width and height: multiply them by these, pixels are due",
+    "shares": "the boxes are shares of width and height: multiply them by these, pixels are expected",
     "empty": "the boxes are points or lines: write both corners",
     "upright": "the boxes were drawn on the upright picture, but the file stores it turned, with an EXIF tag: save the "
     "pictures upright, or turn the boxes",

@@ -133,10 +133,10 @@ def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
     found, expected = checkpoint.state[GENERATOR_KEY].shape[1], model.taps[model.tap].channels
     if found != expected:
         fitting = [name for name, tap in model.taps.items() if tap.channels == found]
-        mend = f"give --tap {' or '.join(fitting)}" if fitting else "give another file"
+        hint = f"give --tap {' or '.join(fitting)}" if fitting else "give another file"
         raise UserError(
             f"{checkpoint.path} holds a generator on {found} channels, but {model.arch} has {expected} at its tap "
-            f"{model.tap}; {mend}"
+            f"{model.tap}; {hint}"
         )
 
 

@@ -31,7 +31,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         given: settings of the recipe that were given.
 
     Raises:
-        UserError: whatever the user can mend; that no picture could be read.
+        UserError: whatever the user can correct; that no picture could be read.
     """
     passed_over: Counter[str] = Counter()
     paths = find_pictures(settings.images, passed_over)

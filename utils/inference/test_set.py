@@ -60,7 +60,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         given: settings of the recipe that were given.
 
     Raises:
-        UserError: whatever the user can mend.
+        UserError: whatever the user can correct.
     """
     dataset = loaded.dataset
     root = settings.root or dataset.root

@@ -100,12 +100,12 @@ def describe(arch: str | None, num_classes: int | None) -> str:
     return "no BAS model" if arch is None or num_classes is None else f"{arch} for {num_classes} classes"
 
 
-def load_file(path: str | Path, mend: str = "the README of the data set's folder says where to get one") -> Any:
+def load_file(path: str | Path, hint: str = "the README of the data set's folder says where to get one") -> Any:
     """Reads a file of tensors onto the CPU without running any code from it: PyTorch's, zip or legacy, or safetensors.
 
     Args:
         path: the file.
-        mend: what to do if there is no such file, said in the error.
+        hint: what to do if there is no such file, said in the error.
 
     Raises:
         UserError: missing, not a checkpoint, truncated, too large for the memory, or holding anything but tensors and
@@ -113,7 +113,7 @@ def load_file(path: str | Path, mend: str = "the README of the data set's folder
     """
     path = Path(path)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; {mend}")
+        raise UserError(f"there is no file {path}; {hint}")
     with path.open("rb") as file:
         start = file.read(64)
     try:
@@ -312,8 +312,8 @@ def require_arch(checkpoint: Checkpoint, arch: str) -> None:
     if checkpoint.arch is None or checkpoint.num_classes is None:
         raise UserError(f"{checkpoint.path} holds no BAS model; its keys belong to none of the four backbones")
     if checkpoint.arch != arch:
-        mend = f"give --arch {checkpoint.arch} or another file"
-        raise UserError(f"{checkpoint.path} holds {checkpoint.description}, not {arch}; {mend}")
+        hint = f"give --arch {checkpoint.arch} or another file"
+        raise UserError(f"{checkpoint.path} holds {checkpoint.description}, not {arch}; {hint}")
 
 
 def apply_weights(model: BAS, checkpoint: Checkpoint) -> None:

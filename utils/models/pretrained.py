@@ -115,7 +115,7 @@ def _download(name: str) -> tuple[Weights, str]:
         return Weights(dict(state)), weights.url
     except Exception as error:  # networks fail in many ways, and a damaged file in torch's cache in any way whatever
         raise UserError(
-            f"the ImageNet weights {weights.url} cannot be had ({error}); "
+            f"the ImageNet weights {weights.url} are not available ({error}); "
             "give a local copy with --pretrained FILE, or --pretrained none to start from random values"
         ) from error
 

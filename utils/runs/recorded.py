@@ -95,6 +95,6 @@ def made_weights(folder: Path) -> list[Path]:
 def change_settings(weights: Path, **changes: Any) -> Path:
     """Changes some of what :func:`save_settings` wrote."""
     path = weights.with_name(SETTINGS_FILE)
-    mend = "move it away, and --resume writes it anew"
-    content = read_json(path, "is no settings file of a run", mend, lambda content: {**content, **changes})
+    hint = "move it away, and --resume writes it anew"
+    content = read_json(path, "is no settings file of a run", hint, lambda content: {**content, **changes})
     return write_text(path, json.dumps(content, indent=2) + "\n")

@@ -164,12 +164,12 @@ def _choose_state(choice: str | None, states: StateFolder, restarted: bool) -> P
     if choice in ("last", "auto"):
         path = states.newest_intact()
         if path is None:
-            mend = (
+            hint = (
                 "give one of them as --resume FILE to go on from it as it is, or choose another --save_path"
                 if there
                 else "leave out --resume to start the run"
             )
-            raise UserError(f"--resume: there is no intact state in {states.path}; {mend}")
+            raise UserError(f"--resume: there is no intact state in {states.path}; {hint}")
         return path
     path = Path(choice)
     damage = damage_of_file(path)
@@ -184,7 +184,7 @@ def read_training_state(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file is missing, damaged, or no training state.
     """
-    content = load_file(path, mend="leave out --resume to start the run, or give one of its states")
+    content = load_file(path, hint="leave out --resume to start the run, or give one of its states")
     if not isinstance(content, dict) or not content.keys() >= set(PARTS):
         raise UserError(f"--resume: {path} is no training state; give a file of the run's states/, not its weights")
     try:

@@ -32,5 +32,5 @@ def choose_device(name: str | None) -> torch.device:
     except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
-        raise UsageError(f"--device {name} is not to be had on this machine; there are: {there_are}") from error
+        raise UsageError(f"--device {name} is not available on this machine; there are: {there_are}") from error
     return device

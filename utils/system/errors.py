@@ -12,7 +12,7 @@ from utils.system.streams import survive_closed_streams, unwritten_output
 
 
 class UserError(Exception):
-    """Something failed that the user can mend; the message names the file or option and the mend (exit code 1)."""
+    """Something failed that the user can correct; the message names the file or option and the hint (exit code 1)."""
 
     exit_code = 1
     is_shared = False  # whether all processes of a run meet it alike: then the first one tells it
@@ -36,7 +36,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def run_command(main: Callable[[], None]) -> int:
-    """Runs a command line's `main` and turns the failures that a user can mend into one sentence.
+    """Runs a command line's `main` and turns the failures that a user can correct into one sentence.
 
     Args:
         main: the command, without arguments.

@@ -141,13 +141,13 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content), durable)
 
 
-def read_json(path: Path, fault: str, mend: str, interpret: Callable[[Any], _T] = lambda content: content) -> _T:
+def read_json(path: Path, fault: str, hint: str, interpret: Callable[[Any], _T] = lambda content: content) -> _T:
     """Reads a JSON file and what it means; whatever is wrong with either is one sentence.
 
     Args:
         path: a file in UTF-8.
         fault: what is to be said if it is not what it should be, as in "is no settings file of a run".
-        mend: what to do then.
+        hint: what to do then.
         interpret: makes of the content what is wanted, and may stumble over a content that is malformed: over missing
             keys, values of another type, or with a ValueError of its own.
 
@@ -158,15 +158,15 @@ def read_json(path: Path, fault: str, mend: str, interpret: Callable[[Any], _T] 
         UserError: the file is missing, no regular file, unreadable, no JSON, holds a number that no double can hold,
             or `interpret` stumbled.
     """
-    return _interpret(path, fault, mend, lambda text: interpret(_parse_json(text)))
+    return _interpret(path, fault, hint, lambda text: interpret(_parse_json(text)))
 
 
-def read_json_lines(path: Path, fault: str, mend: str, interpret: Callable[[Any], _T]) -> list[_T]:
+def read_json_lines(path: Path, fault: str, hint: str, interpret: Callable[[Any], _T]) -> list[_T]:
     """As :func:`read_json`, of a file with a JSON text on each line; gives what `interpret` makes of each."""
-    return _interpret(path, fault, mend, lambda text: [interpret(_parse_json(line)) for line in text.splitlines()])
+    return _interpret(path, fault, hint, lambda text: [interpret(_parse_json(line)) for line in text.splitlines()])
 
 
-def _interpret(path: Path, fault: str, mend: str, interpret: Callable[[str], _T]) -> _T:
+def _interpret(path: Path, fault: str, hint: str, interpret: Callable[[str], _T]) -> _T:
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("it is a folder or a device")  # a FIFO would keep its reader waiting
@@ -178,7 +178,7 @@ def _interpret(path: Path, fault: str, mend: str, interpret: Callable[[str], _T]
             reason = f"{error} is missing"
         elif isinstance(error, RecursionError):
             reason = "it is nested too deeply"
-        raise UserError(f"{path} {fault} ({_shortened(reason, 200)}); {mend}") from error
+        raise UserError(f"{path} {fault} ({_shortened(reason, 200)}); {hint}") from error
 
 
 def _parse_json(text: str) -> Any:

@@ -31,10 +31,10 @@ def tell_failed_imports() -> None:
         if name is None or not _is_own_command():
             before(kind, error, trace)
             return
-        mend = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
+        hint = f"{sys.executable} -m pip install -r {ROOT / 'requirements.txt'}"
         if name == "opencv-python-headless" and "lib" in str(error):
-            mend = f"{sys.executable} -m pip uninstall -y opencv-python, then {mend}"
-        print(f"error: {name} cannot be imported ({' '.join(str(error).split())}); run {mend}", file=sys.stderr)
+            hint = f"{sys.executable} -m pip uninstall -y opencv-python, then {hint}"
+        print(f"error: {name} cannot be imported ({' '.join(str(error).split())}); run {hint}", file=sys.stderr)
 
     sys.excepthook = hook
 

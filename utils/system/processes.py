@@ -80,7 +80,7 @@ def host_group() -> dist.ProcessGroup | None:
 
 
 @contextmanager
-def process_group(device: torch.device, timeout: float = 600.0, mend: str = "start them anew") -> Iterator[None]:
+def process_group(device: torch.device, timeout: float = 600.0, hint: str = "start them anew") -> Iterator[None]:
     """Joins the run's processes for the duration of a block; does nothing in a process that was started alone.
 
     In every process but the first, standard output is closed: what a run says, it says once.
@@ -88,7 +88,7 @@ def process_group(device: torch.device, timeout: float = 600.0, mend: str = "sta
     Args:
         device: this process's; NCCL connects CUDA devices, gloo all others.
         timeout: seconds that a process waits for the others before it gives up.
-        mend: what to do when one is lost, for the message.
+        hint: what to do when one is lost, for the message.
 
     Raises:
         UsageError: the launcher's environment variables cannot be right.
@@ -108,7 +108,7 @@ def process_group(device: torch.device, timeout: float = 600.0, mend: str = "sta
         # torch's -100 is for processes outside the group, and all are in it.
         _host_group = dist.new_group(backend="gloo", timeout=wait) if on_cuda else None  # type: ignore[assignment]
     except (RuntimeError, ValueError) as error:
-        raise UserError(f"the processes did not find one another ({_first_line(error)}); {mend}") from error
+        raise UserError(f"the processes did not find one another ({_first_line(error)}); {hint}") from error
     spoken = sys.stdout
     with open(os.devnull, "w", encoding="utf-8") as silence:
         if not is_main():
@@ -122,12 +122,12 @@ def process_group(device: torch.device, timeout: float = 600.0, mend: str = "sta
                 raise
             raise UserError(
                 f"process {rank()} lost the other {process_count() - 1} ({_first_line(error)}): one of them ended, or "
-                f"was silent for {timeout:g} s; see its message, then {mend}"
+                f"was silent for {timeout:g} s; see its message, then {hint}"
             ) from error
         finally:
             sys.stdout = spoken
             _host_group = None
-            # NCCL's end waits for what the others owe; after a failure the process's own end, with its message, is due.
+            # NCCL's end waits for what the others owe; after a failure the process's own end, with its message, comes next.
             if ended_well or not on_cuda:
                 dist.destroy_process_group()
 

@@ -67,8 +67,8 @@ class RunLog:
         self._writer: SummaryWriter | None = None
         self._tensorboard_from: int | None = finished_epochs + 1
         if finished_epochs and path.is_file():
-            mend = "move it away to resume without it"
-            entries = read_json_lines(path, "is no log of a run", mend, _entry)
+            hint = "move it away to resume without it"
+            entries = read_json_lines(path, "is no log of a run", hint, _entry)
             self.entries = [entry for entry in entries if entry["epoch"] <= finished_epochs]
 
     def add(self, entry: Mapping[str, Any]) -> None:

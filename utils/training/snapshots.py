@@ -113,7 +113,7 @@ class Snapshots:
             labels.append(batch.labels)
             self._ids.append(split.ids[index])
         if not crops:
-            raise UserError("--snapshot: none of its pictures can be read; mend them, or give --snapshot 0")
+            raise UserError("--snapshot: none of its pictures can be read; repair them, or give --snapshot 0")
         self._images, self._labels = torch.cat(crops), torch.cat(labels)
 
     @torch.no_grad()

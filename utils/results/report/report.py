@@ -185,8 +185,8 @@ class Report:
             kept = f"; {self._kept()}" if self.rows else ""  # without a row nothing stays
             if isinstance(error, UserError):  # matplotlib is missing
                 raise UserError(f"{error}{kept}") from error
-            mend = "free some space or choose another folder"
-            raise UserError(f"cannot write the report: {_reason(error)}; {mend}{kept}") from error
+            hint = "free some space or choose another folder"
+            raise UserError(f"cannot write the report: {_reason(error)}; {hint}{kept}") from error
 
     def _kept(self) -> str:
         rows = f"the rows of {self.rows} pictures are" if self.rows != 1 else "the row of 1 picture is"
@@ -200,15 +200,15 @@ def picture_path(row: int) -> str:
 
 def _require_vacant(folder: Path, part: Path) -> None:
     """UsageError if a report cannot appear under the name of `folder` at the end of an evaluation."""
-    mend = "name a new folder"
+    hint = "name a new folder"
     try:
         if folder.exists() and not folder.is_dir():
-            raise UsageError(f"{folder} is a file; {mend} for the report")
+            raise UsageError(f"{folder} is a file; {hint} for the report")
         if folder.is_dir() and any(folder.iterdir()):
-            raise UsageError(f"{folder} holds files already; {mend} for the report")
+            raise UsageError(f"{folder} holds files already; {hint} for the report")
         if folder.is_dir() and (folder.is_mount() or folder == Path.cwd()):
             # It could not be replaced by the finished one.
-            raise UsageError(f"{folder} is in use by the system or the shell; {mend} inside it for the report")
+            raise UsageError(f"{folder} is in use by the system or the shell; {hint} inside it for the report")
         if os.path.lexists(part) and (part.is_symlink() or not part.is_dir() or any(part.iterdir())):
             raise UsageError(f"{part} holds what an interrupted evaluation wrote; move it away or delete it")
     except OSError as error:
