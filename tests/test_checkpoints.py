@@ -242,8 +242,8 @@ def test_safetensors(tmp_path, monkeypatch, name):
 @pytest.mark.parametrize(
     ("dataset", "arch", "num_classes", "words"),
     [
-        ("CUB", "vgg", None, r"but the model is vgg for 200 classes \(CUB\)"),
-        ("ILSVRC", "mobilenet", None, r"but the model is mobilenet for 1000 .*\(ILSVRC\)"),
+        ("CUB", "vgg", None, r"but the model is vgg for 200 classes"),
+        ("ILSVRC", "mobilenet", None, r"but the model is mobilenet for 1000 classes"),
         ("CUB", "mobilenet", 3, r"but the model is mobilenet for 3 classes$"),
     ],
 )
@@ -251,7 +251,7 @@ def test_file_of_another_model(tmp_path, dataset, arch, num_classes, words):
     """Another backbone, data set or class count: both are named and the model stays untouched."""
     path = save(published_state("CUB", "mobilenet"), tmp_path / "x.pth.tar")
     model = unset(dataset, arch, num_classes)
-    with pytest.raises(UserError, match=rf"x\.pth\.tar holds mobilenet for 200 classes \(CUB\), {words}"):
+    with pytest.raises(UserError, match=rf"x\.pth\.tar holds mobilenet for 200 classes, {words}"):
         load_weights(model, path)
     assert all(value.isnan().all() for value in model.parameters())
 

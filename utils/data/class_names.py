@@ -32,7 +32,7 @@ def read_class_names(
         return tuple(line.text for line in lines)
     first = int(numbered[0][1])
     for expected, (match, line) in enumerate(zip(numbered, lines, strict=True), start=first):
-        if match[1] != str(due):
+        if match[1] != str(expected):
             raise line.error(f"the class number is {match[1]} where {expected} is expected")
     return tuple(match[2] for match in numbered)
 

@@ -1,7 +1,7 @@
 """Boxes that are not of the picture they are given with: found where both meet, and no score is made of many of them.
 
-Boxes of a picture that was shrunk since, shares where pixels are expected, or boxes drawn on the picture as a viewer turns
-it give a score like any other, and a wrong one.
+Boxes of a picture that was shrunk since, shares where pixels are expected, or boxes drawn on the picture as a viewer
+turns it give a score like any other, and a wrong one.
 """
 
 from __future__ import annotations
