@@ -22,7 +22,7 @@ from utils.models.bas import BAS
 from utils.models.recipe import Recipe
 from utils.training.checkpoints import StateFolder, damage_of_file
 from utils.training.settings import Engine
-from utils.training.state_check import MOMENTUM, PARTS, require_sound
+from utils.training.state_check import MOMENTUM, PARTS, RATES, require_sound
 
 OTHER_STATE = "give another state, or none for the newest"
 # A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
@@ -235,8 +235,12 @@ def restore_training_state(
 
 
 def _restore_optimizer(content: Mapping[str, Any], optimizer: Optimizer) -> None:
+    # All but the rates and the momenta follows from the recipe and the device.
+    built = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     started_with = list(optimizer.state)
     optimizer.load_state_dict(content)
+    for group, options in zip(optimizer.param_groups, built, strict=True):
+        group.update({name: value for name, value in options.items() if name not in RATES})
     missing = sum(optimizer.state.get(parameter, {}).get(MOMENTUM) is None for parameter in started_with)
     if missing:  # the fused kernel would stumble over it, or a momentum begin anew in the middle of the run
         raise ValueError(f"the momenta of {missing} of {len(started_with)} parameters are missing")
