@@ -322,7 +322,7 @@ def _all(change: Callable[[str, Any], tuple[str, Any]]) -> Callable[[dict], dict
 
 
 def _spoil(tensor: torch.Tensor, value: float) -> torch.Tensor:
-    tensor = tensor.clone()
+    tensor = tensor.clone(memory_format=torch.contiguous_format)
     tensor.view(-1)[0] = value
     return tensor
 
@@ -338,11 +338,14 @@ _CONTENTS: dict[str, Callable[[Any], Any]] = {
     "no entries": lambda content: {},
     "numbers as keys": lambda content: dict(enumerate(content.values())),
     "two sets of weights": lambda content: {"model": content, "ema": content},
-    "strings as values": _all(lambda key, value: (key, "x")),
     "another network": lambda content: torch.nn.Linear(2, 2).state_dict(),
-    "renamed": _all(lambda key, value: (f"backbone.{key}", value)),
     "an entry too few": lambda content: dict([*content.items()][1:]),
     "an entry too many": _with({"more.weight": torch.zeros(3)}),
+    "nested deeply": lambda content: _nest(content, 2000),
+}
+_ENTRIES: dict[str, Callable[[dict], dict]] = {
+    "strings as values": _all(lambda key, value: (key, "x")),
+    "renamed": _all(lambda key, value: (f"backbone.{key}", value)),
     "another shape": _first(lambda tensor: tensor[:1]),
     "NaN": _first(lambda tensor: _spoil(tensor, float("nan"))),
     "infinite": _first(lambda tensor: _spoil(tensor, float("inf"))),
@@ -354,12 +357,11 @@ _CONTENTS: dict[str, Callable[[Any], Any]] = {
     "float8": _first(lambda tensor: tensor.to(torch.float8_e4m3fn)),
     "quantised": _first(lambda tensor: torch.quantize_per_tensor(tensor, 0.1, 0, torch.qint8)),
     "of 2**40 numbers": _first(lambda tensor: torch.zeros(1).expand(2**40)),
-    "nested deeply": lambda content: _nest(content, 2000),
 }
-WEIGHTS = {name: torch_file(change) for name, change in _CONTENTS.items()}
-STATES = {
+WEIGHTS = {name: torch_file(change) for name, change in (_CONTENTS | _ENTRIES).items()}
+STATES = {name: torch_file(change) for name, change in _CONTENTS.items()} | {
     f"its model: {name}": torch_file(lambda content, change=change: {**content, "model": change(content["model"])})
-    for name, change in _CONTENTS.items()
+    for name, change in (_CONTENTS | _ENTRIES).items()
 }
 
 

@@ -180,6 +180,22 @@ def test_a_wrong_part_is_named(tmp_path: Path, state: dict, case: str) -> None:
     assert "give another state, or none for the newest" in sentence
 
 
+@pytest.mark.parametrize("name", ["dampening", "nesterov", "maximize", "foreach", "fused", "differentiable"])
+@pytest.mark.parametrize("value", [None, "x", 10**30])
+def test_what_follows_from_the_recipe_is_not_taken(tmp_path: Path, state: dict, name: str, value: object) -> None:
+    """Protects the step: the optimiser's options are those of its recipe, whatever the file says, or leaves out."""
+    content = copy.deepcopy(state)
+    for group in content["optimizer"]["param_groups"]:
+        group[name] = value
+        if value is None:
+            del group[name]
+    _, (model, optimizer, *_) = resume(content, tmp_path / "x.pth.tar")
+    assert {group[name] for group in optimizer.param_groups} == {parts()[1].param_groups[0][name]}
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+
+
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
 def test_weights_of_other_precision(tmp_path: Path, state: dict, kind: torch.dtype) -> None:
     """Protects states that were made smaller or larger: their numbers are converted."""

@@ -161,7 +161,7 @@ def open_picture(path: str | Path) -> Iterator[Image.Image]:
 
 @contextmanager
 def _unwarned() -> Iterator[None]:
-    """Keeps PIL's warnings, which name no picture, from standard error: it has corrected or refused what they tell of."""
+    """Keeps PIL's warnings, which name no picture, from standard error; what they tell of was corrected or refused."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

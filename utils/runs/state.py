@@ -19,7 +19,7 @@ from utils.models.bas import BAS
 from utils.models.checkpoint import differences, load_file
 from utils.models.recipe import Recipe, marked
 from utils.runs.settings import Engine
-from utils.runs.state_check import MOMENTUM, PARTS, require_sound
+from utils.runs.state_check import MOMENTUM, PARTS, RATES, require_sound
 from utils.runs.state_folder import StateFolder, damage_of_file
 from utils.system.errors import UsageError, UserError, is_out_of_memory
 from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
@@ -235,8 +235,12 @@ def restore_training_state(
 
 
 def _restore_optimizer(content: dict[str, Any], optimizer: Optimizer) -> None:
+    # All but the rates and the momenta follows from the recipe and the device.
+    built = [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
     started_with = list(optimizer.state)
     optimizer.load_state_dict(content)
+    for group, options in zip(optimizer.param_groups, built, strict=True):
+        group.update({name: value for name, value in options.items() if name not in RATES})
     missing = sum(optimizer.state.get(parameter, {}).get(MOMENTUM) is None for parameter in started_with)
     if missing:  # the fused kernel would stumble over it, or a momentum begin anew in the middle of the run
         raise ValueError(f"the momenta of {missing} of {len(started_with)} parameters are missing")

@@ -127,7 +127,7 @@ def process_group(device: torch.device, timeout: float = 600.0, hint: str = "sta
         finally:
             sys.stdout = spoken
             _host_group = None
-            # NCCL's end waits for what the others owe; after a failure the process's own end comes next, with its message.
+            # NCCL's end waits for what the others owe; after a failure the process ends next, with its message.
             if ended_well or not on_cuda:
                 dist.destroy_process_group()
 
