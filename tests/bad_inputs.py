@@ -502,6 +502,7 @@ FINE: list[tuple[str, str]] = [
     (rf"picture \| .*: ({'|'.join(damage.ODD_PICTURES)})$", "a picture that is read"),
     (r"--images \| picture \| .*: (missing|a folder)$", "the folder holds two more"),
     (r"state's part \| .*: progress\.sums\.", "sealed against damage; changes a mean in the log and nothing else"),
+    (r"state's part \| .*: (settings|engine)\.\w+ is missing", "older runs lack it, and had its default"),
     (r"JSON.* \| \S*states/index\.json", "the states themselves tell what they are"),
     (r"--resume \| options together \| --snapshot 1$", "the run has as many"),
 ]
