@@ -107,8 +107,16 @@ class Dataset:
         """Fetches it into `root` unless it is there; UserError if that fails."""
         self._loader.download(root)
 
+    @property
+    def archs(self) -> tuple[str, ...]:
+        """The backbones that it has recipes for."""
+        models = ROOT.joinpath(*self.package.split("."), "Model")
+        return tuple(arch for arch in ARCHS if (models / f"{arch}.py").is_file())
+
     def _of_backbone(self, arch: str) -> ModuleType:
-        return import_module(f"{self.package}.Model.{find_backbone(arch).arch}")
+        if find_backbone(arch).arch not in self.archs:
+            raise UsageError(f"{self.name} has no recipe for {arch}; choose one of {', '.join(self.archs)}")
+        return import_module(f"{self.package}.Model.{arch}")
 
     def recipe(self, arch: str, name: str = "cvpr") -> Recipe:
         """The authors' settings for `arch`, of the CVPR or the IJCV paper; UsageError if there are none."""
@@ -215,7 +223,7 @@ def defaults_in_words(datasets: Iterable[Dataset]) -> Callable[[str], str | None
     def words(name: str) -> str | None:
         parts, seen = [], set()
         for dataset in datasets:
-            values = {paper: {getattr(dataset.recipe(arch, paper), name) for arch in ARCHS} for paper in PAPERS}
+            values = {paper: {getattr(dataset.recipe(arch, paper), name) for arch in dataset.archs} for paper in PAPERS}
             if any(len(found) > 1 for found in values.values()):
                 return None if name == "name" else "the recipe's"
             cvpr, ijcv = ({_in_words(value) for value in values[paper]}.pop() for paper in PAPERS)
