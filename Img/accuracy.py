@@ -41,6 +41,7 @@ def collect_published(datasets: Iterable[Dataset]) -> dict[str, Results]:
         dataset.title: {
             row.title: {"CAM": asdict(dataset.published_cam(arch)), "BAS": asdict(dataset.published(arch))}
             for arch, row in BACKBONES.items()
+            if arch in dataset.archs
         }
         for dataset in datasets
     }
