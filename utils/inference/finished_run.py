@@ -113,7 +113,12 @@ def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
     for name, known in (("dataset", DATASETS), ("arch", ARCHS)):
         if recipe[name] not in known:
             raise ValueError(f"its {name} is {recipe[name]!r}, not one of {', '.join(known)}")
-    for name, value, kind in (("class_names", settings["class_names"], list), ("weights", settings["weights"], str)):
+    is_own = settings.get("is_own", False)
+    for name, value, kind in (
+        ("class_names", settings["class_names"], list),
+        ("weights", settings["weights"], str),
+        ("is_own", is_own, bool),
+    ):
         if not isinstance(value, kind):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
     return FinishedRun(
@@ -123,7 +128,7 @@ def _read_run(folder: Path, settings: Mapping[str, Any]) -> FinishedRun:
         arch=recipe["arch"],
         num_classes=len(settings["class_names"]),
         root=None if root is None else Path(root),
-        is_own=bool(settings.get("is_own")),
+        is_own=is_own,
         # The settings say null where there was none; old ones say nothing.
         has_test=settings.get("data", {}).get("test", True) is not None,
     )
