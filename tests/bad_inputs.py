@@ -83,6 +83,8 @@ RESUME = (
 DEMO = ("--save_path", "demo", "--epochs", "2", "--warmup_epochs", "1", *SIZES)
 WEIGHTS = "run/mobilenet/mobilenet0.pth.tar"
 INFER = (*ARCH, "--checkpoint", WEIGHTS, "--no-tencrop", *SIZES)
+DRAW = ("--run", "run", "--data", "data", "--save", "drawn", "--device", "cpu")
+EXPLORE = (*DRAW[:4], "--save", "measured", "--at", "class_maps", "--masks", "4", "--device", "cpu")
 SCORED = {"top1_loc", "top5_loc", "gt_known_loc", "top1_cls", "top5_cls"}
 
 # Started in place of train.py by the grid; leaves results as a demo does.
@@ -125,32 +127,10 @@ GOOD: dict[str, tuple[str, tuple[str, ...]]] = {
     "evaluate class folders": ("CUB/BAS_inference", (*INFER, "--dataset-dir", "folders")),
     "evaluate metadata": ("CUB/BAS_inference", (*INFER, "--dataset-dir", "metadata")),
     "evaluate metadata's masks": ("CUB/BAS_inference", (*INFER, "--dataset-dir", "masked")),
-    "figures": (
-        "figures",
-        ("--run", "run", "--data", "data", "--save", "drawn", "--only", "accuracy", "--device", "cpu"),
-    ),
-    "figures of results": (
-        "figures",
-        ("--run", "run", "--data", "data", "--save", "drawn", "--only", "result", "growth", "--device", "cpu"),
-    ),
-    "figures of a demo": ("figures", ("--run", "demo", "--save", "drawn", "--only", "accuracy", "--device", "cpu")),
-    "exploratory": (
-        "exploratory",
-        (
-            "--run",
-            "run",
-            "--data",
-            "data",
-            "--save",
-            "measured",
-            "--at",
-            "class_maps",
-            "--masks",
-            "4",
-            "--device",
-            "cpu",
-        ),
-    ),
+    "figures": ("figures", (*DRAW, "--only", "accuracy")),
+    "figures of results": ("figures", (*DRAW, "--only", "result", "growth")),
+    "figures of a demo": ("figures", ("--run", "demo", *DRAW[4:], "--only", "accuracy")),
+    "exploratory": ("exploratory", EXPLORE),
     "ablation": ("ablation", ("--save_path", "grid", "--seeds", "0", "--cells", "all")),
 }
 OPTIONS = {
@@ -242,10 +222,14 @@ def option_cases() -> Iterator[Case]:
             for title, value in values.items():
                 shown = f"{name}={title!r}"
                 yield Case(
-                    good, f"option: {kind}", shown, (f"{name}={value}",), told=(*told, value or name), codes=codes
+                    good,
+                    f"option: {kind}",
+                    shown,
+                    (f"{name}={value}",),
+                    told=(*told, LEADS_TO.get(title, value) or name),
+                    codes=codes,
                 )
-            others = [action for action in names if action != name]
-            for other in others:
+            for other in names[1:]:
                 yield Case(good, "option: alias", f"{other}=", (f"{other}=",), told=told, codes=(2,))
             if name[:-1] not in known:
                 yield Case(good, "option: abbreviated", name[:-1], (name[:-1], "1"), told=(name[:-1],), codes=(2,))
@@ -436,11 +420,11 @@ def file_cases(home: Path) -> Iterator[Case]:
     for good, paths in jsons.items():
         for path in paths:
             # Other options in a grid's folder, or other settings of maps, are a matter of usage.
-            codes = (1, 2) if path.endswith("options.json") else (1,)
+            codes = (1, 2) if path.endswith(("options.json", "run/mobilenet/settings.json")) else (1,)
             yield from spoilt(good, "JSON", path, damage.NO_FILE | damage.BITS | damage.JSON, codes=codes)
             if Path(path).stem != "composition":
                 # A run that goes on all the same is long; of these files the first level alone is looked at.
-                is_shallow = good.startswith("train") and path.endswith("settings.json")
+                is_shallow = good.startswith(("train", "exploratory")) and path.endswith("settings.json")
                 depth = 1 if is_shallow else 5
                 yield from spoilt(good, "JSON value", path, dict(damage.json_damages(home / path, depth)), codes=codes)
 
@@ -502,7 +486,7 @@ FINE: list[tuple[str, str]] = [
     (rf"picture \| .*: ({'|'.join(damage.ODD_PICTURES)})$", "a picture that is read"),
     (r"--images \| picture \| .*: (missing|a folder)$", "the folder holds two more"),
     (r"state's part \| .*: progress\.sums\.", "sealed against damage; changes a mean in the log and nothing else"),
-    (r"state's part \| .*: (settings|engine)\.\w+ is missing", "older runs lack it, and had its default"),
+    (r"(settings|engine|settings\.json: recipe)\.\w+ is missing", "older runs lack it, and had its default"),
     (r"JSON.* \| \S*states/index\.json", "the states themselves tell what they are"),
     (r"--resume \| options together \| --snapshot 1$", "the run has as many"),
 ]

@@ -71,6 +71,7 @@ def test_none_or_several(tmp_path: Path) -> None:
         ({"class_names": None}, "'class_names' is missing"),
         ({"class_names": 3}, "int"),
         ({"root": 3}, "int"),
+        ({"is_own": "x"}, "is_own is of the type str"),
         ({"data": [1]}, "list"),
     ],
 )

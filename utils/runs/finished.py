@@ -95,11 +95,16 @@ def _read_run(folder: Path, settings: Mapping[str, Any], datasets: Mapping[str, 
     for name, known in (("dataset", tuple(datasets)), ("arch", ARCHS)):
         if recipe[name] not in known:
             raise ValueError(f"its {name} is {recipe[name]!r}, not one of {', '.join(known)}")
-    for name, value, kind in (("class_names", settings["class_names"], list), ("weights", settings["weights"], str)):
+    is_own = settings.get("is_own", False)
+    for name, value, kind in (
+        ("class_names", settings["class_names"], list),
+        ("weights", settings["weights"], str),
+        ("is_own", is_own, bool),
+    ):
         if not isinstance(value, kind):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
     dataset = datasets[recipe["dataset"]]
-    if settings.get("is_own") and root is not None:
+    if is_own and root is not None:
         dataset = own_dataset(dataset, Path(root))
     return FinishedRun(
         folder=folder,
