@@ -208,7 +208,7 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
     def evaluate(*_: object) -> SimpleNamespace:
         summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
         question = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
-        scored = SimpleNamespace(summary=lambda: summary)
+        scored = SimpleNamespace(means=lambda: summary, summary=lambda: summary)
         found = {"failures": [], "misfits": [], "checked": 4}
         return SimpleNamespace(scores=lambda: scored, question=question, dead_maps=lambda: None, **found)
 
