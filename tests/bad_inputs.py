@@ -419,14 +419,18 @@ def file_cases(home: Path) -> Iterator[Case]:
     }
     for good, paths in jsons.items():
         for path in paths:
-            # Other options in a grid's folder, or other settings of maps, are a matter of usage.
-            codes = (1, 2) if path.endswith(("options.json", "run/mobilenet/settings.json")) else (1,)
-            yield from spoilt(good, "JSON", path, damage.NO_FILE | damage.BITS | damage.JSON, codes=codes)
+            # What is another run's, or another demo's, is a matter of usage.
+            is_of_usage = path.endswith(("options.json", "run/mobilenet/settings.json")) or good == "train --demo"
+            codes, others = (1, 2) if is_of_usage else (1,), ("--save_path",)
+            ways = damage.NO_FILE | damage.BITS | damage.JSON
+            yield from spoilt(good, "JSON", path, ways, others=others, codes=codes)
             if Path(path).stem != "composition":
                 # A run that goes on all the same is long; of these files the first level alone is looked at.
                 is_shallow = good.startswith(("train", "exploratory")) and path.endswith("settings.json")
                 depth = 1 if is_shallow else 5
-                yield from spoilt(good, "JSON value", path, dict(damage.json_damages(home / path, depth)), codes=codes)
+                yield from spoilt(
+                    good, "JSON value", path, dict(damage.json_damages(home / path, depth)), others=others, codes=codes
+                )
 
     yield from spoilt(
         "evaluate --map-files", "map", "maps/001.Class/9.jpg.npy", damage.NO_FILE | damage.BITS | damage.MAPS
