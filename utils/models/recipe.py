@@ -84,12 +84,6 @@ class Recipe:
         default=1.0,
         group=RECIPE,
     )
-    generator_ramp: float = option(
-        "epochs after the warm-up over which the generator's gradients grow to their full size",
-        FACTOR,
-        default=0.0,
-        group=RECIPE,
-    )
     max_grad_norm: float = option(
         "scale a step's gradients down to this norm; 0 never does; 1 for VGG16, without batch normalisation, with "
         "fewer classes than the recipe's",

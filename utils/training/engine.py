@@ -211,23 +211,9 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
     if trainer.recipe.max_grad_norm:
         trainer.scaler.unscale_(trainer.optimizer)
         nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.max_grad_norm)
-    share = _generator_share(trainer)
-    if share < 1:
-        for value in trainer.model.head_parameters()[1]:
-            if value.grad is not None:
-                value.grad.mul_(share)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
     return rows
-
-
-def _generator_share(trainer: Trainer) -> float:
-    """The share of its gradients that the generator is trained by in this step, see `Recipe.generator_ramp`."""
-    recipe, progress = trainer.recipe, trainer.progress
-    ramp = recipe.generator_ramp * trainer.steps
-    if not ramp or progress.epoch < recipe.warmup_epochs:
-        return 1.0
-    return min(1.0, ((progress.epoch - recipe.warmup_epochs) * trainer.steps + progress.step) / ramp)
 
 
 class _Readings:
