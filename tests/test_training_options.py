@@ -12,6 +12,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.optim.lr_scheduler import MultiStepLR
 
 from tests.commands import (
     RUN_FILES,
@@ -31,6 +32,7 @@ from tests.test_distributed_training import NoNorm
 from utils.models.recipe import Recipe
 from utils.runs.provenance import set_tf32, tf32_settings
 from utils.training import log
+from utils.training.optim import build_optimizer
 from utils.training.run import Run
 
 PICTURES = [(number % 3, True, WHOLE) for number in range(8)]
@@ -351,11 +353,13 @@ def test_bad_picture_ends_a_run(tiny, run, data, tmp_path, capsys) -> None:
     assert len(read_log(folder)) == 1 and not (folder / "mobilenet1.pth.tar").exists()
 
 
-def test_diverging_run_ends(tiny, run, capsys) -> None:
+def test_diverging_run_ends(monkeypatch: pytest.MonkeyPatch, tiny, run, capsys) -> None:
     """Protects days of training from NaN: step, losses and pictures are told and written; the last state is good."""
     tiny()
-    # The second epoch's rate is 1e30: after its first step the losses are NaN.
-    folder = run("diverges", "--lr_steps", 1, "--lr_decay", "1e33", "--save_every_steps", 0, code=1)
+    # The second epoch's rate is 1e30, which no option allows: after its first step the losses are NaN.
+    rate = "utils.training.engine.build_scheduler"
+    monkeypatch.setattr(rate, lambda optimizer, *_: MultiStepLR(optimizer, [1], gamma=1e33))
+    folder = run("diverges", "--save_every_steps", 0, code=1)
     words = (
         "the loss is not finite at epoch 2, step 2 (cls ",
         "total nan",
@@ -377,10 +381,12 @@ def test_diverging_run_ends(tiny, run, capsys) -> None:
     assert all(value.isfinite().all() for value in state["model"].values()) and state["progress"]["epoch"] == 1
 
 
-def test_weights_that_overflow_are_not_saved(tiny, run, capsys) -> None:
+def test_weights_that_overflow_are_not_saved(monkeypatch: pytest.MonkeyPatch, tiny, run, capsys) -> None:
     """Protects states: where the last step leaves no finite weights, no later one reads its loss; none is saved."""
     tiny()
-    folder = run("overflows", "--batch_size", 8, "--epochs", 1, "--lr", "1e39", code=1)
+    rate = "utils.training.engine.build_optimizer"
+    monkeypatch.setattr(rate, lambda model, lr, *more: build_optimizer(model, 1e39, *more))
+    folder = run("overflows", "--batch_size", 8, "--epochs", 1, code=1)
     assert_one_sentence(capsys.readouterr().err, "the weights are not finite any more; start again with a lower --lr")
     assert not list(folder.rglob("*.pth.tar"))
 

@@ -21,7 +21,7 @@ from utils.models.bas import BAS
 from utils.models.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, marked, override
-from utils.models.registry import build
+from utils.models.registry import build, find_backbone
 from utils.runs.recorded import SETTINGS_FILE, recorded_settings
 from utils.system.devices import choose_device
 from utils.system.errors import UsageError, UserError
@@ -80,6 +80,7 @@ def load(
     Raises:
         UserError: whatever the user can put right.
     """
+    find_backbone(arch)
     unknown = sorted(given.keys() - set(marked("evaluates")))
     if unknown:
         known = ", ".join(("device", "amp", "protocol", "classes", *marked("evaluates")))
