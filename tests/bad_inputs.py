@@ -61,6 +61,7 @@ from utils.demo import compose as demo
 from utils.demo.compose import compose
 from utils.exploratory import __main__ as exploratory
 from utils.inference.command import run as infer
+from utils.system.options import Name, Place
 
 CLASSES = 3
 MEMORY = "/dev/shm"  # each run that is not refused writes a state of 180 MB and waits until it is on the disk
@@ -212,7 +213,7 @@ def option_cases() -> Iterator[Case]:
                 kind, values = "flag", {value: value for value in ("", "1", "no")}
             elif action.choices is not None:
                 kind, values = "choice", {value[:20]: value for value in WORDS}
-            elif getattr(action.type, "__name__", "") in ("place", "named"):
+            elif isinstance(action.type, Name | Place):
                 kind, values = "path or name", ODD_PATHS
             else:
                 # The demo's run of a value that is taken is a long one, and the parser is the same.
@@ -226,7 +227,7 @@ def option_cases() -> Iterator[Case]:
                     f"option: {kind}",
                     shown,
                     (f"{name}={value}",),
-                    told=(*told, LEADS_TO.get(title, value) or name),
+                    told=(*told, value or name, LEADS_TO.get(title, name)),
                     codes=codes,
                 )
             for other in names[1:]:
@@ -355,6 +356,7 @@ def contradiction_cases() -> Iterator[Case]:
     for good, lines in CONTRADICTIONS.items():
         for line in lines:
             told = tuple(word for word in (*GOOD[good][1], *line.split()) if word.startswith("--") and word != "--")
+            told += tuple(word for word in line.split() if not word.startswith("-") and not word.isdigit())
             yield Case(good, "options together", line, tuple(line.split()), told=told, codes=(1, 2))
 
 
@@ -716,7 +718,8 @@ _download = CUB.DataLoader.download
 
 def normalised(text: str, folder: Path) -> str:
     """Without what differs from call to call."""
-    text = text.replace(str(folder), "HERE")
+    # A link to data that are only read leads into the home.
+    text = re.sub(rf"{re.escape(str(folder.parents[1]))}/(home|work/\d+)", "HERE", text)
     text = re.sub(r"[\d.e-]+ (s|img/s|seconds|MiB|%|a second)(?!\w)", r"# \1", text)
     return re.sub(r"(?m)^\s+|0x[0-9a-f]+| +(?= )", "", text)
 
