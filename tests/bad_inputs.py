@@ -423,7 +423,7 @@ def file_cases(home: Path) -> Iterator[Case]:
         for path in paths:
             # What is another run's, or another demo's, is a matter of usage.
             is_of_usage = path.endswith(("options.json", "run/mobilenet/settings.json")) or good == "train --demo"
-            codes, others = (1, 2) if is_of_usage else (1,), ("--save_path",)
+            codes, others = (1, 2) if is_of_usage else (1,), ("--save_path", "runs failed, see above")
             ways = damage.NO_FILE | damage.BITS | damage.JSON
             yield from spoilt(good, "JSON", path, ways, others=others, codes=codes)
             if Path(path).stem != "composition":

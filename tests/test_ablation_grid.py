@@ -157,6 +157,18 @@ def test_damaged_options(grid: Path, content: str) -> None:
         main(["--save_path", str(grid), "--seeds", "0", "--cells", "cls"])
 
 
+@pytest.mark.parametrize("number", [float("nan"), "x", None])
+def test_results_that_are_no_numbers(grid: Path, number: object) -> None:
+    """Protects the table from figures that are none: NaN, which JSON of Python takes for a number, among them."""
+    main(["--save_path", str(grid), "--seeds", "0", "--cells", "all"])
+    path = grid / "all" / "seed_0" / "results.json"
+    results = json.loads(path.read_text())
+    results["top_k"][0]["scores"]["gt_known_loc"]["image_mean"] = number
+    path.write_text(json.dumps(results))
+    with pytest.raises(UserError, match=r"results\.json.*k = 1: gt_known_loc is"):
+        main(["--save_path", str(grid), "--seeds", "0", "--cells", "all"])
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"scores": {}}', '{"top_k": []}'])
 def test_damaged_results(grid: Path, content: str) -> None:
     """Protects the table: a damaged result is named with the hint."""

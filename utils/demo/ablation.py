@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import signal
 import statistics
@@ -295,7 +296,7 @@ def _require_results(content: Mapping[str, Any], cell: Cell) -> Mapping[str, Any
     numbers = {f"{name}: {metric}": found[metric][MEAN] for name, found in named.items() for metric in LOC_METRICS}
     numbers |= {"Top-1 Cls": scores["cam"]["top1_cls"][MEAN], "images": scores["cam"]["images"]}
     numbers |= {f"threshold of k = {one['k']}": one["threshold"] for one in (content["top_k"] if cell.top_ks else ())}
-    wrong = [name for name, number in numbers.items() if type(number) not in (int, float)]
+    wrong = [name for name, n in numbers.items() if type(n) not in (int, float) or not math.isfinite(n)]
     if wrong:
         raise ValueError(f"{wrong[0]} is {numbers[wrong[0]]!r}")
     return content
