@@ -20,7 +20,8 @@ import numpy as np
 
 from utils.data.class_names import read_class_names
 from utils.data.download import download_dataset
-from utils.data.images import ImageError, list_folders, read_image_size, require_pictures
+from utils.data.images import ImageError, read_image_size
+from utils.data.listing import list_folders, require_pictures
 from utils.data.masks import MaskFiles, find_masks
 from utils.data.split import (
     Line,

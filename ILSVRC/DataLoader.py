@@ -24,13 +24,7 @@ from xml.etree import ElementTree
 import numpy as np
 from torchvision.models import ResNet50_Weights
 
-from utils.data.images import (
-    describe_folders,
-    list_class_pictures,
-    list_folders,
-    list_pictures,
-    passed_over_phrase,
-)
+from utils.data.listing import describe_folders, list_class_pictures, list_folders, list_pictures, passed_over_phrase
 from utils.data.split import (
     Line,
     Split,

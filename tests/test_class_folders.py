@@ -14,7 +14,8 @@ from tests.test_cub_data import make_authors, write_lines
 from tests.test_ilsvrc_data import WNIDS, make_authors_lists, make_csv, make_train, make_val
 from tests.test_images import save_picture
 from utils.data import any_folder
-from utils.data.images import PICTURE_SUFFIXES, find_pictures, list_class_pictures
+from utils.data.images import PICTURE_SUFFIXES
+from utils.data.listing import find_pictures, list_class_pictures
 from utils.system.errors import UserError
 
 NAMES = (

@@ -15,18 +15,8 @@ import numpy as np
 import pytest
 from PIL import EpsImagePlugin, ExifTags, Image, ImageOps
 
-from utils.data.images import (
-    PICTURE_SUFFIXES,
-    ImageError,
-    as_upright_rgb,
-    find_pictures,
-    list_class_pictures,
-    list_pictures,
-    passed_over_phrase,
-    read_image,
-    read_image_size,
-    require_pictures,
-)
+from utils.data.images import PICTURE_SUFFIXES, ImageError, as_upright_rgb, read_image, read_image_size
+from utils.data.listing import find_pictures, list_class_pictures, list_pictures, passed_over_phrase, require_pictures
 from utils.data.split import split_of_class_folders
 from utils.system.errors import UsageError, UserError
 

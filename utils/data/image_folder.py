@@ -20,7 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.data.images import PICTURE_SUFFIXES, list_folders
+from utils.data.images import PICTURE_SUFFIXES
+from utils.data.listing import list_folders
 from utils.data.masks import MaskFiles, find_masks
 from utils.data.split import (
     SPLITS_WITH_VAL,

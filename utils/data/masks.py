@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import torch
 
-from utils.data.images import list_pictures
+from utils.data.listing import list_pictures
 from utils.data.mask_levels import BACKGROUND, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
 from utils.data.transforms import centre_crop
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.class_names import read_class_names
-from utils.data.images import require_pictures
+from utils.data.listing import require_pictures
 from utils.data.masks import MaskFiles
 from utils.data.split import (
     SPLITS_WITH_VAL,

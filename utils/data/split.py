@@ -16,7 +16,7 @@ from typing import NamedTuple, overload
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.data.images import describe_folders, list_class_pictures, passed_over_phrase
+from utils.data.listing import describe_folders, list_class_pictures, passed_over_phrase
 from utils.data.masks import MaskFiles
 from utils.system.errors import UsageError, UserError
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from utils.data.images import find_pictures, passed_over_phrase
+from utils.data.listing import find_pictures, passed_over_phrase
 from utils.data.transforms import denormalize
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, build_localizer
