@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 def load_localizer(arch: str, checkpoint: str | Path | None = None, **options: Any) -> Localizer:
-    """See :func:`utils.inference.loading.load_localizer`."""
-    from utils.inference import loading  # here: help needs no PyTorch
+    """See :func:`utils.inference.localizer.load_localizer`."""
+    from utils.inference import localizer  # here: help needs no PyTorch
 
-    return loading.load_localizer(DATASET, arch, checkpoint, **options)
+    return localizer.load_localizer(DATASET, arch, checkpoint, **options)
 
 
 if __name__ == "__main__":

@@ -25,9 +25,11 @@ from Img.measured import Measured, read_measured
 from Img.results import draw_results
 from utils.data.dataset import find_datasets
 from utils.data.split import Split
+from utils.evaluation.spec import build_spec
 from utils.exploratory import run_experiment, save_figures
 from utils.exploratory.measure import sample_pictures
 from utils.inference.loading import Loaded, load
+from utils.inference.placing import place_maps
 from utils.models.registry import BACKBONES
 from utils.runs.finished import find_run
 from utils.system.devices import choose_device
@@ -135,7 +137,9 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
         run = source.run.folder
         return [draw_growth(folder / "result.gif", run, source.loaded, source.watched_split, frames=frames)]
     loaded, split = source.loaded, sample_pictures(source.test_split)
-    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
+    spec = place_maps(loaded, build_spec(loaded.recipe))
+    place = spec.placement(loaded.model, spec.main)
+    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device, place=place)
     print(*(f"left out: {failure}\n" for failure in experiment.failures), sep="", end="")
     return save_figures(folder, experiment.curves, split, loaded.recipe)
 

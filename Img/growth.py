@@ -12,9 +12,9 @@ from PIL import Image
 
 from utils.data.split import Split, spread
 from utils.evaluation.gallery import Subject, read_subjects
-from utils.evaluation.maps import grid_of
-from utils.evaluation.spec import Question, build_question
+from utils.evaluation.spec import EvaluationSpec, build_spec
 from utils.inference.loading import Loaded
+from utils.inference.placing import place_maps
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_box, lay_over
 from utils.results.sheet import MARGIN, SCALE, Cell, Entry, draw_sheet
 from utils.runs.settings import SNAPSHOTS
@@ -55,11 +55,11 @@ def draw_growth(
     snapshots = _choose_snapshots(run, frames)
     first = next(iter(snapshots.values()))
     chosen = spread(np.ones(len(first.ids)), pictures)
-    question = build_question(loaded.recipe, loaded.protocol, ten_crops=False)
-    subjects = _read_watched(split, first.ids[chosen].tolist(), question)
+    spec = place_maps(loaded, build_spec(loaded.recipe, loaded.protocol, ten_crops=False))
+    subjects = _read_watched(split, first.ids[chosen].tolist(), spec)
     last = max(snapshots)
     drawn = [
-        _draw_frame(f"epoch {epoch} of {last}", subjects, one.maps[chosen].astype(np.float32), loaded, question)
+        _draw_frame(f"epoch {epoch} of {last}", subjects, one.maps[chosen].astype(np.float32), loaded, spec)
         for epoch, one in snapshots.items()
     ]
     content = _encode(drawn)
@@ -84,44 +84,44 @@ def _choose_snapshots(run: Path, frames: int) -> dict[int, Snapshot]:
     return snapshots
 
 
-def _read_watched(split: Split, ids: Sequence[str], question: Question) -> list[Subject]:
+def _read_watched(split: Split, ids: Sequence[str], spec: EvaluationSpec) -> list[Subject]:
     places = {image_id: index for index, image_id in enumerate(split.ids)}
     missing = [image_id for image_id in ids if image_id not in places]
     if missing:
         raise UserError(f"the snapshots show {missing[0]}, which is not in the data; give the run's own with --data")
-    return read_subjects(split, [places[image_id] for image_id in ids], question)[1]
+    return read_subjects(split, [places[image_id] for image_id in ids], spec)[1]
 
 
 def _draw_frame(
-    title: str, subjects: Sequence[Subject], maps: np.ndarray, loaded: Loaded, question: Question
+    title: str, subjects: Sequence[Subject], maps: np.ndarray, loaded: Loaded, spec: EvaluationSpec
 ) -> Image.Image:
     """One frame: the pictures side by side, below them the maps; the title behind the key, where it moves nothing."""
     side = (WIDTH - MARGIN) // max(len(subjects), LEAST_COLUMNS) - MARGIN
     pictures, below = [], []
     for subject, foreground_map in zip(subjects, maps, strict=True):
         image = cv2.resize(subject.image, (side, side), interpolation=cv2.INTER_LINEAR)
-        shown = _draw_map(image, foreground_map, loaded, question)
+        shown = _draw_map(image, foreground_map, loaded, spec)
         below.append(Cell(shown, (subject.name, f"area {foreground_map.mean():.2f}")))
         for box in subject.boxes:
-            draw_box(image, box * side / question.crop_size, TRUE_COLOUR)
+            draw_box(image, box * side / spec.crop_size, TRUE_COLOUR)
         pictures.append(Cell(image))
     key = (*KEY, Entry(f"{title}, mean area {maps.mean():.2f}"))
     return draw_sheet([pictures, below], key, side, FONT_SIZE, LEAST_COLUMNS)
 
 
-def _draw_map(image: np.ndarray, foreground_map: np.ndarray, loaded: Loaded, question: Question) -> np.ndarray:
+def _draw_map(image: np.ndarray, foreground_map: np.ndarray, loaded: Loaded, spec: EvaluationSpec) -> np.ndarray:
     """The map over the grey picture (side, side, 3), with its box; a map that is not finite is drawn as zeros."""
-    side, kind = len(image), question.main
-    grid = grid_of(loaded.model, kind) if question.align else None
+    side, kind = len(image), spec.main
+    place = spec.placement(loaded.model, kind)
     is_finite = np.isfinite(foreground_map).all()
     shown_map = foreground_map if is_finite else np.zeros_like(foreground_map)
-    strength = question.protocol.upsample(shown_map, question.crop_size, grid)
+    strength = spec.protocol.upsample(shown_map, spec.crop_size, place)
     strength = cv2.resize(strength.clip(0, 1), (side, side), interpolation=cv2.INTER_LINEAR)
     shown = lay_over(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), strength)
     if is_finite:
-        score_map = question.score_map(loaded.model, kind, foreground_map)
-        box = question.protocol.boxes(score_map, (question.thresholds[kind],))[0]
-        draw_box(shown, box * side / question.crop_size, PREDICTED_COLOUR)
+        score_map = spec.score_map(loaded.model, kind, foreground_map)
+        box = spec.protocol.boxes(score_map, (spec.thresholds[kind],))[0]
+        draw_box(shown, box * side / spec.crop_size, PREDICTED_COLOUR)
     return shown
 
 

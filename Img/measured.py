@@ -4,10 +4,12 @@ thresholds."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from utils.evaluation.kinds import KINDS, TITLES
+from utils.evaluation.summary import first_of_kind, recorded_maps
 from utils.system.files import read_json
 
 DEMO_FILE, FILE = "results.json", "evaluation.json"
@@ -40,22 +42,25 @@ def read_measured(run: Path) -> Measured | None:
     path = next((path for path in paths if path.is_file()), None)
     if path is None:
         return None
-    what, read = ("a demo", _read_demo) if path.name == DEMO_FILE else ("an evaluation", _read_evaluation)
+    is_demo = path.name == DEMO_FILE
+    what = "a demo" if is_demo else "an evaluation"
+    read = partial(_read_record, is_demo=is_demo)
     measured = read_json(path, f"does not hold {what}'s results", "move it away or train anew", read)
     return measured if measured.scores else None
 
 
-def _read_demo(record: Mapping[str, Any]) -> Measured:
-    kinds = {"bas", "cam", *record["scores"]}
-    thresholds = {kind: float(record["thresholds"][kind]) for kind in KINDS if kind in kinds}
+def _read_record(record: Mapping[str, Any], is_demo: bool) -> Measured:
+    maps = recorded_maps(record)
+    if not is_demo:
+        scores = first_of_kind(maps, "bas").scores
+        return Measured({}, {TITLES["bas"]: _read_scores(scores, "class_mean")} if scores["boxed"] else {}, is_demo)
+    kinds = {"bas", "cam", *(one.kind for one in maps)}
+    first = {kind: first_of_kind(maps, kind) for kind in KINDS if kind in kinds}
+    thresholds = {kind: float(one.figures["threshold"]) for kind, one in first.items()}
     _require_share(*thresholds.values())
-    scores = {TITLES[kind]: _read_scores(record["scores"][kind], "image_mean") for kind in thresholds}
-    return Measured(thresholds, scores, is_demo=True)
-
-
-def _read_evaluation(record: Mapping[str, Any]) -> Measured:
-    scores = record["scores"]
-    return Measured({}, {TITLES["bas"]: _read_scores(scores, "class_mean")} if scores["boxed"] else {}, is_demo=False)
+    return Measured(
+        thresholds, {TITLES[kind]: _read_scores(one.scores, "image_mean") for kind, one in first.items()}, is_demo
+    )
 
 
 def _read_scores(scores: Mapping[str, Any], mean: str) -> dict[str, float]:

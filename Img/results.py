@@ -10,8 +10,9 @@ import numpy as np
 
 from utils.data.split import Split, spread
 from utils.evaluation.gallery import save_gallery
-from utils.evaluation.spec import build_question
+from utils.evaluation.spec import build_spec
 from utils.inference.loading import Loaded
+from utils.inference.placing import place_maps
 
 KINDS = ("cam", "bas")
 PICTURES = 8
@@ -36,11 +37,11 @@ def draw_results(
     Raises:
         UserError: matplotlib is missing, a picture cannot be read, or the file cannot be written.
     """
-    question = build_question(loaded.recipe, loaded.protocol, KINDS, ten_crops=False)
+    spec = build_spec(loaded.recipe, loaded.protocol, KINDS, ten_crops=False)
     given = thresholds or {}
-    in_force = {kind: given.get(kind.kind, threshold) for kind, threshold in question.thresholds.items()}
-    question = replace(question, thresholds=in_force)
-    return save_gallery(path, loaded.model, split, choose_pictures(split, pictures), question, loaded.device)
+    in_force = {kind: given.get(kind.kind, threshold) for kind, threshold in spec.thresholds.items()}
+    spec = place_maps(loaded, replace(spec, thresholds=in_force))
+    return save_gallery(path, loaded.model, split, choose_pictures(split, pictures), spec, loaded.device)
 
 
 def choose_pictures(split: Split, count: int) -> list[int]:

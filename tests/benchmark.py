@@ -125,7 +125,7 @@ def training_step(model: BAS, recipe: Recipe, images: Tensor, labels: Tensor) ->
         labels: (B,).
     """
     images = images.contiguous(memory_format=torch.channels_last)
-    use_winograd(model)  # as utils.training.engine does by default; counts on shapes and inference do not notice
+    use_winograd(model)  # as train.py does by default; counts on shapes and inference do not notice
     fused = images.device.type == "cpu" or None  # as utils.training.engine takes it; counts on shapes know no kernels
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused)
 

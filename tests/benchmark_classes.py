@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from utils.demo.ablation import Spread
+from utils.demo.spreads import Spread
 from utils.models.registry import ARCHS
 from utils.system.files import write_text
 from utils.system.options import POSITIVE, SEED, SIDE, CommandParser
@@ -76,7 +76,7 @@ def _run(*command: str) -> None:
 
 
 def summarize(runs: list[dict[str, Any]]) -> dict[str, Any]:
-    """The figures of several seeds: title -> :class:`utils.demo.ablation.Spread`, and the numbers of dead classes."""
+    """The figures of several seeds: title -> :class:`utils.demo.spreads.Spread`, and the numbers of dead classes."""
     figures = {}
     for metric, title in (("gt_known_loc", "GT-known"), ("top1_loc", "Top-1 Loc")):
         for kind in MAPS:

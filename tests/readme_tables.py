@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+from utils.evaluation.summary import first_of_kind, recorded_maps
 from utils.metrics import LOC_METRICS
 from utils.system.errors import UserError, run_command
 from utils.system.options import PLACE, CommandParser
@@ -47,11 +48,11 @@ def differences(folder: Path, text: str) -> list[str]:
         text: the README's.
     """
     results = json.loads((folder / "results.json").read_text(encoding="utf-8"))
-    table, told = read_table(text, DEMO_TABLE), []
+    maps, table, told = recorded_maps(results), read_table(text, DEMO_TABLE), []
     for kind, beginning in ROWS.items():
         (cells,) = [cells for title, cells in table.items() if title.startswith(beginning)]
         for metric, (mean, spread) in zip(LOC_METRICS, cells, strict=True):
-            value = results["scores"][kind][metric][MEAN]
+            value = first_of_kind(maps, kind).scores[metric][MEAN]
             print(f"{beginning:18} {metric:14} README {mean:5.1f} ± {spread:.1f}, now {value:.1f}")
             if abs(value - mean) > DEVIATIONS * spread + POINTS:
                 told.append(f"{beginning} {metric} is {value:.1f}, the README's {mean:.1f} ± {spread:.1f}")

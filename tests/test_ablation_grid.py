@@ -13,7 +13,9 @@ import pytest
 import train
 from tests.test_demo import run_demo
 from utils.demo import ablation
-from utils.demo.ablation import CELLS, TOP_KS, Run, Spread, main, markdown, run_all
+from utils.demo.ablation import Run, main, run_all
+from utils.demo.cells import CELLS, TOP_KS
+from utils.demo.spreads import Spread, markdown
 from utils.metrics import METRICS
 from utils.system.errors import UsageError, UserError, run_command
 from utils.training.arguments import parse_arguments
@@ -62,13 +64,23 @@ def started(grid: Path) -> list[list[str]]:
 
 
 def test_cells_are_what_they_are_called() -> None:
-    """Protects the question: every cell's options are train.py's own and switch off what its title leaves out."""
-    weights = {}
+    """Protects the spec: every cell's options are train.py's own and switch off what its title leaves out."""
+    weights, padding = {}, {}
     for cell in CELLS:
         command = parse_arguments("", train.DATASETS, train.DEMO, Run(cell, 3, Path()).options)
         assert command.given["seed"] == 3 and command.settings.top_ks == cell.top_ks
         names = ("cls_weight", "frg_weight", "bas_weight", "area_weight", "generator_loss")
         weights[cell.title] = tuple(command.given.get(name) for name in names)
+        assert command.settings.alignments == cell.alignments
+        if cell.alignments:
+            assert set(weights.pop(cell.title)) == {None}
+            padding[cell.title] = command.given["same_padding"], command.given["mask_pooling"]
+    assert padding == {
+        "both sides, blocks": (False, "blocks"),
+        "both sides, aligned": (False, "aligned"),
+        "SAME, blocks": (True, "blocks"),
+        "SAME, aligned": (True, "aligned"),
+    }
     assert weights == {
         "L_cls": (None, 0, 0, 0, None),
         "L_cls + L_frg + L_ac": (None, None, 0, None, None),
@@ -76,7 +88,7 @@ def test_cells_are_what_they_are_called() -> None:
         "L_cls + L_frg + L_bas + L_ac": (None, None, None, None, None),
         "the same with cross-entropy for L_bas": (None, None, None, None, "cross_entropy"),
     }
-    assert [cell.has_generator for cell in CELLS] == [False, True, True, True, True]
+    assert [cell.has_generator for cell in CELLS] == [False] + 8 * [True]
 
 
 def test_table_and_record(grid: Path, capsys: pytest.CaptureFixture) -> None:
@@ -104,7 +116,8 @@ def test_table_and_record(grid: Path, capsys: pytest.CaptureFixture) -> None:
     assert [(run["cell"], run["seed"]) for run in record["runs"]] == [
         (cell, seed) for cell in ("cls", "all") for seed in (1, 2, 4)
     ]
-    found = [run["results"]["scores"]["cam"]["gt_known_loc"]["image_mean"] for run in record["runs"][:3]]
+    cams = [one["figures"]["scores"] for run in record["runs"][:3] for one in run["maps"][""] if one["kind"] == "cam"]
+    found = [scores["gt_known_loc"]["image_mean"] for scores in cams]
     figures = record["rows"][0]["figures"]["CAM GT-known Loc"]
     assert figures == {"mean": pytest.approx(statistics.mean(found)), "standard_deviation": statistics.stdev(found)}
     assert record["made_with"]["versions"]
@@ -235,15 +248,13 @@ def test_options_of_the_grid_itself(option: str, capsys: pytest.CaptureFixture) 
 
 def test_the_demo_compares_several_k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the table of k: each k's threshold and scores are those of a demo with that k in force."""
-    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40", "--generator_rate", "1")
-    assert [one["k"] for one in compared["top_k"]] == [1, 3, 8, 12]  # the recipe's, and there are 12 classes
-    assert compared["scores"].keys() == {"bas", "cam", "center"}
+    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40", "--generator_rate", "1")["maps"]
+    # The recipe's k, and there are 12 classes.
+    assert [*compared] == ["BAS, k = 8", "CAM", "centred Gaussian", "BAS, k = 1", "BAS, k = 3", "BAS, k = 12"]
     alone = run_demo(tmp_path, monkeypatch, "--resume", "--top_k", "3")
-    assert "top_k" not in alone
-    by_k = {one["k"]: one for one in compared["top_k"]}
-    for k, results in ((8, compared), (3, alone)):
-        assert (by_k[k]["threshold"], by_k[k]["scores"]) == (results["thresholds"]["bas"], results["scores"]["bas"])
-    assert by_k[1]["scores"] != by_k[3]["scores"]
+    assert [*alone["maps"]] == ["BAS, k = 3", "CAM", "centred Gaussian"] and alone["map"] == "BAS, k = 3"
+    assert compared["BAS, k = 3"] == alone["maps"]["BAS, k = 3"]
+    assert compared["BAS, k = 1"]["scores"] != compared["BAS, k = 3"]["scores"]
 
 
 def test_what_runs_the_trainings() -> None:

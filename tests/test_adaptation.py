@@ -30,7 +30,7 @@ def test_few_classes() -> None:
     paper = CUB.Model.recipe("mobilenet")
     adaptation = adapt_recipe(paper, 10, 300, {"epochs": 20})
     expected = {"final_relu": False, "batch_size": 16, "warmup_epochs": 5, "lr_steps": (5, 16), "lr_decay": 0.4}
-    expected |= {"generator_rate": 0.3721, "top_k": 10, "frozen_statistics": "whole", "align_maps": True}
+    expected |= {"generator_rate": 0.3721, "top_k": 10, "frozen_statistics": "whole", "align_maps": "geometric"}
     assert adaptation.recipe == replace(paper, num_classes=10, **expected)
     assert adaptation.reasons.keys() == expected.keys()
     lines = explain_adaptation(adaptation, 200, 300).splitlines()

@@ -121,7 +121,7 @@ def test_released_checkpoint_is_evaluated(homes, tmp_path, capsys, dataset, arch
     assert printed_scores(output) == {metric: KNOWN_SCORES[metric] + shown[metric] for metric in KNOWN_SCORES}
     assert list(record["published"].values()) == paper
     threshold, top_k = RECIPES[dataset, arch]
-    expected = {"final_relu": True, "threshold": threshold, "top_k": top_k, "align_maps": False}
+    expected = {"final_relu": True, "threshold": threshold, "top_k": top_k, "align_maps": "stretched"}
     expected |= {"resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert record["settings"] == expected and record["failures"] == []
     assert record["checkpoint"] == str(path)
@@ -157,15 +157,23 @@ def test_flags_win_over_the_runs_settings(tmp_path, capsys):
         assert record["ten_crops"] is False and "one crop" in capsys.readouterr().out
         return record["settings"]
 
+    # As runs wrote it before there was another place to draw maps in than stretched and geometric.
     stored = {"final_relu": False, "threshold": 0.3, "align_maps": True, "resize_size": 80, "crop_size": 64}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet1.pth.tar", "recipe": stored}))
-    assert settings() == {**stored, "top_k": 200, **AS_IN_THE_PAPER}
+    assert settings() == {**stored, "align_maps": "geometric", "top_k": 200, **AS_IN_THE_PAPER}
     flags = ["--threshold", "0", "--top_k", "2", "--resize_size", "64", "--crop_size", "32", "--final_relu"]
     flags.append("--no-align_maps")
-    given = {"threshold": 0.0, "top_k": 2, "align_maps": False, "resize_size": 64, "crop_size": 32, "final_relu": True}
+    given = {
+        "threshold": 0.0,
+        "top_k": 2,
+        "align_maps": "stretched",
+        "resize_size": 64,
+        "crop_size": 32,
+        "final_relu": True,
+    }
     assert settings(*flags) == {**given, **AS_IN_THE_PAPER}
     (alone / "settings.json").write_text(json.dumps({"weights": "mobilenet99.pth.tar", "recipe": stored}))
-    sizes = {"align_maps": False, "resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
+    sizes = {"align_maps": "stretched", "resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert settings(*SIZES) == {"final_relu": True, "threshold": 0.15, "top_k": 200, **sizes}
     own = '"weights": "mobilenet1.pth.tar", "recipe"'
     for text in ("{", "{}", f"{{{own}: 5}}", f'{{{own}: {{"threshold": "high"}}}}', f'{{{own}: {{"top_k": 0}}}}'):

@@ -32,11 +32,11 @@ def test_demo_ends_with_table_picture_and_next_commands(
     printed = capsys.readouterr().out
     assert str(tmp_path / "demo") in printed
     assert {"data", "mobilenet", "results.json", "results.png"} == {file.name for file in (tmp_path / "demo").iterdir()}
-    assert set(results["scores"]) == set(results["thresholds"]) == {"bas", "cam", "center"}
-    for kind, title in (("bas", "BAS, k = 8"), ("cam", "CAM"), ("center", "centred Gaussian")):
+    assert [*results["maps"]] == ["BAS, k = 8", "CAM", "centred Gaussian"] and results["map"] == "BAS, k = 8"
+    for title, figures in results["maps"].items():
         (line,) = [line for line in printed.splitlines() if line.startswith(f"{title} (threshold ")]
         shown = [float(value) for value in line.split(")")[1].split()]
-        assert shown == [round(results["scores"][kind][metric]["image_mean"], 2) for metric in LOC_METRICS]
+        assert shown == [round(figures["scores"][metric]["image_mean"], 2) for metric in LOC_METRICS]
     assert "python train.py --arch vgg --root CUB/data --download" in printed
     assert "python BAS_inference.py --arch vgg" in printed
     # A white sheet would be a picture too.
@@ -46,10 +46,10 @@ def test_demo_ends_with_table_picture_and_next_commands(
 
 def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects what follows the demo: the settings hold the threshold chosen on training pictures, or the given."""
-    chosen = run_demo(tmp_path, monkeypatch)["thresholds"]["bas"]
+    chosen = run_demo(tmp_path, monkeypatch)["threshold"]
     settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
     assert settings["recipe"]["threshold"] == chosen
-    assert run_demo(tmp_path, monkeypatch, "--threshold", "0.37")["thresholds"]["bas"] == 0.37
+    assert run_demo(tmp_path, monkeypatch, "--threshold", "0.37")["threshold"] == 0.37
 
 
 @pytest.mark.parametrize("what", ["states", "weights", "snapshots", "settings", "results", "another root"])

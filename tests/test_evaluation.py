@@ -26,7 +26,7 @@ from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.records import Evaluation, MapResult
 from utils.evaluation.run import _Output, build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
-from utils.evaluation.spec import Question, build_question, threshold_grid
+from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.localization.boxes import iou, scale_boxes_to_crop
 from utils.localization.maps import map_to_box
@@ -80,12 +80,12 @@ def model() -> TinyBAS:
     return TinyBAS(final_relu=False).eval()
 
 
-def ask(kinds: Sequence[str] = ("bas",), **more) -> Question:
-    return build_question(RECIPE, kinds=kinds, **more)
+def ask(kinds: Sequence[str] = ("bas",), **more) -> EvaluationSpec:
+    return build_spec(RECIPE, kinds=kinds, **more)
 
 
-def run(model: TinyBAS, split: Split, question: Question, batch_size: int = 4, observe=None) -> Evaluation:
-    return evaluate(model, build_loader(split, question, batch_size, 0, CPU), split, question, CPU, observe=observe)
+def run(model: TinyBAS, split: Split, spec: EvaluationSpec, batch_size: int = 4, observe=None) -> Evaluation:
+    return evaluate(model, build_loader(split, spec, batch_size, 0, CPU), split, spec, CPU, observe=observe)
 
 
 def test_pass_equals_pictures_one_by_one(model: TinyBAS, split: Split) -> None:
@@ -135,8 +135,8 @@ def test_what_may_mislead(model: TinyBAS, split: Split) -> None:
         with torch.no_grad():
             broken.classifier_loc[0].bias[1] += bias  # of the class "b"
         for top_k in (1, 2, 5):
-            question = build_question(replace(RECIPE, top_k=top_k), kinds=("bas", "cam"))
-            evaluation = run(broken, split, question)
+            spec = build_spec(replace(RECIPE, top_k=top_k), kinds=("bas", "cam"))
+            evaluation = run(broken, split, spec)
             assert evaluation.dead_maps() == DeadMaps(5, empty, full), (bias, top_k)
         told = cautions(evaluation, split.class_names)
         assert told["dead_maps"] == evaluation.dead_maps().summary("abcde")
@@ -185,8 +185,8 @@ def test_broken_pictures_and_masks_are_counted_and_named(model: TinyBAS, split: 
     split.paths[2].write_bytes(b"no picture")
     Image.new("L", (5, 9)).save(split.masks["3.png"].objects[0])
     seen = []
-    question = ask(with_masks=True, contour_grid=(0.2,))
-    evaluation = run(model, split, question, observe=lambda _, observation: seen.append(observation))
+    spec = ask(with_masks=True, contour_grid=(0.2,))
+    evaluation = run(model, split, spec, observe=lambda _, observation: seen.append(observation))
     assert np.flatnonzero(evaluation.failed).tolist() == [2]
     assert len(evaluation.failures) == 2
     assert "2.png" in evaluation.failures[0] and "mask_3.png" in evaluation.failures[1]
@@ -226,25 +226,25 @@ def test_outputs_that_are_not_finite_are_misses(model: TinyBAS, split: Split) ->
 @pytest.mark.parametrize("protocol", [PROTOCOLS["authors"], PROTOCOLS["ijcv"]], ids=["class mean", "image mean"])
 def test_thresholds_are_chosen_on_the_given_split(model: TinyBAS, split: Split, protocol) -> None:
     """Protects honest comparisons: the choice is the argmax of GT-known Loc, and boxes are required."""
-    question = ask(("bas", "cam"), protocol=protocol)
-    chosen = choose_thresholds(model, split, question, CPU, 4, 0)
+    spec = ask(("bas", "cam"), protocol=protocol)
+    chosen = choose_thresholds(model, split, spec, CPU, 4, 0)
     for kind, threshold in chosen.items():
         found = {}
         for candidate in threshold_grid():
-            alone = replace(question, ten_crops=False, thresholds={kind: candidate})
-            found[candidate] = run(model, split, alone, 11).scores().summary()["gt_known_loc"][question.protocol.mean]
+            alone = replace(spec, ten_crops=False, thresholds={kind: candidate})
+            found[candidate] = run(model, split, alone, 11).scores().summary()["gt_known_loc"][spec.protocol.mean]
         assert found[threshold] == max(found.values())
         assert all(found[lower] < found[threshold] for lower in found if lower < threshold)
-    assert with_thresholds(question, chosen).thresholds == chosen
+    assert with_thresholds(spec, chosen).thresholds == chosen
     with pytest.raises(UserError, match="no boxes to choose"):
-        choose_thresholds(model, replace(split, boxes={}), question, CPU, 4, 0)
+        choose_thresholds(model, replace(split, boxes={}), spec, CPU, 4, 0)
 
 
 def test_sweep_and_curves_repeat_the_scores(model: TinyBAS, split: Split) -> None:
     """Protects what --sweep prints and draws: the values are the scores at those thresholds and k."""
     swept = {MapKind("bas", 1): 0.4, MapKind("bas", 5): 0.4}
-    question = replace(ask(grid=threshold_grid(0.1)), swept=swept, swept_grid=threshold_grid(0.1))
-    evaluation = run(model, split, question)
+    spec = replace(ask(grid=threshold_grid(0.1)), swept=swept, swept_grid=threshold_grid(0.1))
+    evaluation = run(model, split, spec)
     rows = {row["map"]: row for row in sweep(evaluation)}
     assert list(rows) == ["BAS, k = 2", "BAS, k = 1", "BAS, k = 5"]
     for kind in evaluation.maps:
@@ -264,15 +264,15 @@ def test_sweep_and_curves_repeat_the_scores(model: TinyBAS, split: Split) -> Non
 
 def test_parts_of_a_test_set_add_up(model: TinyBAS, split: Split) -> None:
     """Protects evaluations on several processes: merged parts give the whole's figures to the last bit."""
-    question = ask(with_masks=True, contour_grid=threshold_grid(0.1))
-    whole = run(model, split, question)
+    spec = ask(with_masks=True, contour_grid=threshold_grid(0.1))
+    whole = run(model, split, spec)
     parts = []
     for rows in (range(0, 3), range(7, 11), range(3, 7)):
         ids = [split.ids[i] for i in rows]
         part = replace(
             split, ids=tuple(ids), paths=tuple(split.paths[i] for i in rows), labels=split.labels[list(rows)]
         )
-        parts.append(run(model, part, question))
+        parts.append(run(model, part, spec))
         if len(parts) > 1:
             parts[0].maps[BAS].max_box_acc.merge(parts[-1].maps[BAS].max_box_acc)
             parts[0].maps[BAS].pixels.merge(parts[-1].maps[BAS].pixels)

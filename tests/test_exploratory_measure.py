@@ -13,7 +13,7 @@ from tests.test_amc import TinyBAS
 from utils.exploratory.masks import cell_weights, mask_family
 from utils.exploratory.measure import PLACES, Curve, measure_masks
 from utils.exploratory.summary import summarize, verdict
-from utils.models.bas import Grid
+from utils.models.taps import Grid, Placement
 
 SIDE, GAIN = 20, 30.0
 
@@ -28,6 +28,11 @@ class Counter(nn.Module):
 
     def f2(self, features: Tensor) -> Tensor:
         return torch.cat([torch.zeros_like(features), GAIN * features], dim=1)
+
+
+def place_of(model: nn.Module, at: str, align: bool) -> Placement | None:
+    grid = model.feature_grid if at == "features" else model.class_grid
+    return Placement((grid.first, grid.first), grid.stride) if align else None
 
 
 def square(top: int, left: int, side: int) -> np.ndarray:
@@ -45,7 +50,9 @@ def test_a_network_that_counts_pixels(at: str, align: bool, chunk: int) -> None:
     families = [mask_family(one) for one in objects]
     images = torch.from_numpy(np.stack(objects)).float()[:, None].expand(-1, 3, -1, -1)
     labels = torch.tensor([1, 1, 0])
-    values, correct = measure_masks(Counter(), images, labels, families, at=at, align=align, chunk=chunk)
+    values, correct = measure_masks(
+        Counter(), images, labels, families, at=at, place=place_of(Counter(), at, align), chunk=chunk
+    )
     assert correct == [True, True, False]
     for one, family, label, (entropy, activation, background) in zip(objects, families, labels, values, strict=True):
         met = GAIN * (family & one).mean(axis=(1, 2))
@@ -61,7 +68,7 @@ def count_pixels(name: str, mask: np.ndarray, label: int) -> Curve:
     family = mask_family(mask)
     image = 100 * torch.from_numpy(mask).float().expand(1, 3, -1, -1)
     (values,), (correct,) = measure_masks(
-        Counter(), image, torch.tensor([label]), [family], at="features", align=False, chunk=8
+        Counter(), image, torch.tensor([label]), [family], at="features", place=None, chunk=8
     )
     areas = family.mean(axis=(1, 2))
     ious = np.minimum(areas, mask.mean()) / np.maximum(areas, mask.mean())
@@ -94,7 +101,7 @@ def test_entropy_of_a_sure_network_is_not_nothing() -> None:
 
     family = mask_family(square(2, 2, 14))
     image = torch.ones(1, 3, SIDE, SIDE)
-    (values,), _ = measure_masks(Sure(), image, torch.tensor([1]), [family], at="features", align=False, chunk=8)
+    (values,), _ = measure_masks(Sure(), image, torch.tensor([1]), [family], at="features", place=None, chunk=8)
     leads = 10 * GAIN * family.mean(axis=(1, 2))
     assert (leads > 40).sum() >= 3
     assert values[0] == pytest.approx([math.log1p(math.exp(-lead)) for lead in leads], rel=1e-3, abs=0)
@@ -111,7 +118,7 @@ def test_agrees_with_a_naive_loop(at: str, align: bool) -> None:
     random = np.random.RandomState(0)
     images, labels = torch.randn(3, 3, SIDE, SIDE, dtype=torch.float64), torch.tensor([4, 0, 2])
     families = [mask_family(square(*random.randint(0, 9, 2), side)) for side in (3, 7, 11)]
-    found, correct = measure_masks(model, images, labels, families, at=at, align=align, chunk=4)
+    found, correct = measure_masks(model, images, labels, families, at=at, place=place_of(model, at, align), chunk=4)
 
     with torch.no_grad():
         for image, label, family, values, is_correct in zip(images, labels, families, found, correct, strict=True):

@@ -28,7 +28,7 @@ GREY = 120
 SIDE = (growth.WIDTH - MARGIN) // 4 - MARGIN  # of a picture, where there are four or fewer
 TOP, BOTTOM = 30, 36  # pixels: of the key, and of the words below
 BOX = (10, 20, 30, 40)  # in crop pixels of 48; the crop begins at 8 of 64
-RECIPE = replace(CUB.Model.recipe("mobilenet"), resize_size=64, crop_size=48, threshold=0.5, align_maps=False)
+RECIPE = replace(CUB.Model.recipe("mobilenet"), resize_size=64, crop_size=48, threshold=0.5, align_maps="stretched")
 LOADED = Loaded(
     CUB.DATASET, None, TinyBAS(), RECIPE, PROTOCOLS["authors"], tuple("abcde"), torch.device("cpu"), amp=False
 )

@@ -19,7 +19,7 @@ from utils.evaluation import gallery
 from utils.evaluation.gallery import Found, Subject, build_key, draw_group, localize_pictures
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.protocols import PROTOCOLS
-from utils.evaluation.spec import Question, build_question
+from utils.evaluation.spec import EvaluationSpec, build_spec
 from utils.inference.loading import Loaded, load
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR
 from utils.results.sheet import SIDE, Cell
@@ -29,7 +29,7 @@ TRUTH = np.array([[0.0, 12.0, 24.0, 48.0]])
 HALF = np.array([0, 12, 24, 29])  # IoU with the truth: (25 * 18) / (25 * 37) = 0.486...
 MORE = np.array([0, 12, 24, 30])  # (25 * 19) / (25 * 37) = 0.513...
 CAM_KIND, BAS_KIND = MapKind("cam"), MapKind("bas", 200)
-QUESTION = Question(PROTOCOLS["authors"], 64, 48, False, {CAM_KIND: 0.2, BAS_KIND: 0.1})
+QUESTION = EvaluationSpec(PROTOCOLS["authors"], 64, 48, False, {CAM_KIND: 0.2, BAS_KIND: 0.1})
 
 
 def make_split(labels: list[int], boxed: list[int]) -> Split:
@@ -40,13 +40,13 @@ def make_split(labels: list[int], boxed: list[int]) -> Split:
 
 
 def make_group(
-    true_boxes: np.ndarray = TRUTH, boxes: Sequence[np.ndarray] = (HALF, MORE), question: Question = QUESTION
+    true_boxes: np.ndarray = TRUTH, boxes: Sequence[np.ndarray] = (HALF, MORE), spec: EvaluationSpec = QUESTION
 ) -> list[Cell]:
     """A picture of 48 x 48 pixels, a CAM that misses and a BAS map that hits."""
     subject = Subject(np.full((48, 48, 3), 128, np.uint8), "Laysan Albatross", true_boxes)
     score_map = np.outer(np.linspace(0, 1, 48), np.ones(48))
     return draw_group(
-        subject, {kind: Found(score_map, box) for kind, box in zip((CAM_KIND, BAS_KIND), boxes, strict=True)}, question
+        subject, {kind: Found(score_map, box) for kind, box in zip((CAM_KIND, BAS_KIND), boxes, strict=True)}, spec
     )
 
 
@@ -84,12 +84,10 @@ def test_hits_and_misses_are_told() -> None:
 )
 def test_mark_is_the_protocols(protocol: str, height: int, words: str) -> None:
     """Protects the marks: right is what the protocol counts as right, and no rounded number says otherwise."""
-    question = replace(QUESTION, protocol=PROTOCOLS[protocol])
+    spec = replace(QUESTION, protocol=PROTOCOLS[protocol])
     boxes = [np.array([0.0, 0.0, 9.0, height - 1.0])] * 2
-    assert [cell.words[1] for cell in make_group(np.array([[0.0, 0.0, 9.0, 999.0]]), boxes, question)[1:]] == [
-        words
-    ] * 2
-    key = [entry.words for entry in build_key(question)]
+    assert [cell.words[1] for cell in make_group(np.array([[0.0, 0.0, 9.0, 999.0]]), boxes, spec)[1:]] == [words] * 2
+    key = [entry.words for entry in build_key(spec)]
     rule = "✓ ✗  IoU above 0.5 or not" if protocol == "authors" else "✓ ✗  IoU 0.5 or more or not"
     assert rule in key and "CAM of the true class" in key
 
@@ -133,10 +131,10 @@ def test_sheet_shows_what_the_network_finds(
         path = draw_results(tmp_path / "new" / "result.png", loaded, split, thresholds, pictures=2)
         with Image.open(path) as picture:
             assert picture.width > 6 * SIDE and len(np.unique(np.asarray(picture.convert("L")))) > 50
-        question = build_question(loaded.recipe, kinds=("cam", "bas"), ten_crops=False)
-        in_force = dict(zip(question.thresholds, (0.2, 0.9 if thresholds else 0.6), strict=True))
-        question = replace(question, thresholds=in_force)
-        wanted = localize_pictures(loaded.model, split, choose_pictures(split, 2), question, torch.device("cpu"))
+        spec = build_spec(loaded.recipe, kinds=("cam", "bas"), ten_crops=False)
+        in_force = dict(zip(spec.thresholds, (0.2, 0.9 if thresholds else 0.6), strict=True))
+        spec = replace(spec, thresholds=in_force)
+        wanted = localize_pictures(loaded.model, split, choose_pictures(split, 2), spec, torch.device("cpu"))
         assert len(wanted) == 2
         for (subject, found, asked), (other, expected) in zip(drawn[-2:], wanted, strict=True):
             assert asked.thresholds == in_force and (subject.image == other.image).all() and len(subject.boxes) == 1

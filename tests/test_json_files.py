@@ -13,7 +13,8 @@ import pytest
 
 import train
 from Img.measured import read_measured
-from utils.demo.ablation import CELLS, Run
+from utils.demo.ablation import Run
+from utils.demo.cells import CELLS
 from utils.demo.compose import RECORD, _is_composed
 from utils.models.recipe import Recipe
 from utils.runs.finished import find_run

@@ -184,7 +184,7 @@ def test_arrays_without_a_network(capsys) -> None:
 
 
 @pytest.mark.parametrize("protocol", ["authors", "ijcv"])
-@pytest.mark.parametrize("align", ["--align_maps", "--no-align_maps"])
+@pytest.mark.parametrize("align", ["--align_maps", "--align_maps=calibrated", "--no-align_maps"])
 def test_maps_are_those_that_are_scored(home, tmp_path, capsys, protocol: str, align: str) -> None:
     """Protects saved maps under every protocol, drawn aligned or not: read again, they give the same figures."""
     common = ("--protocol", protocol, "--threshold", 0.5)

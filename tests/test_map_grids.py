@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,10 @@ from utils.evaluation.kinds import MapKind
 from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS
 from utils.localization.maps import place_map, upsample_map
+from utils.models.registry import build
+from utils.models.same_padding import use_same_padding
+from utils.models.taps import Grid
+from utils.system.errors import UsageError
 
 
 def make_linear(model: nn.Module) -> None:
@@ -35,10 +41,12 @@ def mean_pool(x: torch.Tensor, size: int, stride: int, padding: int = 0) -> torc
     return F.avg_pool2d(x, size, stride, padding, count_include_pad=False)
 
 
-@pytest.mark.parametrize("arch", ["vgg", "mobilenet", "resnet", "inception"])
+@pytest.mark.parametrize("arch", ["vgg", "mobilenet", "mobilenet, SAME padding", "resnet", "inception"])
 def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects aligned maps: first pixel and stride of every tap are those of the layers, by gradients."""
-    model = CUB.Model.build(arch, 2, False).double().eval()
+    arch, _, padding = arch.partition(", ")
+    recipe = replace(CUB.Model.recipe(arch), num_classes=2, final_relu=False, same_padding=bool(padding))
+    model = build(recipe).double().eval()
     make_linear(model)
     monkeypatch.setattr(F, "relu", lambda x, inplace=False: x)
     monkeypatch.setattr(
@@ -49,8 +57,10 @@ def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytes
     maps, last = {}, images
     for name, stage in model.stages():
         maps[name] = last = stage(last)
-    assert model.feature_grid == model.taps[model.paper_tap].grid
-    for values, grid in ((last, model.class_grid), *((maps[name], tap.grid) for name, tap in model.taps.items())):
+    moved = Grid.under_same_padding if padding else lambda grid: grid
+    grids = {name: moved(tap.grid) for name, tap in model.taps.items()}
+    assert model.feature_grid == grids[model.paper_tap]
+    for values, grid in ((last, model.class_grid), *((maps[name], grid) for name, grid in grids.items())):
         middle = values.shape[-1] // 2
         for column in (middle, middle + 1):
             cell = values[0, :, values.shape[2] // 2, column].sum()
@@ -59,6 +69,65 @@ def test_grids_are_the_centres_of_receptive_fields(arch: str, monkeypatch: pytes
             assert weight[0] == weight[-1] == 0
             centre = float((weight * torch.arange(1600)).sum() / weight.sum())
             assert centre == pytest.approx(grid.first + column * grid.stride, abs=1e-6)
+
+
+@pytest.mark.parametrize("length", [7, 8, 48])
+@pytest.mark.parametrize("groups", [1, 4])
+def test_same_padding_is_tensorflows(length: int, groups: int) -> None:
+    """Protects SAME padding against the documented rule: as many outputs as strides fit, the odd pixel at the end."""
+    torch.manual_seed(0)
+    plain = nn.Sequential(
+        nn.Conv2d(4, 8, 3, stride=2, padding=1, groups=groups, bias=False), nn.Conv2d(8, 8, 3, padding=1)
+    )
+    keys = list(plain.state_dict())
+    images, weight = torch.randn(2, 4, length, length), plain[0].weight
+    use_same_padding(plain)
+    assert list(plain.state_dict()) == keys and plain[0].weight is weight and type(plain[1]) is nn.Conv2d
+    outputs = -(-length // 2)
+    needed = 2 * (outputs - 1) + 3 - length
+    wide = torch.zeros(2, 4, length + needed, length + needed)
+    before = needed // 2
+    wide[:, :, before : before + length, before : before + length] = images
+    expected = torch.stack(
+        [
+            F.conv2d(wide[:, :, 2 * y : 2 * y + 3, 2 * x : 2 * x + 3], weight, groups=groups)[:, :, 0, 0]
+            for y in range(outputs)
+            for x in range(outputs)
+        ],
+        dim=-1,
+    ).unflatten(-1, (outputs, outputs))
+    torch.testing.assert_close(plain[0](images), expected)
+
+
+@pytest.mark.parametrize("arch", ["vgg", "resnet", "inception"])
+def test_same_padding_is_for_tensorflows_weights(arch: str) -> None:
+    """Protects from a setting that would do harm: torchvision's weights were trained with padding on both sides."""
+    with pytest.raises(UsageError, match=rf"{arch}'s weights were not trained with SAME padding; leave --same_padding"):
+        build(replace(CUB.Model.recipe(arch), num_classes=2, same_padding=True))
+
+
+AROUND = {"mobilenet": [0.25, 0.5, 0.25], "inception": [0.25, 0.5, 0.25], "vgg": [0, 0.5, 0.5], "resnet": [0, 0.5, 0.5]}
+
+
+@pytest.mark.parametrize("arch", AROUND)
+def test_aligned_pooling_looks_where_the_class_maps_look(arch: str) -> None:
+    """Protects L_frg's aligned mask, against sums by hand; VGG16's and ResNet50's blocks are right as they are."""
+    model = CUB.Model.build(arch, 2, False).double()
+    mask = torch.rand(1, 1, 12, 12, dtype=torch.float64)
+    maps = torch.rand(1, 2, 6, 6, dtype=torch.float64)
+    expected = torch.zeros(6, 6, dtype=torch.float64)
+    for y in range(6):
+        for x in range(6):
+            weights = torch.zeros(12, 12, dtype=torch.float64)
+            for dy, by in enumerate(AROUND[arch], start=2 * y - 1):
+                for dx, bx in enumerate(AROUND[arch], start=2 * x - 1):
+                    if dy >= 0 and dx >= 0:
+                        weights[dy, dx] = by * bx
+            expected[y, x] = (weights * mask[0, 0]).sum() / weights.sum()
+    found = model.masked_logits(maps, mask, "aligned")
+    torch.testing.assert_close(found, (maps * expected).mean(dim=(2, 3)))
+    if arch in ("vgg", "resnet"):
+        torch.testing.assert_close(found, model.masked_logits(maps, mask))
 
 
 def test_place_map_by_hand() -> None:

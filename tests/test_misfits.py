@@ -119,8 +119,8 @@ def make_split(folder: Path, misfits: int, count: int = 24) -> Split:
 
 def score(split: Split, **more):
     torch.manual_seed(5)
-    question = ask(("center",), **more)
-    return evaluate(TinyBAS(final_relu=False), build_loader(split, question, 4, 0, CPU), split, question, CPU)
+    spec = ask(("center",), **more)
+    return evaluate(TinyBAS(final_relu=False), build_loader(split, spec, 4, 0, CPU), split, spec, CPU)
 
 
 def test_a_few_misfits_stand_beside_the_score(tmp_path):

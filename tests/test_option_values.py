@@ -17,7 +17,7 @@ from tests.commands import run_inference, run_training
 from utils.demo import ablation
 from utils.exploratory import __main__ as exploratory
 from utils.inference.arguments import parse_arguments as parse_inference
-from utils.inference.loading import load_localizer
+from utils.inference.localizer import load_localizer
 from utils.system.errors import UsageError
 from utils.system.options import CommandParser
 from utils.training.arguments import parse_arguments as parse_training

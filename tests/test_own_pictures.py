@@ -372,4 +372,4 @@ def test_wrong_options_of_load_localizer(home, tmp_path):
     with pytest.raises(UserError, match="nowhere.pth.tar"):
         load_localizer("mobilenet", tmp_path / "nowhere.pth.tar")
     defaults = load_localizer("mobilenet", checkpoint, threshold=None, amp=False, tencrop=False)
-    assert (defaults.question.ten_crops, defaults.question.thresholds) == (False, {defaults.question.main: 0.6})
+    assert (defaults.spec.ten_crops, defaults.spec.thresholds) == (False, {defaults.spec.main: 0.6})

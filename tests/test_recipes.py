@@ -29,7 +29,9 @@ SHARED = {
     "tap": None,
     "sync_bn": False,
     "warmup_epochs": 0,
-    "align_maps": False,
+    "align_maps": "stretched",
+    "same_padding": False,
+    "mask_pooling": "blocks",
     "lr_decay": 0.1,
     "lr": 0.001,
     "momentum": 0.9,
@@ -132,11 +134,13 @@ def test_training_options_set_the_recipe() -> None:
         "top_k": 3,
         "resize_size": 100,
         "crop_size": 90,
+        "mask_pooling": "aligned",
     }
     argv = [text for name, value in values.items() for text in (f"--{name}", str(value))]
-    flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn", "--align_maps"]
+    flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn", "--align_maps", "--same_padding"]
     given = override(recipe, parse(*argv, *flags))
-    values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True, "align_maps": True}
+    values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True}
+    values |= {"align_maps": "geometric", "same_padding": True}
     assert {name: getattr(given, name) for name in values} == values
     changed = {field.name for field in fields(Recipe) if getattr(given, field.name) != getattr(recipe, field.name)}
     assert changed == values.keys()

@@ -29,7 +29,7 @@ from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.sharding import count_rounds, own_pictures
-from utils.evaluation.spec import Question, threshold_grid
+from utils.evaluation.spec import EvaluationSpec, threshold_grid
 from utils.results.report.records import read_records
 from utils.system.processes import process_count, process_group, rank
 
@@ -53,7 +53,7 @@ class Case(NamedTuple):
 
     count: int
     batch_size: int
-    question: Question
+    spec: EvaluationSpec
     broken: bool = False
 
 
@@ -136,7 +136,7 @@ def answer(case: Case, split: Split, observes: bool) -> Answer:
 
     def observe(evaluation, observation):
         observed.append(observation.index)
-        main = evaluation.maps[evaluation.question.main]
+        main = evaluation.maps[evaluation.spec.main]
         return observation._replace(seconds=0.0), main.boxes[observation.index].copy(), main.errors[observation.index]
 
     with (
@@ -146,9 +146,9 @@ def answer(case: Case, split: Split, observes: bool) -> Answer:
     ):
         evaluation = evaluate(
             model,
-            build_loader(split, case.question, case.batch_size, 0, CPU),
+            build_loader(split, case.spec, case.batch_size, 0, CPU),
             split,
-            case.question,
+            case.spec,
             CPU,
             observe=observe if observes else None,
             receive=received.append if observes and rank() == 0 else None,
@@ -164,8 +164,8 @@ def process(number: int, count: int, folder: Path) -> None:
         assert (process_count(), rank()) == (count, number)
         answers = {(name, watched): answer(case, split, watched) for name, case in CASES.items() for watched in (0, 1)}
         torch.manual_seed(5)
-        question = ask(("bas", "cam"), protocol=PROTOCOLS["ijcv"])
-        chosen = choose_thresholds(TinyBAS(final_relu=False), split, question, CPU, 2, 0)
+        spec = ask(("bas", "cam"), protocol=PROTOCOLS["ijcv"])
+        chosen = choose_thresholds(TinyBAS(final_relu=False), split, spec, CPU, 2, 0)
     (folder / f"{number}_of_{count}").write_bytes(pickle.dumps((answers, plain(chosen))))
 
 

@@ -137,7 +137,7 @@ def test_evaluation_repeats_the_trainings(runs, folder, capsys, dataset):
     assert record["scores"] == read_json(run / "evaluation.json")["scores"]
     assert printed_scores(printed) == rounded(record["scores"])
     expected = (0.15, 3) if dataset == "CUB" else (0.5, 1)  # all of the three classes, of CUB's 200
-    settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": False}
+    settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": "stretched"}
     settings |= {"resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
     assert record["settings"] == settings
     assert (record["dataset"], record["arch"], record["ten_crops"]) == (dataset, "mobilenet", True)

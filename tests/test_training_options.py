@@ -209,10 +209,10 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
 
     def evaluate(*_: object) -> SimpleNamespace:
         summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
-        question = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
+        spec = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
         scored = SimpleNamespace(means=lambda: summary, summary=lambda: summary)
         found = {"failures": [], "misfits": [], "checked": 4}
-        return SimpleNamespace(scores=lambda: scored, question=question, dead_maps=lambda: None, **found)
+        return SimpleNamespace(scores=lambda: scored, spec=spec, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(Run, "evaluate_test", evaluate)
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
@@ -283,7 +283,7 @@ def test_every_ablation_is_recorded(tiny, run) -> None:
         "batch_size": 2,
         "epochs": 2,
     }
-    flags = {"lr_steps": [1], "frozen_f2": False, "final_relu": False, "sync_bn": True, "align_maps": True}
+    flags = {"lr_steps": [1], "frozen_f2": False, "final_relu": False, "sync_bn": True, "align_maps": "geometric"}
     argv = [text for name, value in values.items() for text in (f"--{name}", value)]
     folder = run("all", *argv, "--lr_steps", 1, "--no-frozen_f2", "--no-final_relu", "--sync_bn", "--align_maps")
     recipe = read_json(folder / "settings.json")["recipe"]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import signal
-import statistics
 import subprocess
 import sys
 import time
@@ -22,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.dataset import find_datasets
+from utils.demo.cells import CELLS, Cell
 from utils.demo.compose import compose
 from utils.demo.dataset import demo_of
-from utils.metrics import LOC_METRICS, METRICS
+from utils.demo.spreads import markdown, read_results, summarize
+from utils.evaluation.summary import RecordedMap, first_of_kind
 from utils.runs.provenance import describe_run
 from utils.system.errors import UsageError, UserError, run_command
 from utils.system.files import read_json, write_text
@@ -38,40 +38,10 @@ TRAIN = ROOT / "train.py"
 DEFAULT_FOLDER = ROOT / "demo_run" / "ablation"
 RESULTS, OPTIONS, OUTPUT, ERRORS = "results.json", "options.json", "output.txt", "errors.txt"
 TABLE, RECORD = "ablation.md", "ablation.json"
-MEAN = "image_mean"
-TOP_KS = (1, 2, 4, 8, 12)
-OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks")
+OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks", "--alignments")
 POLL_SECONDS = 0.2
 FAULT = "does not hold the options of a run"
 HINT = "delete it, and the run is done again"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One line of the table.
-
-    Attributes:
-        name: of its folder.
-        title: in the table.
-        options: of `train.py`.
-        has_generator: whether any of its losses trains the generator; without, its map is noise and is not shown.
-        top_ks: of the generator's maps that are compared besides, on the same networks.
-    """
-
-    name: str
-    title: str
-    options: tuple[str, ...] = ()
-    has_generator: bool = True
-    top_ks: tuple[int, ...] = ()
-
-
-CELLS = (
-    Cell("cls", "L_cls", ("--frg_weight", "0", "--bas_weight", "0", "--area_weight", "0"), has_generator=False),
-    Cell("cls_frg_ac", "L_cls + L_frg + L_ac", ("--bas_weight", "0")),
-    Cell("cls_bas", "L_cls + L_bas", ("--frg_weight", "0", "--area_weight", "0")),
-    Cell("all", "L_cls + L_frg + L_bas + L_ac", top_ks=TOP_KS),
-    Cell("cross_entropy", "the same with cross-entropy for L_bas", ("--generator_loss", "cross_entropy")),
-)
 
 
 @dataclass(frozen=True)
@@ -92,7 +62,8 @@ class Run:
     def options(self) -> list[str]:
         """What makes the run what it is, for `train.py`."""
         top_ks = ["--top_ks", *map(str, self.cell.top_ks)] if self.cell.top_ks else []
-        return ["--demo", "--seed", str(self.seed), *self.cell.options, *top_ks, *self.extra]
+        alignments = ["--alignments", *self.cell.alignments] if self.cell.alignments else []
+        return ["--demo", "--seed", str(self.seed), *self.cell.options, *top_ks, *alignments, *self.extra]
 
     def is_finished(self) -> bool:
         """Whether its results are there.
@@ -117,14 +88,14 @@ class Run:
             # In a session of its own Ctrl-C does not reach it: it is stopped by `run_all`, and once.
             return subprocess.Popen(command, env=environment, stdout=output, stderr=errors, start_new_session=True)
 
-    def results(self) -> Mapping[str, Any]:
-        """What `train.py` found.
+    def results(self) -> dict[str, list[RecordedMap]]:
+        """What `train.py` found: alignment -> the kinds of maps so drawn; the recipe's alignment first.
 
         Raises:
             UserError: the file is damaged.
         """
         path, fault = self.folder / RESULTS, "holds no results of this run"
-        return read_json(path, fault, HINT, lambda content: _require_results(content, self.cell))
+        return read_json(path, fault, HINT, lambda content: read_results(content, self.cell))
 
     def reason(self, exit_code: int) -> str:
         """Why it failed: the last line of its standard error."""
@@ -175,130 +146,9 @@ def run_all(runs: Sequence[Run], jobs: int) -> list[str]:
     return failures
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Mean and sample standard deviation over seeds; no deviation of a single one."""
-
-    values: Sequence[float]
-
-    @property
-    def mean(self) -> float:
-        """Arithmetic mean."""
-        return statistics.fmean(self.values)
-
-    @property
-    def deviation(self) -> float | None:
-        """Standard deviation with n - 1."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
-
-
-def summarize(finished: Mapping[Run, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """One row for each cell, and for each k of those that compare several.
-
-    Args:
-        finished: the results of each run.
-
-    Returns:
-        A list of `cell`, `k` (None for the cell itself), `seeds` and `figures`: title -> :class:`Spread` in percent,
-        means over images. A cell's figures are `BAS <metric>` (not where no loss trains the generator),
-        `CAM <metric>` and `Top-1 Cls`; those of a k `<metric>` and `threshold`.
-    """
-    cells: dict[Cell, dict[int, Mapping[str, Any]]] = {}
-    for run, results in finished.items():
-        cells.setdefault(run.cell, {})[run.seed] = results
-    rows: list[dict[str, Any]] = []
-    for cell, found in cells.items():
-        scores = [results["scores"] for results in found.values()]
-        kinds = ("bas", "cam") if cell.has_generator else ("cam",)
-        figures = {
-            f"{kind.upper()} {METRICS[metric]}": Spread([one[kind][metric][MEAN] for one in scores])
-            for kind in kinds
-            for metric in LOC_METRICS
-        }
-        figures[METRICS["top1_cls"]] = Spread([one["cam"]["top1_cls"][MEAN] for one in scores])
-        rows.append({"cell": cell.name, "k": None, "seeds": [*found], "figures": figures})
-        for k in cell.top_ks:
-            fused = [one for results in found.values() for one in results["top_k"] if one["k"] == k]
-            figures = {
-                METRICS[metric]: Spread([one["scores"][metric][MEAN] for one in fused]) for metric in LOC_METRICS
-            }
-            figures["threshold"] = Spread([one["threshold"] for one in fused])
-            rows.append({"cell": cell.name, "k": k, "seeds": [*found], "figures": figures})
-    return rows
-
-
-def markdown(rows: Sequence[Mapping[str, Any]], images: int, extra: Sequence[str] = ()) -> str:
-    """The rows of :func:`summarize` as two tables, with what they were measured on.
-
-    Args:
-        rows: at least one.
-        images: test pictures of the demo.
-        extra: options that all runs had.
-    """
-    titles = {cell.name: cell.title for cell in CELLS}
-    most = max((row["seeds"] for row in rows), key=len)
-    seeds = f"seeds {', '.join(map(str, most))}" if len(most) > 1 else f"one seed, {most[0]}"
-    spread = "mean ± standard deviation (n - 1) over " if len(most) > 1 else ""
-    with_options = f" with `{' '.join(extra)}`" if extra else ""
-    lines = [
-        f"Measured on the demo by `python -m utils.demo.ablation`: `python train.py --demo`{with_options}, {images} "
-        f"test pictures, centre crop, percent of images, {spread}{seeds}. Every threshold was chosen on the training "
-        "pictures and their boxes.",
-        "",
-    ]
-    columns = [f"{kind} {METRICS[metric]}" for kind in ("BAS", "CAM") for metric in LOC_METRICS] + [METRICS["top1_cls"]]
-    body = {titles[row["cell"]] + _fewer_seeds(row, most): row["figures"] for row in rows if row["k"] is None}
-    lines += _table("losses", columns, body)
-    fused = {f"{row['k']}{_fewer_seeds(row, most)}": row["figures"] for row in rows if row["k"] is not None}
-    if fused:
-        words = "The networks with all four losses, the maps of the k most probable classes averaged"
-        lines += ["", f"{words} (k = 1: the map of the true class):", ""]
-        lines += _table("k", [METRICS[metric] for metric in LOC_METRICS] + ["threshold"], fused)
-    return "\n".join(lines) + "\n"
-
-
-def _table(head: str, columns: Sequence[str], body: Mapping[str, Mapping[str, Spread]]) -> list[str]:
-    def cell(name: str, spread: Spread | None) -> str:
-        if spread is None:
-            return "–"
-        if name != "threshold":
-            return str(spread)
-        return " to ".join(f"{value:.2f}" for value in sorted({min(spread.values), max(spread.values)}))
-
-    rows = [[head, *columns], ["---"] + ["---:"] * len(columns)]
-    rows += [[title, *(cell(name, figures.get(name)) for name in columns)] for title, figures in body.items()]
-    return [f"| {' | '.join(row)} |" for row in rows]
-
-
-def _fewer_seeds(row: Mapping[str, Any], most: Sequence[int]) -> str:
-    """Whether a row has not all seeds (yet)."""
-    return "" if row["seeds"] == most else f" (seeds {', '.join(map(str, row['seeds']))} alone)"
-
-
 def _require_words(content: Any) -> list[str]:
     if not (isinstance(content, list) and all(isinstance(word, str) for word in content)):
         raise ValueError("it is no list of words")
-    return content
-
-
-def _require_results(content: Mapping[str, Any], cell: Cell) -> Mapping[str, Any]:
-    """The results as they are; stumbles where one of the figures of :func:`summarize` is missing or no number."""
-    scores = content["scores"]
-    kinds = ("bas", "cam") if cell.has_generator else ("cam",)
-    named = {kind: scores[kind] for kind in kinds}
-    named |= {f"k = {one['k']}": one["scores"] for one in (content["top_k"] if cell.top_ks else ())}
-    lacking = [k for k in cell.top_ks if f"k = {k}" not in named]
-    if lacking:
-        raise ValueError(f"k = {lacking[0]} is missing")
-    numbers = {f"{name}: {metric}": found[metric][MEAN] for name, found in named.items() for metric in LOC_METRICS}
-    numbers |= {"Top-1 Cls": scores["cam"]["top1_cls"][MEAN], "images": scores["cam"]["images"]}
-    numbers |= {f"threshold of k = {one['k']}": one["threshold"] for one in (content["top_k"] if cell.top_ks else ())}
-    wrong = [name for name, n in numbers.items() if type(n) not in (int, float) or not math.isfinite(n)]
-    if wrong:
-        raise ValueError(f"{wrong[0]} is {numbers[wrong[0]]!r}")
     return content
 
 
@@ -307,8 +157,12 @@ def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path
     finished = {run: run.results() for run in runs if run.is_finished()}
     if not finished:
         return None
-    rows = summarize(finished)
-    images = next(iter(finished.values()))["scores"]["cam"]["images"]
+    by_cell: dict[Cell, dict[int, dict[str, list[RecordedMap]]]] = {}
+    for run, drawn in finished.items():
+        by_cell.setdefault(run.cell, {})[run.seed] = drawn
+    rows = summarize(by_cell)
+    own = next(iter(next(iter(finished.values())).values()))
+    images = first_of_kind(own, "cam").scores["images"]
     record = {
         "made_with": describe_run(ROOT),
         "rows": [
@@ -322,8 +176,13 @@ def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path
             for row in rows
         ],
         "runs": [
-            {"cell": run.cell.name, "seed": run.seed, "options": run.options, "results": results}
-            for run, results in finished.items()
+            {
+                "cell": run.cell.name,
+                "seed": run.seed,
+                "options": run.options,
+                "maps": {how: [one._asdict() for one in maps] for how, maps in drawn.items()},
+            }
+            for run, drawn in finished.items()
         ],
     }
     write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
@@ -339,8 +198,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--save_path", type=PLACE, default=DEFAULT_FOLDER, help="default: %(default)s")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=[0, 1, 2], metavar="N", help="default: 0 1 2")
-    names = [cell.name for cell in CELLS]
-    parser.add_argument("--cells", choices=names, nargs="+", default=names, help="which lines (default: all of them)")
+    usual = [cell.name for cell in CELLS if not cell.alignments]
+    lines = "which lines (default: those of losses; the others compare where maps are drawn)"
+    parser.add_argument("--cells", choices=[cell.name for cell in CELLS], nargs="+", default=usual, help=lines)
     parser.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="options of train.py for every run")
     args = parser.parse_args(argv)

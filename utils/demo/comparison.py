@@ -16,9 +16,9 @@ from utils.evaluation.kinds import MapKind
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
-from utils.evaluation.spec import build_question
-from utils.evaluation.summary import cautions
-from utils.models.fold import fold_batch_norm
+from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
+from utils.evaluation.summary import evaluation_record
+from utils.models.bas import BAS
 from utils.results.tables import caution_lines, comparison_table
 from utils.system.files import write_text
 from utils.system.processes import is_main
@@ -30,57 +30,61 @@ def compare(run: Run) -> Evaluation | None:
 
     All three go through the same evaluator; each one's threshold (of the centred Gaussian it fixes the box's size) is
     the one that finds most boxes of the training pictures. A threshold that the user gave for BAS stays. So it is with
-    the BAS maps of other k, where `--top_ks` asks for them; `results.json` then lists them as `top_k`.
+    the BAS maps of other k, where `--top_ks` asks for them. Where `--alignments` does,
+    all is done again for maps that are drawn in other places.
 
     Returns:
         The records of the test pictures, None where they are gone; the first process alone prints and writes.
     """
-    recipe, settings, split, device = run.recipe, run.command.settings, run.test_split, run.device
+    recipe, settings, split = run.recipe, run.command.settings, run.test_split
     if split is None:
         return None
     print("choosing thresholds on the training pictures and their boxes ...", flush=True)
-    model = fold_batch_norm(run.model.eval())
-    question = build_question(recipe, kinds=KINDS, ten_crops=False, ignore_misfits=settings.ignore_misfits)
-    compared = tuple(question.thresholds)
+    model = run.inference_model()
+    spec = build_spec(recipe, kinds=KINDS, ten_crops=False, ignore_misfits=settings.ignore_misfits)
+    spec = replace(spec, contour_grid=threshold_grid(), with_masks=True)
+    compared = tuple(spec.thresholds)
     fused = {MapKind("bas", min(k, recipe.num_classes)): recipe.threshold for k in settings.top_ks}
-    question = replace(question, thresholds={**question.thresholds, **fused})
-    chosen = choose_thresholds(model, run.train_split, question, device, EVALUATION_BATCH, settings.num_workers)
-    if "threshold" in run.command.given:
-        chosen[question.main] = run.command.given["threshold"]
-    question = with_thresholds(question, chosen)
-    loader = build_loader(split, question, EVALUATION_BATCH, settings.num_workers, device)
-    evaluation = evaluate(model, loader, split, question, device, "test")
-    run.set_threshold(chosen[question.main])
+    spec = replace(spec, thresholds={**spec.thresholds, **fused})
+    evaluation = _evaluate(run, model, spec)
+    others = [how for how in dict.fromkeys(settings.alignments) if how != recipe.align_maps]
+    drawn = {how: _evaluate(run, model, replace(spec, align=how)) for how in others}
+    spec = evaluation.spec
+    run.set_threshold(spec.thresholds[spec.main])
     if not is_main():
         return evaluation
 
     folder = run.folder.parent
-    summaries = {kind: evaluation.scores(kind).summary() for kind in question.thresholds}
-    record: dict[str, Any] = {
-        "thresholds": {kind.kind: question.thresholds[kind] for kind in compared},
-        "scores": {kind.kind: summaries[kind] for kind in compared},
-        "cautions": cautions(evaluation, split.class_names),
-        "failures": evaluation.failures,
-    }
-    if fused:
-        kinds = sorted({question.main, *fused}, key=lambda kind: kind.top_k or 0)
-        record["top_k"] = [
-            {"k": kind.top_k, "threshold": question.thresholds[kind], "scores": summaries[kind]} for kind in kinds
-        ]
+    record = evaluation_record(evaluation, split.class_names)
+    if drawn:
+        record["alignments"] = {how: evaluation_record(one, split.class_names) for how, one in drawn.items()}
     results = write_text(folder / RESULTS_FILE, json.dumps(record, indent=2) + "\n")
-    shown = replace(question, thresholds={kind: chosen[kind] for kind in compared if kind.kind != "center"})
+    shown = replace(spec, thresholds={kind: spec.thresholds[kind] for kind in compared if kind.kind != "center"})
     indices = spread(~evaluation.failed, GALLERY_PICTURES)
-    picture = save_gallery(folder / PICTURE_FILE, model, split, indices, shown, device)
-    print(_report(summaries, question.thresholds, len(split)))
+    picture = save_gallery(folder / PICTURE_FILE, model, split, indices, shown, run.device)
+    print(_report(record, len(split)))
     for line in caution_lines(record["cautions"]):
         print(line)
     print(_next_steps(run, results, picture))
     return evaluation
 
 
-def _report(summaries: Mapping[MapKind, Mapping[str, Any]], thresholds: Mapping[MapKind, float], images: int) -> str:
-    rows = {f"{kind.title} (threshold {thresholds[kind]:g})": summary for kind, summary in summaries.items()}
-    scores = next(iter(summaries.values()))
+def _evaluate(run: Run, model: BAS, spec: EvaluationSpec) -> Evaluation:
+    """The test pictures' records, with the maps' places and thresholds found on the training pictures."""
+    split, device, reading = run.test_split, run.device, (EVALUATION_BATCH, run.command.settings.num_workers)
+    assert split is not None  # the caller has seen to it
+    spec = run.place_maps(model, spec)
+    chosen = choose_thresholds(model, run.train_split, spec, device, *reading)
+    if "threshold" in run.command.given:
+        chosen[spec.main] = run.command.given["threshold"]
+    spec = with_thresholds(spec, chosen)
+    loader = build_loader(split, spec, *reading, device)
+    return evaluate(model, loader, split, spec, device, "test")
+
+
+def _report(record: Mapping[str, Any], images: int) -> str:
+    rows = {f"{title} (threshold {one['threshold']:g})": one["scores"] for title, one in record["maps"].items()}
+    scores = record["scores"]
     classified = f"Top-1 Cls {scores['top1_cls']['image_mean']:.2f}, Top-5 Cls {scores['top5_cls']['image_mean']:.2f}"
     return (
         f"\n{images} test pictures, in places that training never saw (centre crop, percent)\n"

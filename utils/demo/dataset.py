@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from utils.data.dataset import ROOT, Dataset
-from utils.models.recipe import Recipe
+from utils.models.recipe import CALIBRATED, Recipe
 from utils.system.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class DemoDataset(Dataset):
             generator_rate=0.45,
             threshold=0.1,
             top_k=8,
-            align_maps=True,
+            align_maps=CALIBRATED,
             epochs=8,
             lr_steps=(2, 7),
             lr_decay=0.4,

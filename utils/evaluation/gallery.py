@@ -18,7 +18,7 @@ from utils.data.transforms import centre_crop, denormalize
 from utils.evaluation.kinds import TITLES, MapKind
 from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops, true_boxes
-from utils.evaluation.spec import Question
+from utils.evaluation.spec import EvaluationSpec
 from utils.localization.boxes import best_iou
 from utils.models.bas import BAS
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
@@ -44,7 +44,7 @@ class Found(NamedTuple):
 
 
 def save_gallery(
-    path: Path, model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+    path: Path, model: BAS, split: Split, indices: Sequence[int], spec: EvaluationSpec, device: torch.device
 ) -> Path:
     """Localises a few pictures of a split and saves the sheet; returns its `path`.
 
@@ -53,65 +53,65 @@ def save_gallery(
         model: on `device`.
         split: pictures and true boxes.
         indices: which pictures; all must be readable.
-        question: sizes, and the kinds of maps to show with their thresholds.
+        spec: sizes, and the kinds of maps to show with their thresholds.
         device: where the model is.
 
     Raises:
         UserError: a picture cannot be read, matplotlib is missing, or the file cannot be written.
     """
-    question = replace(question, ten_crops=False, grid=())
+    spec = replace(spec, ten_crops=False, grid=())
     groups = []
     for start in range(0, len(indices), BATCH):
-        found = localize_pictures(model, split, indices[start : start + BATCH], question, device)
-        groups += [draw_group(*one, question) for one in found]
-    size = 1 + len(question.thresholds)
+        found = localize_pictures(model, split, indices[start : start + BATCH], spec, device)
+        groups += [draw_group(*one, spec) for one in found]
+    size = 1 + len(spec.thresholds)
     per_row = max(1, COLUMNS // size)
     rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
-    sheet = draw_sheet(rows, build_key(question), group=size)
+    sheet = draw_sheet(rows, build_key(spec), group=size)
     return write_atomically(path, lambda file: sheet.save(file, optimize=True))
 
 
-def read_subjects(split: Split, indices: Sequence[int], question: Question) -> tuple[EvaluationBatch, list[Subject]]:
+def read_subjects(split: Split, indices: Sequence[int], spec: EvaluationSpec) -> tuple[EvaluationBatch, list[Subject]]:
     """Reads pictures, as a batch for the network and as they are shown.
 
     Raises:
         UserError: a picture cannot be read.
     """
-    batch = read_pictures(split, indices, question.resize_size)
+    batch = read_pictures(split, indices, spec.resize_size)
     subjects = []
-    crops = denormalize(centre_crop(batch.images, question.crop_size))
+    crops = denormalize(centre_crop(batch.images, spec.crop_size))
     for crop, index, size in zip(crops, indices, batch.sizes.tolist(), strict=True):
         has_boxes = len(split.boxes.get(split.ids[index], ())) > 0
-        boxes = true_boxes(split, index, size, question) if has_boxes else np.empty((0, 4))
+        boxes = true_boxes(split, index, size, spec) if has_boxes else np.empty((0, 4))
         subjects.append(Subject(crop, short_name(split.class_names[split.labels[index]]), boxes))
     return batch, subjects
 
 
 @torch.no_grad()
 def localize_pictures(
-    model: BAS, split: Split, indices: Sequence[int], question: Question, device: torch.device
+    model: BAS, split: Split, indices: Sequence[int], spec: EvaluationSpec, device: torch.device
 ) -> list[tuple[Subject, dict[MapKind, Found]]]:
     """Localises a batch of pictures; arguments and errors as for :func:`save_gallery`."""
     model.eval()
-    batch, subjects = read_subjects(split, indices, question)
-    with torch.autocast(device.type, enabled=question.amp):
-        encoding = model.encode_crops(*cut_crops(batch.images.to(device), question))
-        maps = make_maps(model, encoding, tuple(question.thresholds), batch.labels.to(device))
+    batch, subjects = read_subjects(split, indices, spec)
+    with torch.autocast(device.type, enabled=spec.amp):
+        encoding = model.encode_crops(*cut_crops(batch.images.to(device), spec))
+        maps = make_maps(model, encoding, tuple(spec.thresholds), batch.labels.to(device))
     found: list[dict[MapKind, Found]] = [{} for _ in subjects]
-    for kind, threshold in question.thresholds.items():
+    for kind, threshold in spec.thresholds.items():
         for one, spatial_map in zip(found, maps[kind][:, 0].float().cpu().numpy(), strict=True):
-            score_map = question.score_map(model, kind, spatial_map)
-            one[kind] = Found(score_map, question.protocol.boxes(score_map, (threshold,))[0])
+            score_map = spec.score_map(model, kind, spatial_map)
+            one[kind] = Found(score_map, spec.protocol.boxes(score_map, (threshold,))[0])
     return list(zip(subjects, found, strict=True))
 
 
-def draw_group(subject: Subject, found: Mapping[MapKind, Found], question: Question) -> list[Cell]:
+def draw_group(subject: Subject, found: Mapping[MapKind, Found], spec: EvaluationSpec) -> list[Cell]:
     """The cells of one picture: itself with its true boxes, then each map with the true boxes and its own."""
     image = cv2.resize(subject.image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
     scale = SIDE / len(subject.image)
     cells = [Cell(image.copy(), (subject.name,))]
     cells += [
-        Cell(overlay_map(image, one.score_map), (kind.title, *_describe_hit(one.box, subject.boxes, question)))
+        Cell(overlay_map(image, one.score_map), (kind.title, *_describe_hit(one.box, subject.boxes, spec)))
         for kind, one in found.items()
     ]
     for cell, box in zip(cells, (None, *(one.box * scale for one in found.values())), strict=True):
@@ -119,10 +119,10 @@ def draw_group(subject: Subject, found: Mapping[MapKind, Found], question: Quest
     return cells
 
 
-def build_key(question: Question) -> list[Entry]:
+def build_key(spec: EvaluationSpec) -> list[Entry]:
     """What colours, marks and maps mean."""
-    rule = "above 0.5" if question.protocol.strict else "0.5 or more"
-    of_class = [TITLES[kind.kind] for kind in question.thresholds if kind.kind in ("cam", "gradcam")]
+    rule = "above 0.5" if spec.protocol.strict else "0.5 or more"
+    of_class = [TITLES[kind.kind] for kind in spec.thresholds if kind.kind in ("cam", "gradcam")]
     return [
         Entry("true box", TRUE_COLOUR),
         Entry("predicted box", PREDICTED_COLOUR),
@@ -132,10 +132,10 @@ def build_key(question: Question) -> list[Entry]:
     ]
 
 
-def _describe_hit(box: np.ndarray, boxes: np.ndarray, question: Question) -> tuple[str, ...]:
+def _describe_hit(box: np.ndarray, boxes: np.ndarray, spec: EvaluationSpec) -> tuple[str, ...]:
     """The IoU and whether it is right; with more decimals than two where it would be rounded to the limit."""
     if not len(boxes):
         return ()
     iou = best_iou(box, boxes)
     digits = next((digits for digits in (2, 3, 4) if iou == LIMIT or round(iou, digits) != LIMIT), 5)
-    return (f"IoU {iou:.{digits}f}  {'✓' if question.protocol.is_right(iou) else '✗'}",)
+    return (f"IoU {iou:.{digits}f}  {'✓' if spec.protocol.is_right(iou) else '✗'}",)

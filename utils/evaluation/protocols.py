@@ -20,7 +20,7 @@ from numpy.typing import ArrayLike
 from utils.localization.boxes import scale_boxes_to_crop
 from utils.localization.maps import normalize_map, place_map, upsample_map
 from utils.localization.sweep import component_boxes, contour_boxes
-from utils.models.taps import Grid
+from utils.models.taps import Grid, Placement
 from utils.system.errors import UsageError
 
 
@@ -47,23 +47,23 @@ class Protocol:
         """What the picture is resized to and what is cropped from it, given the settings' two sizes."""
         return resize_size, crop_size
 
-    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+    def score_map(self, spatial_map: ArrayLike, size: int, place: Grid | Placement | None = None) -> np.ndarray:
         """The map that thresholds are laid on.
 
         Args:
             spatial_map: (h, w) of any range.
             size: side of the square crop in pixels.
-            grid: where the map's cells look; None stretches the map over the crop, as all three codes do.
+            place: where the map's cells look; None stretches the map over the crop, as all three codes do.
 
         Returns:
             (size, size) in [0, 1], float32 (float64 where the protocol's code computes so); zeros where the map is
             constant.
         """
-        return self.upsample(normalize_map(spatial_map), size, grid)
+        return self.upsample(normalize_map(spatial_map), size, place)
 
-    def upsample(self, spatial_map: ArrayLike, size: int, grid: Grid | None) -> np.ndarray:
+    def upsample(self, spatial_map: ArrayLike, size: int, place: Grid | Placement | None) -> np.ndarray:
         """(h, w) -> (size, size)."""
-        return upsample_map(spatial_map, size) if grid is None else place_map(spatial_map, size, *grid)
+        return upsample_map(spatial_map, size) if place is None else place_map(spatial_map, size, *place)
 
     def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:
         """The predicted box at each threshold: (S, S) in [0, 1] -> (T, 4) xyxy in crop pixels."""
@@ -96,8 +96,8 @@ class IJCVProtocol(Protocol):
     strict = False
     mean = "image_mean"
 
-    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
-        return self.upsample(normalize_map(spatial_map, epsilon=1e-5), size, grid)
+    def score_map(self, spatial_map: ArrayLike, size: int, place: Grid | Placement | None = None) -> np.ndarray:
+        return self.upsample(normalize_map(spatial_map, epsilon=1e-5), size, place)
 
     def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
         scaled = super().true_boxes(boxes, image_size, resize_size, crop_size)
@@ -117,16 +117,16 @@ class WsolEvaluationProtocol(Protocol):
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
         return crop_size, crop_size
 
-    def score_map(self, spatial_map: ArrayLike, size: int, grid: Grid | None = None) -> np.ndarray:
+    def score_map(self, spatial_map: ArrayLike, size: int, place: Grid | Placement | None = None) -> np.ndarray:
         if not normalize_map(spatial_map).any():  # a constant map's rounding errors would be stretched to 0 ... 1
             return np.zeros((size, size))
-        return normalize_map(self.upsample(spatial_map, size, grid))
+        return normalize_map(self.upsample(spatial_map, size, place))
 
-    def upsample(self, spatial_map: ArrayLike, size: int, grid: Grid | None) -> np.ndarray:
+    def upsample(self, spatial_map: ArrayLike, size: int, place: Grid | Placement | None) -> np.ndarray:
         return (
             upsample_map(spatial_map, size, cv2.INTER_CUBIC, np.float64)
-            if grid is None
-            else super().upsample(spatial_map, size, grid)
+            if place is None
+            else super().upsample(spatial_map, size, place)
         )
 
     def boxes(self, score_map: np.ndarray, thresholds: Sequence[float]) -> np.ndarray:

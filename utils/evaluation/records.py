@@ -13,7 +13,7 @@ from utils.data.split import Split
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import Misfit, settle
 from utils.evaluation.protocols import Protocol
-from utils.evaluation.spec import Question
+from utils.evaluation.spec import EvaluationSpec
 from utils.localization.boxes import best_ious
 from utils.localization.sweep import best_contour_ious, contour_boxes
 from utils.metrics import (
@@ -29,7 +29,7 @@ from utils.metrics import (
 )
 
 
-class Picture(NamedTuple):
+class Truth(NamedTuple):
     """What is known of one picture when its maps are scored."""
 
     true_boxes: np.ndarray | None  # (n, 4) xyxy in crop pixels
@@ -91,8 +91,8 @@ class MapResult:
         self._columns_of_boxes = np.searchsorted(self._contour_thresholds, of_boxes)
         self._columns_of_accuracy = np.searchsorted(self._contour_thresholds, contour_grid)
 
-    def add(self, index: int, score_map: np.ndarray, picture: Picture) -> None:
-        """Scores one map, of :meth:`Question.score_map`."""
+    def add(self, index: int, score_map: np.ndarray, truth: Truth) -> None:
+        """Scores one map, of :meth:`EvaluationSpec.score_map`."""
         self.constant[index] = not score_map.any()
         contours = contour_boxes(score_map, self._contour_thresholds) if self._contour_thresholds else None
         if contours is not None and self._protocol.draws_contours:
@@ -100,15 +100,15 @@ class MapResult:
         else:
             boxes = self._protocol.boxes(score_map, self.thresholds)
         self.boxes[index] = boxes[self.in_force]
-        if picture.true_boxes is not None:
-            self.ious[index] = best_ious(boxes, picture.true_boxes)
-            self.errors[index] = error_type(picture.is_right_class, boxes[self.in_force], picture.true_boxes)
+        if truth.true_boxes is not None:
+            self.ious[index] = best_ious(boxes, truth.true_boxes)
+            self.errors[index] = error_type(truth.is_right_class, boxes[self.in_force], truth.true_boxes)
             if contours is not None and self.max_box_acc is not None:
-                largest, best = best_contour_ious(contours, picture.true_boxes)
+                largest, best = best_contour_ious(contours, truth.true_boxes)
                 columns = self._columns_of_accuracy
                 self.max_box_acc.update(largest[None, columns], best[None, columns])
-        if self.pixels is not None and picture.mask is not None:
-            self.pixels.update(score_map, picture.mask)
+        if self.pixels is not None and truth.mask is not None:
+            self.pixels.update(score_map, truth.mask)
 
     def miss(self, index: int, has_boxes: bool) -> None:
         """Counts a picture without such a map."""
@@ -168,7 +168,7 @@ class Evaluation:
     kind of map; one of whose maps one kind is not finite is a miss for that kind.
 
     Attributes:
-        question: what was asked.
+        spec: what was asked.
         num_classes: K.
         labels: (N,) ground truth.
         top5: (N, min(5, K)) predicted classes, best first.
@@ -182,7 +182,7 @@ class Evaluation:
         maps: kind -> result.
     """
 
-    question: Question
+    spec: EvaluationSpec
     num_classes: int
     labels: np.ndarray
     top5: np.ndarray
@@ -212,9 +212,9 @@ class Evaluation:
 
     def scores(self, kind: MapKind | None = None, threshold: float | None = None) -> LocalizationScores:
         """Counts hits and misses of one kind of map (the main one) at one of its thresholds (the one in force)."""
-        result = self.maps[kind or self.question.main]
+        result = self.maps[kind or self.spec.main]
         column = result.in_force if threshold is None else result.thresholds.index(threshold)
-        scores = LocalizationScores(self.num_classes, strict=self.question.protocol.strict)
+        scores = LocalizationScores(self.num_classes, strict=self.spec.protocol.strict)
         found = ~result.missed & self.boxed
         scores.update(self.labels[found], self.top5[found], result.ious[found, column])
         unboxed = ~result.missed & ~self.boxed
@@ -228,8 +228,8 @@ class Evaluation:
         result = self.maps[kind]
         seen = self.boxed & ~result.missed
         right = np.zeros((self.num_classes, len(result.thresholds)))
-        np.add.at(right, self.labels[seen], self.question.protocol.is_right(result.ious[seen]))
-        if self.question.protocol.mean == "class_mean":
+        np.add.at(right, self.labels[seen], self.spec.protocol.is_right(result.ious[seen]))
+        if self.spec.protocol.mean == "class_mean":
             right /= np.bincount(self.labels[self.boxed], minlength=self.num_classes).clip(min=1)[:, None]
         return result.thresholds[int(right.sum(axis=0).argmax())]
 
@@ -245,7 +245,7 @@ class Evaluation:
 
     def whole_crop_boxes(self, kind: MapKind) -> int:
         """How many boxes of one kind of map, at the threshold in force, are the whole crop."""
-        result, side = self.maps[kind], self.question.crop_size
+        result, side = self.maps[kind], self.spec.crop_size
         covers = (result.boxes[:, :2] <= 0).all(axis=1) & (result.boxes[:, 2:] >= side - 1).all(axis=1)
         return int((covers & ~result.missed).sum())
 
@@ -257,7 +257,7 @@ class Evaluation:
         return EvaluationPart(indices, *classes, *rows, self.failure_of, self.misfit_of, parts)
 
     def merge(self, part: EvaluationPart) -> None:
-        """Adds the records of other pictures of the split, scored by another process for the same question."""
+        """Adds the records of other pictures of the split, scored by another process for the same spec."""
         rows = part.indices
         self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
         self.sizes[rows], self.failed[rows], self.extremes[rows] = part.sizes, part.failed, part.extremes
@@ -267,17 +267,17 @@ class Evaluation:
             result.merge(rows, map_part)
 
 
-def blank_evaluation(split: Split, question: Question, num_classes: int) -> Evaluation:
+def blank_evaluation(split: Split, spec: EvaluationSpec, num_classes: int) -> Evaluation:
     count, columns = len(split), min(5, num_classes)
-    has_masks = question.with_masks and bool(split.masks)
+    has_masks = spec.with_masks and bool(split.masks)
     maps = {}
-    for kind, threshold in question.thresholds.items():
-        grids = question.grid, question.contour_grid
-        maps[kind] = MapResult(count, threshold, question.protocol, *grids, has_masks)
-    for kind, threshold in question.swept.items():
-        maps[kind] = MapResult(count, threshold, question.protocol, question.swept_grid, (), False)
+    for kind, threshold in spec.thresholds.items():
+        grids = spec.grid, spec.contour_grid
+        maps[kind] = MapResult(count, threshold, spec.protocol, *grids, has_masks)
+    for kind, threshold in spec.swept.items():
+        maps[kind] = MapResult(count, threshold, spec.protocol, spec.swept_grid, (), False)
     return Evaluation(
-        question=question,
+        spec=spec,
         num_classes=num_classes,
         labels=split.labels,
         top5=np.zeros((count, columns), dtype=np.int64),

@@ -19,9 +19,9 @@ from utils.evaluation.kinds import FILES, MapKind
 from utils.evaluation.map_files import read_map
 from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.misfits import find_misfit, require_fit
-from utils.evaluation.records import Evaluation, Observation, Picture, blank_evaluation
+from utils.evaluation.records import Evaluation, Observation, Truth, blank_evaluation
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
-from utils.evaluation.spec import Question
+from utils.evaluation.spec import EvaluationSpec
 from utils.models.bas import BAS, rank_classes
 from utils.system.errors import UserError
 from utils.system.processes import gather_everywhere, process_count, rank
@@ -32,7 +32,7 @@ def evaluate(
     model: BAS,
     loader: DataLoader,
     split: Split,
-    question: Question,
+    spec: EvaluationSpec,
     device: torch.device,
     description: str = "evaluation",
     observe: Callable[[Evaluation, Observation], Any] | None = None,
@@ -44,13 +44,13 @@ def evaluate(
     every kind of map, threshold and metric. While the device computes a batch, the host scores the one before.
 
     The processes of a run share the batches out among them (:mod:`utils.evaluation.sharding`) and must all call this
-    with the same weights, split and question. Each returns the records of all pictures, which are a single process's.
+    with the same weights, split and spec. Each returns the records of all pictures, which are a single process's.
 
     Args:
         model: on `device`; put into evaluation mode.
-        loader: of :func:`build_loader` for this split and question.
+        loader: of :func:`build_loader` for this split and spec.
         split: all pictures, with the true boxes in original pixels.
-        question: what is asked.
+        spec: what is asked.
         device: where the model is.
         description: the progress bar's.
         observe: called with each picture as soon as it is scored, in the split's order, by the process that scored it;
@@ -62,24 +62,24 @@ def evaluate(
         The records of all pictures.
 
     Raises:
-        MisfitError: too many boxes cannot be of their pictures, and the question does not ignore it.
+        MisfitError: too many boxes cannot be of their pictures, and the spec does not ignore it.
     """
     model.eval()
     assert loader.batch_size is not None  # build_loader gives one
     own = own_pictures(len(split), loader.batch_size)
-    evaluation = blank_evaluation(split, question, model.num_classes)
+    evaluation = blank_evaluation(split, spec, model.num_classes)
     batches: Iterable[EvaluationBatch] = loader
     if len(own) == 0:
         batches = ()
     outputs = (
-        _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), question, device)
+        _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), spec, device)
         for batch in progress_bar(batches, description)
     )
     rounds = range(count_rounds(len(split), loader.batch_size))
     for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
         seconds = 0.0 if output is None else _score_batch(evaluation, split, output)
         # An hour's evaluation need not go to its end.
-        if evaluation.misfit_of and process_count() == 1 and not question.ignore_misfits:
+        if evaluation.misfit_of and process_count() == 1 and not spec.ignore_misfits:
             certain = [misfit for misfit in evaluation.misfits if misfit.kind != "turned"]
             require_fit(certain, evaluation.checked, int(evaluation.boxed.sum()), split.name)
         if observe is not None:
@@ -91,12 +91,12 @@ def evaluate(
         for number, part in enumerate(gather_everywhere(evaluation.part(own))):
             if number != rank():
                 evaluation.merge(part)
-    if not question.ignore_misfits:
+    if not spec.ignore_misfits:
         require_fit(evaluation.misfits, evaluation.checked, evaluation.checked, split.name)
     return evaluation
 
 
-def build_loader(split: Split, question: Question, batch_size: int, num_workers: int, device: torch.device):
+def build_loader(split: Split, spec: EvaluationSpec, batch_size: int, num_workers: int, device: torch.device):
     """The loader of :func:`evaluate`, of this process's pictures alone.
 
     Arguments as for :func:`utils.data.evaluation.build_evaluation_loader`. A process without pictures is given all,
@@ -107,27 +107,27 @@ def build_loader(split: Split, question: Question, batch_size: int, num_workers:
         split = take(split, own.tolist())
     return build_evaluation_loader(
         split,
-        question.resize_size,
+        spec.resize_size,
         batch_size,
         num_workers,
         device,
-        crop_size=question.crop_size,
-        with_masks=question.with_masks,
+        crop_size=spec.crop_size,
+        with_masks=spec.with_masks,
     )
 
 
 class _Output:
     """A batch's way through the network and back: launched by the constructor, on the host after `wait`."""
 
-    def __init__(self, model: BAS, batch: EvaluationBatch, question: Question, device: torch.device) -> None:
+    def __init__(self, model: BAS, batch: EvaluationBatch, spec: EvaluationSpec, device: torch.device) -> None:
         begin = time.perf_counter()
-        self.model, self.batch, self.question = model, batch, question
+        self.model, self.batch, self.spec = model, batch, spec
         self.failures: dict[int, str] = {}  # by position in the split
         self.main_maps: dict[int, np.ndarray] = {}  # by row
         labels = batch.labels.to(device, non_blocking=True)
-        with torch.autocast(device.type, enabled=question.amp), torch.no_grad():
-            encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), question))
-            maps = make_maps(model, encoding, (*question.thresholds, *question.swept), labels)
+        with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():
+            encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), spec))
+            maps = make_maps(model, encoding, (*spec.thresholds, *spec.swept), labels)
             extremes = label_map_extremes(model, encoding, labels, maps)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = rank_classes(probabilities, min(5, model.num_classes))
@@ -157,15 +157,15 @@ class _Output:
         Raises:
             UserError: there is none, or it is not finite.
         """
-        if kind.kind == FILES and self.question.map_folder is not None:
-            side = (self.question.crop_size,) * 2 if self.question.are_scored else None
-            spatial_map = read_map(self.question.map_folder, image_id, side)
+        if kind.kind == FILES and self.spec.map_folder is not None:
+            side = (self.spec.crop_size,) * 2 if self.spec.are_scored else None
+            spatial_map = read_map(self.spec.map_folder, image_id, side)
         else:
             spatial_map = self.maps[kind][row]
             if not np.isfinite(spatial_map).all():
                 raise UserError(f"the map of {kind.title} is not finite")
-        score_map = self.question.score_map(self.model, kind, spatial_map)
-        if kind == self.question.main:
+        score_map = self.spec.score_map(self.model, kind, spatial_map)
+        if kind == self.spec.main:
             self.main_maps[row] = score_map
         return score_map
 
@@ -176,11 +176,11 @@ class _Output:
         return Observation(index, picture, self.main_maps.get(row), self.failures.get(index, ""), seconds)
 
 
-def cut_crops(images: Tensor, question: Question) -> tuple[Tensor, int]:
+def cut_crops(images: Tensor, spec: EvaluationSpec) -> tuple[Tensor, int]:
     """Crops (B, n, 3, S, S) of resized pictures, and which of the n gives the map."""
-    if question.ten_crops:
-        return ten_crop(images, question.crop_size), CENTRE_CROP
-    return centre_crop(images, question.crop_size).unsqueeze(1), 0
+    if spec.ten_crops:
+        return ten_crop(images, spec.crop_size), CENTRE_CROP
+    return centre_crop(images, spec.crop_size).unsqueeze(1), 0
 
 
 def _one_ahead(items: Iterable) -> Iterator:
@@ -205,7 +205,7 @@ def _score_batch(evaluation: Evaluation, split: Split, output: _Output) -> float
 
 
 def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: int) -> None:
-    batch, question = output.batch, evaluation.question
+    batch, spec = output.batch, evaluation.spec
     index = int(batch.indices[row])
     evaluation.sizes[index] = batch.sizes[row]
     if evaluation.boxed[index] and batch.readable[row]:
@@ -228,8 +228,8 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
             output.failures[index] = batch.mask_errors[row]
         elif split.ids[index] in split.masks:
             mask = batch.masks[row].numpy()
-    truth = true_boxes(split, index, batch.sizes[row].tolist(), question) if evaluation.boxed[index] else None
-    picture = Picture(truth, mask, bool(output.top5[row, 0] == split.labels[index]))
+    boxes = true_boxes(split, index, batch.sizes[row].tolist(), spec) if evaluation.boxed[index] else None
+    truth = Truth(boxes, mask, bool(output.top5[row, 0] == split.labels[index]))
     for kind, result in evaluation.maps.items():
         try:
             score_map = output.score_map(row, kind, split.ids[index])
@@ -237,7 +237,7 @@ def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: i
             result.miss(index, bool(evaluation.boxed[index]))
             output.failures[index] = f"{split.paths[index]}: {error}"
         else:
-            result.add(index, score_map, picture)
+            result.add(index, score_map, truth)
 
 
 def _compare_boxes(evaluation: Evaluation, split: Split, index: int, turn: int) -> None:
@@ -248,7 +248,7 @@ def _compare_boxes(evaluation: Evaluation, split: Split, index: int, turn: int) 
         evaluation.misfit_of[index] = misfit
 
 
-def true_boxes(split: Split, index: int, size: Sequence[int], question: Question) -> np.ndarray:
+def true_boxes(split: Split, index: int, size: Sequence[int], spec: EvaluationSpec) -> np.ndarray:
     """The true boxes of one picture: (n, 4) xyxy in crop pixels, from its (width, height) in original pixels."""
     boxes = split.boxes[split.ids[index]]
-    return question.protocol.true_boxes(boxes, size, question.resize_size, question.crop_size)
+    return spec.protocol.true_boxes(boxes, size, spec.resize_size, spec.crop_size)

@@ -9,7 +9,7 @@ import torch
 from utils.data.split import Split, take
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.run import build_loader, evaluate
-from utils.evaluation.spec import Question, threshold_grid
+from utils.evaluation.spec import EvaluationSpec, threshold_grid
 from utils.evaluation.summary import summarize_misfits
 from utils.models.bas import BAS
 from utils.results.tables import failure_report, misfit_lines
@@ -17,14 +17,14 @@ from utils.system.errors import UserError
 
 
 def choose_thresholds(
-    model: BAS, split: Split, question: Question, device: torch.device, batch_size: int, num_workers: int
+    model: BAS, split: Split, spec: EvaluationSpec, device: torch.device, batch_size: int, num_workers: int
 ) -> dict[MapKind, float]:
     """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01.
 
     Args:
         model: on `device`.
         split: pictures with boxes; those without are passed over.
-        question: protocol, sizes and kinds of maps.
+        spec: protocol, sizes and kinds of maps.
         device: where the model is.
         batch_size, num_workers: of the loader.
 
@@ -38,7 +38,7 @@ def choose_thresholds(
         )
     boxed = [index for index, image_id in enumerate(split.ids) if len(split.boxes.get(image_id, ()))]
     split = take(split, boxed)
-    asked = replace(question, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
+    asked = replace(spec, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
     loader = build_loader(split, asked, batch_size, num_workers, device)
     evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}")
     if evaluation.failures:
@@ -48,10 +48,10 @@ def choose_thresholds(
     return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
 
 
-def with_thresholds(question: Question, chosen: dict[MapKind, float]) -> Question:
-    """The question with other thresholds in force; swept kinds take the main one's."""
+def with_thresholds(spec: EvaluationSpec, chosen: dict[MapKind, float]) -> EvaluationSpec:
+    """The spec with other thresholds in force; swept kinds take the main one's."""
     return replace(
-        question,
-        thresholds={kind: chosen[kind] for kind in question.thresholds},
-        swept=dict.fromkeys(question.swept, chosen[question.main]),
+        spec,
+        thresholds={kind: chosen[kind] for kind in spec.thresholds},
+        swept=dict.fromkeys(spec.swept, chosen[spec.main]),
     )

@@ -15,7 +15,8 @@ from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
 from utils.localization.sweep import as_normalized_map
 from utils.models.bas import BAS
-from utils.models.recipe import Recipe
+from utils.models.recipe import CALIBRATED, STRETCHED, Recipe
+from utils.models.taps import Offset, Placement
 
 GRID_STEP = 0.01
 
@@ -26,7 +27,7 @@ def threshold_grid(step: float = GRID_STEP) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
-class Question:
+class EvaluationSpec:
     """What is asked of one pass over a split.
 
     Attributes:
@@ -34,7 +35,9 @@ class Question:
         resize_size, crop_size: of :meth:`Protocol.sizes`.
         ten_crops: class scores from ten crops, or from the one crop that gives the map.
         thresholds: the kinds of maps, each with its threshold in force; the first kind is the main one.
-        align: whether maps are drawn where their cells look, see :func:`utils.localization.maps.place_map`.
+        align: where maps are drawn, of :data:`utils.models.recipe.ALIGNMENTS`.
+        offsets: kind of map -> how far from their geometry its cells look, see :mod:`utils.evaluation.calibration`; for
+            the alignment `calibrated`, before anything is scored.
         swept: further kinds of maps, of which the boxes alone are scored, at the thresholds of `swept_grid`.
         grid: more thresholds to score; empty where nobody sweeps.
         contour_grid: thresholds of MaxBoxAcc and MaxBoxAccV2; empty leaves them out.
@@ -50,7 +53,8 @@ class Question:
     crop_size: int
     ten_crops: bool
     thresholds: Mapping[MapKind, float]
-    align: bool = False
+    align: str = STRETCHED
+    offsets: Mapping[str, Offset] = field(default_factory=dict)
     swept: Mapping[MapKind, float] = field(default_factory=dict)
     swept_grid: tuple[float, ...] = ()
     grid: tuple[float, ...] = ()
@@ -65,8 +69,15 @@ class Question:
         """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""
         if kind.kind == FILES and self.are_scored:
             return as_normalized_map(spatial_map)
-        grid = grid_of(model, kind) if self.align else None
-        return self.protocol.score_map(spatial_map, self.crop_size, grid)
+        return self.protocol.score_map(spatial_map, self.crop_size, self.placement(model, kind))
+
+    def placement(self, model: BAS, kind: MapKind) -> Placement | None:
+        """Where a kind of map is drawn; None stretches it over the crop."""
+        grid = grid_of(model, kind)
+        if grid is None or self.align == STRETCHED:
+            return None
+        offset = self.offsets[kind.kind] if self.align == CALIBRATED else Offset()
+        return Placement((grid.first + offset.x, grid.first + offset.y), grid.stride)
 
     @property
     def main(self) -> MapKind:
@@ -74,14 +85,14 @@ class Question:
         return next(iter(self.thresholds))
 
 
-def build_question(
+def build_spec(
     recipe: Recipe,
     protocol: Protocol = PROTOCOLS["authors"],
     kinds: Sequence[str] = ("bas",),
     ten_crops: bool | None = None,
     threshold: float | None = None,
     **more: Any,
-) -> Question:
+) -> EvaluationSpec:
     """Settles sizes, crops and thresholds from a recipe and a protocol.
 
     Args:
@@ -90,12 +101,12 @@ def build_question(
         kinds: of :data:`utils.evaluation.maps.KINDS`, or `FILES`.
         ten_crops: the protocol's rule where None.
         threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
-        more: further attributes of :class:`Question`.
+        more: further attributes of :class:`EvaluationSpec`.
     """
     top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all
     resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
     defaults = {**DEFAULT_THRESHOLDS, FILES: FILES_THRESHOLD, "bas": recipe.threshold}
-    return Question(
+    return EvaluationSpec(
         protocol=protocol,
         resize_size=resize_size,
         crop_size=crop_size,

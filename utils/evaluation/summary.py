@@ -3,13 +3,87 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import SHOWN
 from utils.evaluation.records import Evaluation
 from utils.metrics import LOC_METRICS, METRICS, iou_distribution
+
+
+def evaluation_record(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
+    """All figures of an evaluation as its file holds them, whether training, the demo or `BAS_inference.py` made it.
+
+    Args:
+        evaluation: of :func:`utils.evaluation.run.evaluate`.
+        class_names: K names.
+
+    Returns:
+        The rules (`protocol`, the `mean` that it prints, `ten_crops`, `resize_size`, `crop_size`, `align_maps`), `map`,
+        the title of the main kind of map, with its figures of :func:`summarize_map`, `maps` (title -> `kind`, `top_k`
+        and figures of each kind), :func:`cautions` and `failures`.
+    """
+    spec = evaluation.spec
+    return {
+        "protocol": spec.protocol.name,
+        "mean": spec.protocol.mean,
+        "ten_crops": spec.ten_crops,
+        "resize_size": spec.resize_size,
+        "crop_size": spec.crop_size,
+        "align_maps": spec.align,
+        "map": spec.main.title,
+        **summarize_map(evaluation, spec.main),
+        "maps": {
+            kind.title: {"kind": kind.kind, "top_k": kind.top_k, **summarize_map(evaluation, kind)}
+            for kind in spec.thresholds
+        },
+        "cautions": cautions(evaluation, class_names),
+        "failures": evaluation.failures,
+    }
+
+
+class RecordedMap(NamedTuple):
+    """One kind of map in the file of an evaluation."""
+
+    kind: str  # of `utils.evaluation.kinds.KINDS`
+    top_k: int | None
+    figures: Mapping[str, Any]  # of `summarize_map`; of older versions' files `scores` and perhaps `threshold` alone
+
+    @property
+    def scores(self) -> Mapping[str, Any]:
+        """Of :meth:`utils.metrics.LocalizationScores.summary`."""
+        return self.figures["scores"]
+
+
+def recorded_maps(record: Mapping[str, Any]) -> list[RecordedMap]:
+    """The kinds of maps in an evaluation's file, the main one first.
+
+    Args:
+        record: what the file holds: of :func:`evaluation_record`, or as older versions wrote it: the demo scores by
+            kind, with thresholds apart and a list of other k, training those of BAS alone.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is no such record.
+    """
+    if "maps" in record:
+        return [RecordedMap(one["kind"], one["top_k"], one) for one in record["maps"].values()]
+    scores = record["scores"]
+    if "boxed" in scores:
+        return [RecordedMap("bas", None, {"scores": scores})]
+    thresholds = record.get("thresholds", {})
+    found = [RecordedMap(kind, None, {"scores": scores[kind], "threshold": thresholds.get(kind)}) for kind in scores]
+    return found + [RecordedMap("bas", one["k"], one) for one in record.get("top_k", ())]
+
+
+def first_of_kind(maps: Sequence[RecordedMap], kind: str) -> RecordedMap:
+    """The first of a kind of map; KeyError if there is none."""
+    for one in maps:
+        if one.kind == kind:
+            return one
+    raise KeyError(kind)
 
 
 def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
@@ -20,8 +94,8 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         kind: one that was fully scored.
 
     Returns:
-        `threshold`, `scores` (:meth:`LocalizationScores.summary`), `errors`, `iou`, `max_box_acc`, `pixels`; what the
-        data set's boxes and masks do not allow is None.
+        `threshold`, `scores` (:meth:`LocalizationScores.summary`), `errors`, `iou`, `edges`, `max_box_acc`, `pixels`;
+        what the data set's boxes and masks do not allow is None.
     """
     result = evaluation.maps[kind]
     seen = evaluation.boxed & ~result.missed
@@ -31,9 +105,23 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         "scores": evaluation.scores(kind).summary(),
         "errors": evaluation.breakdown(kind) if boxes else None,
         "iou": iou_distribution(result.ious[seen, result.in_force]) if seen.any() else None,
+        "edges": edges(result.boxes[~result.missed], evaluation.spec.crop_size),
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
         "pixels": pixels.summary() if pixels is not None and pixels.foreground.any() else None,
     }
+
+
+def edges(boxes: np.ndarray, side: int) -> dict[str, float] | None:
+    """How many boxes reach each edge of the crop, in percent; None where there are none.
+
+    Args:
+        boxes: (n, 4) xyxy in crop pixels.
+        side: of the crop in pixels.
+    """
+    if not len(boxes):
+        return None
+    reached = np.concatenate([boxes[:, :2] <= 0, boxes[:, 2:] >= side], axis=1)
+    return dict(zip(("left", "top", "right", "bottom"), (100 * reached.mean(axis=0)).tolist(), strict=True))
 
 
 def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, Any]:
@@ -51,7 +139,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         `dead_maps`: :meth:`utils.metrics.DeadMaps.summary` of the label's own foreground map, None if it was not asked.
     """
     boxes, constant = {}, {}
-    for kind in evaluation.question.thresholds:
+    for kind in evaluation.spec.thresholds:
         result = evaluation.maps[kind]
         predicted = int((~result.missed).sum())
         boxes[kind.title] = _share(evaluation.whole_crop_boxes(kind), predicted)
@@ -112,11 +200,11 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     Returns:
         A list of `title`, `x_label`, `y_label`, `x`, `series` (name -> values in percent) and `mark`, the x in force.
     """
-    question, mean = evaluation.question, evaluation.question.protocol.mean
+    spec, mean = evaluation.spec, evaluation.spec.protocol.mean
     titles = {metric: METRICS[metric] for metric in LOC_METRICS}
     y_label = f"percent ({mean.replace('_', ' ')})"
     drawn = []
-    for kind in question.thresholds:
+    for kind in spec.thresholds:
         result = evaluation.maps[kind]
         means = [evaluation.scores(kind, threshold).means() for threshold in result.thresholds]
         drawn.append(
@@ -143,7 +231,7 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
                 "y_label": y_label,
                 "x": [kind.top_k for kind in fused],
                 "series": series,
-                "mark": question.main.top_k,
+                "mark": spec.main.top_k,
             }
         )
     return drawn

@@ -4,7 +4,7 @@ The command is `python -m utils.exploratory`; the same in Python, for a run in `
 
     run = find_run(Path("demo_run"), find_datasets())       # utils.runs.finished, utils.data.dataset
     loaded, split = load(run.dataset, run.arch, run.weights), run.load_split("test")  # utils.inference.loading
-    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)
+    experiment = run_experiment(loaded.model, split, loaded.recipe, loaded.device)  # maps stretched over the crop
     summary = summarize(experiment.curves)
     print(table(summary), verdict(summary), sep="\n")
     save_figures(Path("Img"), experiment.curves, split, loaded.recipe)

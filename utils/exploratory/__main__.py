@@ -18,11 +18,13 @@ from typing import Any
 from utils.data.dataset import find_datasets
 from utils.data.masks import understand_masks
 from utils.data.split import Split
+from utils.evaluation.spec import build_spec
 from utils.exploratory import measure, run_experiment, save_figures, summarize, table, verdict
 from utils.exploratory.examples import EXAMPLES
 from utils.exploratory.measure import PLACES, Experiment, sample_pictures
 from utils.exploratory.summary import RULE, write_curves, write_summary
 from utils.inference.loading import Loaded, load, require_same_classes
+from utils.inference.placing import place_maps
 from utils.models.registry import ARCHS
 from utils.runs.common import DEFAULT_WORKERS
 from utils.runs.finished import find_run
@@ -63,7 +65,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"masks: {understand_masks(split.masks.values())}", flush=True)
     recipe, workers = loaded.recipe, 0 if loaded.device.type == "cpu" else DEFAULT_WORKERS
     begin = time.perf_counter()
-    how = args.at, args.masks, args.batch_size, workers
+    spec = place_maps(loaded, build_spec(recipe, kinds=(measure.KINDS[args.at],)), args.data)
+    how = args.at, spec.placement(loaded.model, spec.main), args.masks, args.batch_size, workers
     experiment = run_experiment(loaded.model, split, recipe, loaded.device, *how)
     seconds = time.perf_counter() - begin
     summary = summarize(experiment.curves)

@@ -17,11 +17,13 @@ from utils.data.transforms import centre_crop
 from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
+from utils.models.taps import Grid, Placement
 from utils.system.errors import UsageError, UserError
 from utils.system.progress import progress_bar
 
 # `--at`: what the masks are laid on.
 PLACES = {"features": "F, at the network's tap", "class_maps": "A, the class maps that GAP pools"}
+KINDS = {"features": "bas", "class_maps": "cam"}  # the kind of map that has the same cells
 DEFAULT_MASKS = 32  # of which up to 15 lie within the object, where its family has about a dozen
 DEFAULT_PICTURES = 250
 DEFAULT_BATCH_SIZE = 8
@@ -86,6 +88,7 @@ def run_experiment(
     recipe: Recipe,
     device: torch.device,
     at: str = "features",
+    place: Placement | None = None,
     masks: int = DEFAULT_MASKS,
     batch_size: int = DEFAULT_BATCH_SIZE,
     num_workers: int = 0,
@@ -99,10 +102,10 @@ def run_experiment(
     Args:
         model: on `device`; put into evaluation mode.
         split: pictures with masks.
-        recipe: the sizes of resized picture and crop, and whether maps are drawn where their cells look: so masks are
-            laid then, too.
+        recipe: the sizes of resized picture and crop.
         device: where the model is.
         at: of `PLACES`.
+        place: where the maps are drawn, so that masks are laid there, too; None stretches them over the crop.
         masks: measured for each picture, at most; see :func:`utils.exploratory.masks.choose_masks`.
         batch_size: pictures that pass f1 together; four times as many masked F pass f2 together.
         num_workers: processes that read pictures.
@@ -139,7 +142,7 @@ def run_experiment(
         families = [_choose_family(objects[row], masks) for row in rows]
         images, labels = (part[rows].to(device) for part in (centre_crop(batch.images, sizes[1]), batch.labels))
         chunk = MASKED_PER_PICTURE * len(rows)
-        measured = measure_masks(model, images, labels, families, at=at, align=recipe.align_maps, chunk=chunk)
+        measured = measure_masks(model, images, labels, families, at=at, place=place, chunk=chunk)
         for row, family, values, is_correct in zip(rows, families, *measured, strict=True):
             index = int(batch.indices[row])
             if not np.isfinite(values).all():
@@ -171,7 +174,7 @@ def measure_masks(
     families: Sequence[np.ndarray],
     *,
     at: str,
-    align: bool,
+    place: Placement | None,
     chunk: int,
 ) -> tuple[list[np.ndarray], list[bool]]:
     """Entropy, activation and background activation of pictures through masks.
@@ -182,7 +185,7 @@ def measure_masks(
         labels: (B,) true classes, there too.
         families: for each picture its masks (m, S, S) bool, the first one empty, the last one full.
         at: of `PLACES`.
-        align: whether masks are laid where the maps' cells look, or stretched over the maps.
+        place: where the maps' cells look, so that masks are laid there; None stretches them over the maps.
         chunk: masked maps that pass f2 together.
 
     Returns:
@@ -192,10 +195,10 @@ def measure_masks(
     maps = model.f1(images)
     if at == "class_maps":
         maps = model.f2(maps)
-    grid = model.feature_grid if at == "features" else model.class_grid
+    x, y = place.first if place else (0, 0)
     down, across = (
-        torch.from_numpy(cell_weights(*sizes, grid if align else None)).to(maps)
-        for sizes in zip(images.shape[-2:], maps.shape[-2:], strict=True)
+        torch.from_numpy(cell_weights(size, cells, place and Grid(first, place.stride))).to(maps)
+        for size, cells, first in zip(images.shape[-2:], maps.shape[-2:], (y, x), strict=True)
     )
     # The background of the empty mask is the foreground of the full one, and the other way round.
     masks = [np.concatenate([family, ~family[1:-1]]) for family in families]

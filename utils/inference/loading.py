@@ -10,19 +10,17 @@ from typing import Any
 import torch
 
 from utils.data.class_names import read_class_names
-from utils.data.dataset import Dataset, own_dataset
+from utils.data.dataset import Dataset
 from utils.data.split import Split
 from utils.data.transforms import check_sizes
 from utils.evaluation.protocols import Protocol, find_protocol
-from utils.evaluation.spec import build_question
 from utils.inference.arguments import EvaluationSettings
-from utils.inference.localizer import Localizer
 from utils.models.bas import BAS
 from utils.models.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, marked, override
 from utils.models.registry import build, find_backbone
-from utils.runs.recorded import SETTINGS_FILE, recorded_settings
+from utils.runs.recorded import SETTINGS_FILE, Recorded, recorded_settings
 from utils.system.devices import choose_device
 from utils.system.errors import UsageError, UserError
 from utils.system.options import check
@@ -35,6 +33,7 @@ class Loaded:
     Attributes:
         dataset: whose recipes hold, and which reads the pictures.
         checkpoint: the file.
+        recorded: what the run that wrote it tells.
         model: folded for inference, in evaluation mode, on `device`.
         recipe: the settings in force.
         protocol: the rules.
@@ -45,6 +44,7 @@ class Loaded:
 
     dataset: Dataset
     checkpoint: Checkpoint
+    recorded: Recorded
     model: BAS
     recipe: Recipe
     protocol: Protocol
@@ -94,25 +94,25 @@ def load(
     read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch))
     rules = find_protocol(protocol)
     require_arch(read, arch)
-    recipe, of_run = settle(dataset, arch, read, rules, given)
+    recipe, recorded = settle(dataset, arch, read, rules, given)
     check_sizes(recipe.resize_size, recipe.crop_size)
-    names = _choose_class_names(read, classes, of_run, dataset.class_names())
+    names = _choose_class_names(read, classes, recorded.class_names, dataset.class_names())
     model = build(recipe)
     _require_tap(read, model)
     apply_weights(model, read)
     print(read.summary)
     model = fold_batch_norm(model.eval()).place(on)
-    return Loaded(dataset, read, model, recipe, rules, names, on, amp)
+    return Loaded(dataset, read, recorded, model, recipe, rules, names, on, amp)
 
 
 def settle(
     dataset: Dataset, arch: str, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]
-) -> tuple[Recipe, tuple[str, ...] | None]:
+) -> tuple[Recipe, Recorded]:
     """What a checkpoint is to be evaluated with: the paper's recipe, under what the file itself tells, under the
     settings of its run, under what was given.
 
     Returns:
-        The recipe, and the names of the run's classes if they are known.
+        The recipe, and what the run tells.
 
     Raises:
         UserError: the run's settings file is damaged.
@@ -122,11 +122,11 @@ def settle(
         from_file["final_relu"] = False
         if protocol.name == "ijcv" and checkpoint.best_threshold is not None:
             from_file["threshold"] = checkpoint.best_threshold
-    stored, class_names = recorded_settings(checkpoint)
-    if stored:
+    recorded = recorded_settings(checkpoint)
+    if recorded.is_run:
         print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
     recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else "cvpr"))
-    return override(override(override(recipe, from_file), stored), given), class_names
+    return override(override(override(recipe, from_file), recorded.settings), given), recorded
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
@@ -153,56 +153,6 @@ def _choose_class_names(
         return names
     fitting = [names for names in (of_run, of_dataset) if names is not None and len(names) == count]
     return fitting[0] if fitting else tuple(f"class {index}" for index in range(count))
-
-
-def build_localizer(loaded: Loaded, kind: str = "bas", ten_crops: bool | None = None, **given: Any) -> Localizer:
-    """The function that `--images` and `load_localizer` share.
-
-    Args:
-        loaded: the network and its settings.
-        kind: of map.
-        ten_crops: the protocol's rule where None.
-        given: the settings that :func:`load` was given; a threshold holds for every kind of map.
-    """
-    threshold = given.get("threshold")
-    question = build_question(loaded.recipe, loaded.protocol, (kind,), ten_crops, threshold, amp=loaded.amp)
-    return Localizer(loaded.model, loaded.class_names, question, loaded.device)
-
-
-def load_localizer(
-    dataset: Dataset,
-    arch: str,
-    checkpoint: str | Path | None = None,
-    *,
-    map: str = "bas",
-    tencrop: bool | None = None,
-    recipe: str | None = None,
-    dataset_dir: str | Path | None = None,
-    **options: Any,
-) -> Localizer:
-    """Loads a checkpoint as a function from pictures (PIL images, arrays, files) to class, box and map.
-
-    Args:
-        dataset: see :func:`load`.
-        arch: `vgg`, `mobilenet`, `resnet` or `inception`.
-        checkpoint: a file; the highest epoch in `logs/<arch>/` where None.
-        map: `bas`, `cam`, `gradcam` or `center`.
-        tencrop: class scores from ten crops or from one; the protocol's rule, ten, where None.
-        recipe: the paper, `cvpr` or `ijcv`; by the file where None.
-        dataset_dir: a data set of your own, in whose `logs` the checkpoint is looked for.
-        options: what else :func:`load` takes: `device`, `amp`, `protocol`, `classes`, and settings such as
-            `threshold`, `top_k`, `align_maps`, `resize_size`, `crop_size`, `tap`, `final_relu`.
-
-    Returns:
-        A :class:`utils.inference.localizer.Localizer`.
-
-    Raises:
-        UserError: the file is missing, damaged or another model's; an option that cannot work.
-    """
-    check(EvaluationSettings, {"map": map, "tencrop": tencrop, "dataset_dir": dataset_dir})
-    source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
-    loaded = load(source, arch, checkpoint, name=recipe, **options)
-    return build_localizer(loaded, map, tencrop, **options)
 
 
 def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:

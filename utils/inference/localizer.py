@@ -14,15 +14,20 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from utils.data.dataset import Dataset, own_dataset
 from utils.data.evaluation import build_loose_loader
 from utils.data.images import as_upright_rgb
 from utils.data.transforms import evaluation_transform
 from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops
-from utils.evaluation.spec import Question
+from utils.evaluation.spec import EvaluationSpec, build_spec
+from utils.inference.arguments import EvaluationSettings
+from utils.inference.loading import Loaded, load
+from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
 from utils.models.bas import BAS, rank_classes
 from utils.system.errors import UserError
+from utils.system.options import check
 from utils.system.progress import progress_bar
 
 NOT_FINITE = "the model's output is not finite; try another checkpoint"
@@ -85,18 +90,18 @@ class Localizer:
     Args:
         model: in evaluation mode, on `device`.
         class_names: K names.
-        question: protocol, sizes, crops, and the one kind of map with its threshold.
+        spec: protocol, sizes, crops, and the one kind of map with its threshold.
         device: where to compute.
     """
 
-    def __init__(self, model: BAS, class_names: Sequence[str], question: Question, device: torch.device) -> None:
+    def __init__(self, model: BAS, class_names: Sequence[str], spec: EvaluationSpec, device: torch.device) -> None:
         if len(class_names) != model.num_classes:
             raise ValueError(f"{len(class_names)} class names for {model.num_classes} classes")
         self.model = model
         self.class_names = tuple(class_names)
-        self.question = question
+        self.spec = spec
         self.device = device
-        self._transform = evaluation_transform(question.resize_size)
+        self._transform = evaluation_transform(spec.resize_size)
 
     def __call__(self, picture: Image.Image | np.ndarray | str | os.PathLike[str]) -> Finding:
         """Localises one picture, whatever :func:`utils.data.images.as_upright_rgb` takes: a PIL image or a file, whose
@@ -125,7 +130,7 @@ class Localizer:
         Yields:
             (path, finding), or (path, sentence) for a file that cannot be read or gives no finite output.
         """
-        loader = build_loose_loader(paths, self.question.resize_size, batch_size, num_workers, self.device)
+        loader = build_loose_loader(paths, self.spec.resize_size, batch_size, num_workers, self.device)
         for batch in progress_bar(loader, "pictures"):
             readable = batch.readable.tolist()
             found: Iterator[Finding | None] = iter(())
@@ -137,10 +142,10 @@ class Localizer:
 
     @torch.no_grad()
     def _find(self, images: Tensor, sizes: Sequence[Sequence[int]]) -> list[Finding | None]:
-        question = self.question
-        with torch.autocast(self.device.type, enabled=question.amp):
-            encoding = self.model.encode_crops(*cut_crops(images.to(self.device, non_blocking=True), question))
-            maps = make_maps(self.model, encoding, (question.main,), labels=None)[question.main]
+        spec = self.spec
+        with torch.autocast(self.device.type, enabled=spec.amp):
+            encoding = self.model.encode_crops(*cut_crops(images.to(self.device, non_blocking=True), spec))
+            maps = make_maps(self.model, encoding, (spec.main,), labels=None)[spec.main]
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = rank_classes(probabilities, min(5, len(self.class_names)))
         spatial_maps = maps[:, 0].float().cpu().numpy()
@@ -156,12 +161,12 @@ class Localizer:
         probabilities: list[float],
         spatial_map: np.ndarray,
     ) -> Finding:
-        question = self.question
-        side = question.crop_size
-        score_map = question.score_map(self.model, question.main, spatial_map)
-        box = question.protocol.boxes(score_map, (question.thresholds[question.main],))[0]
+        spec = self.spec
+        side = spec.crop_size
+        score_map = spec.score_map(self.model, spec.main, spatial_map)
+        box = spec.protocol.boxes(score_map, (spec.thresholds[spec.main],))[0]
         limits = np.array([*size, *size])
-        sizes = (size, question.resize_size, side)
+        sizes = (size, spec.resize_size, side)
         return Finding(
             size=(size[0], size[1]),
             classes=tuple(classes),
@@ -172,3 +177,54 @@ class Localizer:
             seen=image,
             region=crop_boxes_to_image([0, 0, side, side], *sizes).clip(0, limits),
         )
+
+
+def build_localizer(loaded: Loaded, kind: str = "bas", ten_crops: bool | None = None, **given: Any) -> Localizer:
+    """The function that `--images` and `load_localizer` share.
+
+    Args:
+        loaded: the network and its settings.
+        kind: of map.
+        ten_crops: the protocol's rule where None.
+        given: the settings that :func:`load` was given; a threshold holds for every kind of map.
+    """
+    threshold = given.get("threshold")
+    spec = build_spec(loaded.recipe, loaded.protocol, (kind,), ten_crops, threshold, amp=loaded.amp)
+    spec = place_maps(loaded, spec)
+    return Localizer(loaded.model, loaded.class_names, spec, loaded.device)
+
+
+def load_localizer(
+    dataset: Dataset,
+    arch: str,
+    checkpoint: str | Path | None = None,
+    *,
+    map: str = "bas",
+    tencrop: bool | None = None,
+    recipe: str | None = None,
+    dataset_dir: str | Path | None = None,
+    **options: Any,
+) -> Localizer:
+    """Loads a checkpoint as a function from pictures (PIL images, arrays, files) to class, box and map.
+
+    Args:
+        dataset: see :func:`load`.
+        arch: `vgg`, `mobilenet`, `resnet` or `inception`.
+        checkpoint: a file; the highest epoch in `logs/<arch>/` where None.
+        map: `bas`, `cam`, `gradcam` or `center`.
+        tencrop: class scores from ten crops or from one; the protocol's rule, ten, where None.
+        recipe: the paper, `cvpr` or `ijcv`; by the file where None.
+        dataset_dir: a data set of your own, in whose `logs` the checkpoint is looked for.
+        options: what else :func:`load` takes: `device`, `amp`, `protocol`, `classes`, and settings such as
+            `threshold`, `top_k`, `align_maps`, `resize_size`, `crop_size`, `tap`, `final_relu`.
+
+    Returns:
+        A :class:`utils.inference.localizer.Localizer`.
+
+    Raises:
+        UserError: the file is missing, damaged or another model's; an option that cannot work.
+    """
+    check(EvaluationSettings, {"map": map, "tencrop": tencrop, "dataset_dir": dataset_dir})
+    source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
+    loaded = load(source, arch, checkpoint, name=recipe, **options)
+    return build_localizer(loaded, map, tencrop, **options)

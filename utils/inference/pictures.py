@@ -13,8 +13,8 @@ from typing import Any
 from utils.data.listing import find_pictures, passed_over_phrase
 from utils.data.transforms import denormalize
 from utils.inference.arguments import EvaluationSettings
-from utils.inference.loading import Loaded, build_localizer
-from utils.inference.localizer import Finding
+from utils.inference.loading import Loaded
+from utils.inference.localizer import Finding, build_localizer
 from utils.results.report import ImageRecord, Report
 from utils.system.errors import UserError
 from utils.system.files import write_text
@@ -38,12 +38,12 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if passed_over:
         print(f"{len(paths)} pictures of --images{passed_over_phrase(passed_over)}", flush=True)
     localizer = build_localizer(loaded, settings.kinds[0], settings.tencrop, **given)
-    question = localizer.question
+    spec = localizer.spec
     records, failures = [], 0
     with ExitStack() as stack:
         report = None
         if settings.save:
-            share, title = question.crop_size / question.resize_size, f"{loaded.model.arch} on {len(paths)} pictures"
+            share, title = spec.crop_size / spec.resize_size, f"{loaded.model.arch} on {len(paths)} pictures"
             report = stack.enter_context(Report(settings.save, loaded.class_names, title, share, LONGEST_SIDE))
         begin = time.perf_counter()
         for path, found in localizer.localize_files(paths, settings.batch_size, settings.num_workers):
@@ -58,7 +58,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
                 now = time.perf_counter()
                 _add(report, path, found, now - begin)
                 begin = now
-        in_force = {"map": question.main.title, "threshold": question.thresholds[question.main]}
+        in_force = {"map": spec.main.title, "threshold": spec.thresholds[spec.main]}
         results = {"checkpoint": str(loaded.checkpoint.path), "settings": in_force, "pictures": records}
         if report is not None:
             print(f"look at {report.finish(results)}")

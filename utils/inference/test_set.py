@@ -21,12 +21,13 @@ from utils.evaluation.map_files import are_scored, count_maps, describe_maps, sa
 from utils.evaluation.records import Evaluation, Observation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
-from utils.evaluation.spec import Question, build_question, threshold_grid
-from utils.evaluation.summary import cautions, curves, summarize_map, sweep
+from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
+from utils.evaluation.summary import curves, evaluation_record, sweep
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, require_same_classes
+from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
-from utils.models.recipe import Published
+from utils.models.recipe import STRETCHED, Published
 from utils.results.charts import save_charts
 from utils.results.report import ImageRecord, Report
 from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
@@ -75,16 +76,17 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         raise UserError(f"the test split has neither boxes nor masks ({split.layout}); there is nothing to score")
     if settings.sweep and not split.boxes:
         raise UsageError(f"--sweep compares boxes and the test split has none ({split.layout}); leave it out")
-    question = build_test_question(loaded, settings, given, bool(split.masks))
+    spec = build_test_spec(loaded, settings, given, bool(split.masks))
     rules = {
-        "map": question.main.title,
-        "protocol": question.protocol.name,
-        "resize_size": question.resize_size,
-        "crop_size": question.crop_size,
-        "align_maps": question.align,
+        "map": spec.main.title,
+        "protocol": spec.protocol.name,
+        "resize_size": spec.resize_size,
+        "crop_size": spec.crop_size,
+        "align_maps": spec.align,
     }
+    spec = place_maps(loaded, spec, settings.root, settings.batch_size, settings.num_workers)
     if settings.map_files:
-        question = replace(question, are_scored=are_scored(settings.map_files, rules))
+        spec = replace(spec, are_scored=are_scored(settings.map_files, rules))
         print(f"maps in {settings.map_files} for {count_maps(settings.map_files, split.ids)} of {len(split)} pictures")
     if settings.save_maps:
         require_writable(settings.save_maps, "--save-maps")
@@ -96,25 +98,25 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     with ExitStack() as stack:
         report = None
         if settings.save and is_main():
-            share, title = question.crop_size / question.resize_size, f"{loaded.model.arch} on {name}"
+            share, title = spec.crop_size / spec.resize_size, f"{loaded.model.arch} on {name}"
             report = stack.enter_context(Report(settings.save, split.class_names, title, map_share=share))
-        question = select_thresholds(loaded, question, settings)
-        print(_settings_line(loaded, question))
+        spec = select_thresholds(loaded, spec, settings)
+        print(_settings_line(loaded, spec))
         begin = time.perf_counter()
-        loader = build_loader(split, question, settings.batch_size, settings.num_workers, loaded.device)
+        loader = build_loader(split, spec, settings.batch_size, settings.num_workers, loaded.device)
         observe = partial(_observe, split, settings) if settings.save or settings.save_maps else None
         receive = None if report is None else lambda described: report.add_drawn(*described)
-        evaluation = evaluate(loaded.model, loader, split, question, loaded.device, observe=observe, receive=receive)
+        evaluation = evaluate(loaded.model, loader, split, spec, loaded.device, observe=observe, receive=receive)
         if not is_main():
             return
         seconds = time.perf_counter() - begin
-        published = find_published(loaded, question)
+        published = find_published(loaded, spec)
         results = collect(loaded, evaluation, split, settings, given, seconds, published)
         print_results(evaluation, results, published)
         if report is not None:
             print(f"look at {report.finish(results)}")
     if settings.save_maps:
-        print(f"maps of {question.main.title} saved in {settings.save_maps}")
+        print(f"maps of {spec.main.title} saved in {settings.save_maps}")
     if settings.json:
         print(f"figures saved in {write_text(settings.json, json.dumps(results, indent=2) + chr(10))}")
     if settings.sweep and not settings.save:
@@ -123,14 +125,14 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.vis and not evaluation.failed.all():
         path = (settings.save or loaded.checkpoint.path.parent) / f"{loaded.model.arch}_test.png"
         indices = spread(~evaluation.failed, settings.vis)
-        print(f"look at {save_gallery(path, loaded.model, split, indices, question, loaded.device)}")
+        print(f"look at {save_gallery(path, loaded.model, split, indices, spec, loaded.device)}")
 
 
-def build_test_question(
+def build_test_spec(
     loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any], has_masks: bool
-) -> Question:
+) -> EvaluationSpec:
     """What the arguments ask of the test set."""
-    question = build_question(
+    spec = build_spec(
         loaded.recipe,
         loaded.protocol,
         settings.kinds,
@@ -144,18 +146,18 @@ def build_test_question(
         ignore_misfits=settings.ignore_misfits,
     )
     if not (settings.sweep and "bas" in settings.kinds):
-        return question
-    (main,) = (kind for kind in question.thresholds if kind.kind == "bas")
+        return spec
+    (main,) = (kind for kind in spec.thresholds if kind.kind == "bas")
     top_ks = sorted({min(k, loaded.model.num_classes) for k in settings.top_ks or TOP_KS} - {main.top_k})
-    bas = question.thresholds[main]
+    bas = spec.thresholds[main]
     swept = {MapKind("bas", k): bas for k in top_ks}
-    return replace(question, swept=swept, swept_grid=threshold_grid(SWEPT_STEP))
+    return replace(spec, swept=swept, swept_grid=threshold_grid(SWEPT_STEP))
 
 
-def select_thresholds(loaded: Loaded, question: Question, settings: EvaluationSettings) -> Question:
-    """The question with each map's threshold at its best on `--select-on`; as it is where that is not given."""
+def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: EvaluationSettings) -> EvaluationSpec:
+    """The spec with each map's threshold at its best on `--select-on`; as it is where that is not given."""
     if settings.select_on is None:
-        return question
+        return spec
     root = settings.root or loaded.dataset.root
     split = loaded.dataset.load_split(root, settings.select_on)
     require_same_classes(loaded.checkpoint, split)
@@ -165,24 +167,25 @@ def select_thresholds(loaded: Loaded, question: Question, settings: EvaluationSe
             "train, or keep val and test apart"
         )
     reading = settings.batch_size, settings.num_workers
-    chosen = choose_thresholds(loaded.model, split, question, loaded.device, *reading)
+    chosen = choose_thresholds(loaded.model, split, spec, loaded.device, *reading)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
     print(f"thresholds with the highest GT-known Loc on the {len(split)} pictures of {settings.select_on}: {listed}")
-    return with_thresholds(question, chosen)
+    return with_thresholds(spec, chosen)
 
 
-def find_published(loaded: Loaded, question: Question) -> Published | None:
+def find_published(loaded: Loaded, spec: EvaluationSpec) -> Published | None:
     """The CVPR paper's figures, where they are about the same: its model, the whole data set, BAS, its protocol."""
     dataset = loaded.dataset
     is_whole = loaded.model.num_classes == dataset.num_classes and not dataset.is_own
-    is_comparable = question.main.kind == "bas" and loaded.protocol.name == "authors" and loaded.recipe.name == "cvpr"
+    is_comparable = spec.main.kind == "bas" and loaded.protocol.name == "authors" and loaded.recipe.name == "cvpr"
     return dataset.published(loaded.model.arch) if is_whole and is_comparable else None
 
 
-def _settings_line(loaded: Loaded, question: Question) -> str:
-    thresholds = ", ".join(f"{kind.title} threshold {value:g}" for kind, value in question.thresholds.items())
-    crops = "ten crops" if question.ten_crops else "one crop"
-    size = f"{question.resize_size} px, crop {question.crop_size}" + (", aligned maps" if question.align else "")
+def _settings_line(loaded: Loaded, spec: EvaluationSpec) -> str:
+    thresholds = ", ".join(f"{kind.title} threshold {value:g}" for kind, value in spec.thresholds.items())
+    crops = "ten crops" if spec.ten_crops else "one crop"
+    size = f"{spec.resize_size} px, crop {spec.crop_size}"
+    size += "" if spec.align == STRETCHED else f", {spec.align} maps"
     relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}, recipe {loaded.recipe.name}"
     relu += f", generator at {loaded.recipe.tap}" if loaded.recipe.tap else ""
     return f"settings: {thresholds}; {size}, {crops}; {relu}; {loaded.device}\nprotocol: {loaded.protocol.title}"
@@ -198,14 +201,14 @@ def collect(
     published: Published | None,
 ) -> dict[str, Any]:
     """All figures with what made them, as JSON holds them."""
-    question = evaluation.question
+    spec = evaluation.spec
     in_force = {name: getattr(loaded.recipe, name) for name in EVALUATION_SETTINGS}
-    main = question.main
+    main = spec.main
     in_force |= {
-        "threshold": question.thresholds[main],
+        "threshold": spec.thresholds[main],
         "top_k": main.top_k,
-        "resize_size": question.resize_size,
-        "crop_size": question.crop_size,
+        "resize_size": spec.resize_size,
+        "crop_size": spec.crop_size,
     }
     source = "settings" if main.kind == "bas" else "default"
     if "threshold" in given:
@@ -216,22 +219,15 @@ def collect(
         "dataset": loaded.dataset.shown,
         "arch": loaded.model.arch,
         "checkpoint": str(loaded.checkpoint.path),
-        "protocol": loaded.protocol.name,
-        "mean": loaded.protocol.mean,
-        "ten_crops": question.ten_crops,
         "batch_size": settings.batch_size,
-        "amp": question.amp,
+        "amp": spec.amp,
         "max_box_acc_step": settings.max_box_acc_step,
         "settings": in_force,
-        "map": main.title,
         "threshold_from": source,
-        **summarize_map(evaluation, main),
-        "maps": {kind.title: summarize_map(evaluation, kind) for kind in question.thresholds},
-        "sweep": sweep(evaluation) if question.grid else None,
-        "curves": curves(evaluation) if question.grid else [],
+        **evaluation_record(evaluation, split.class_names),
+        "sweep": sweep(evaluation) if spec.grid else None,
+        "curves": curves(evaluation) if spec.grid else [],
         "published": asdict(published) if published else None,
-        "cautions": cautions(evaluation, split.class_names),
-        "failures": evaluation.failures,
         "seconds": seconds,
         "versions": versions(loaded.device),
     }
@@ -239,19 +235,19 @@ def collect(
 
 def print_results(evaluation: Evaluation, results: dict[str, Any], published: Published | None) -> None:
     """The tables."""
-    question, count = evaluation.question, len(evaluation.labels)
+    spec, count = evaluation.spec, len(evaluation.labels)
     print(score_table(results["scores"], published))
     print("\n".join([*further_lines(results), *caution_lines(results["cautions"])]))
-    if question.with_masks and results["pixels"] is None:
+    if spec.with_masks and results["pixels"] is None:
         print("no PxAP: no mask that could be read marks an object inside the crop")
-    if len(question.thresholds) > 1:
+    if len(spec.thresholds) > 1:
         rows = {
             f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]
-            for kind, value in question.thresholds.items()
+            for kind, value in spec.thresholds.items()
         }
-        print(f"\n{comparison_table(rows, question.protocol.mean)}")
+        print(f"\n{comparison_table(rows, spec.protocol.mean)}")
     if results["sweep"]:
-        print(f"\n{sweep_table(results['sweep'], question.protocol.mean)}")
+        print(f"\n{sweep_table(results['sweep'], spec.protocol.mean)}")
     print(f"{count} pictures in {results['seconds']:.1f} s, {count / results['seconds']:.1f} a second")
     if evaluation.failures:
         missed = np.logical_or.reduce([result.missed for result in evaluation.maps.values()]).sum()
@@ -268,13 +264,13 @@ def _observe(
 
 def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[ImageRecord, bytes | None]:
     """A picture's row of images.csv, with its thumbnail for the page; None where it is unreadable."""
-    question, index = evaluation.question, seen.index
-    result = evaluation.maps[question.main]
+    spec, index = evaluation.spec, seen.index
+    result = evaluation.maps[spec.main]
     image_id, size = split.ids[index], tuple(evaluation.sizes[index].tolist())
     failed = bool(result.missed[index])
     box: tuple[float, ...] | None = None
     if not failed:
-        drawn = crop_boxes_to_image(result.boxes[index], size, question.resize_size, question.crop_size)
+        drawn = crop_boxes_to_image(result.boxes[index], size, spec.resize_size, spec.crop_size)
         box = tuple(drawn.clip(0, [*size, *size]).tolist())
     record = ImageRecord(
         id=image_id,
@@ -291,5 +287,5 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
     )
     if seen.picture is None:
         return record, None
-    share = question.crop_size / question.resize_size
+    share = spec.crop_size / spec.resize_size
     return record, encode_jpeg(draw_thumbnail(record, denormalize(seen.picture), seen.main_map, share))

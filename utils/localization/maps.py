@@ -94,7 +94,9 @@ def upsample_map(
     return cv2.resize(values, (int(width), int(height)), interpolation=interpolation)
 
 
-def place_map(spatial_map: ArrayLike | torch.Tensor, size: int, first: float, stride: float) -> np.ndarray:
+def place_map(
+    spatial_map: ArrayLike | torch.Tensor, size: int, first: float | tuple[float, float], stride: float
+) -> np.ndarray:
     """Upsamples a map bilinearly with its cells where they look in the picture, not stretched over it.
 
     Convolutions of stride 2 with odd kernels and padding look at every other pixel from the first on. Half-pixel
@@ -104,7 +106,7 @@ def place_map(spatial_map: ArrayLike | torch.Tensor, size: int, first: float, st
     Args:
         spatial_map: (h, w).
         size: side of the square picture in pixels.
-        first: the pixel, along x and y, at which the first cell looks.
+        first: the pixel at which the first cell looks, as (x, y), or one number for both.
         stride: pixels from cell to cell.
 
     Returns:
@@ -114,7 +116,10 @@ def place_map(spatial_map: ArrayLike | torch.Tensor, size: int, first: float, st
         ValueError: the map is empty or not 2-D.
     """
     values = _as_map(spatial_map).astype(np.float32, copy=False)
-    down, across = (_interpolation_matrix(length, size, first, stride) for length in values.shape)
+    x, y = first if isinstance(first, tuple) else (first, first)
+    down, across = (
+        _interpolation_matrix(length, size, start, stride) for length, start in zip(values.shape, (y, x), strict=True)
+    )
     return down @ values @ across.T
 
 

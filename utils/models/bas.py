@@ -12,6 +12,7 @@ so all scores and activations, are float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,8 +22,8 @@ from torch.nn import functional as F
 
 from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
 from utils.models.registry import BACKBONES
+from utils.models.same_padding import use_same_padding
 from utils.models.taps import Grid, Tap
-from utils.models.winograd import WinogradConv2d
 from utils.system.errors import UsageError
 
 
@@ -131,6 +132,26 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
     return maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
 
 
+@lru_cache(maxsize=64)
+def area_weights(length: int, cells: int, first: float, ratio: float, device: torch.device) -> Tensor:
+    """How much each of `length` fine cells along an axis counts in each coarse one: means over the area around it.
+
+    Args:
+        length, cells: fine and coarse cells along the axis.
+        first: the position, in fine cells, at which the first coarse one looks.
+        ratio: fine cells from coarse cell to coarse cell, and the width of the area.
+        device: where to.
+
+    Returns:
+        (cells, length) whose rows add up to 1; what lies beyond the map does not count.
+    """
+    middles = first + ratio * torch.arange(cells)[:, None]
+    positions = torch.arange(length)
+    right = torch.minimum(positions + 0.5, middles + ratio / 2)
+    overlap = (right - torch.maximum(positions - 0.5, middles - ratio / 2)).clamp(min=0)
+    return (overlap / overlap.sum(dim=1, keepdim=True)).to(device)
+
+
 class BAS(nn.Module):
     """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry, and calls `add_heads`.
 
@@ -143,6 +164,7 @@ class BAS(nn.Module):
         paper_tap: the paper's.
         tap: the one in force.
         class_grid: the centres of the receptive fields of the class maps' cells.
+        same_padding: whether the trunk pads as TensorFlow's SAME does.
     """
 
     arch: str
@@ -151,6 +173,7 @@ class BAS(nn.Module):
     paper_tap: str
     tap: str
     class_grid: Grid
+    same_padding: bool
 
     def __init_subclass__(cls, arch: str | None = None) -> None:
         super().__init_subclass__()
@@ -165,6 +188,7 @@ class BAS(nn.Module):
         head_name: str = "classifier_cls",
         final_relu: bool = True,
         tap: str | None = None,
+        same_padding: bool = False,
     ) -> None:
         """Adds the classifier head and the generator, after the trunk's layers.
 
@@ -174,13 +198,20 @@ class BAS(nn.Module):
             head_name: the classifier head's name in the checkpoint.
             final_relu: whether the class maps end in a ReLU (CVPR) or not (IJCV).
             tap: one of `taps`, the paper's where None.
+            same_padding: whether the trunk pads as TensorFlow's SAME does, see :mod:`utils.models.same_padding`.
 
         Raises:
-            UsageError: no such tap.
+            UsageError: no such tap, or the backbone's weights do not come from TensorFlow.
         """
         self.tap = self.paper_tap if tap is None else tap
         if self.tap not in self.taps:
             raise UsageError(f"{self.arch} has no tap {tap!r}; choose one of {', '.join(self.taps)}")
+        if same_padding:
+            if not BACKBONES[self.arch].from_tensorflow:
+                raise UsageError(f"{self.arch}'s weights were not trained with SAME padding; leave --same_padding out")
+            use_same_padding(self)
+            self.class_grid = self.class_grid.under_same_padding()
+        self.same_padding = same_padding
         self.num_classes = num_classes
         self._head_name = head_name
         head = nn.Sequential(
@@ -213,7 +244,8 @@ class BAS(nn.Module):
     @property
     def feature_grid(self) -> Grid:
         """The centres of the receptive fields of F's cells."""
-        return self.taps[self.tap].grid
+        grid = self.taps[self.tap].grid
+        return grid.under_same_padding() if self.same_padding else grid
 
     def stages(self) -> Iterable[tuple[str, nn.Module]]:
         """The trunk's layers in the order of computation, each with its name; several may share one."""
@@ -250,7 +282,7 @@ class BAS(nn.Module):
         memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # its stubs know one of them at most
         if device.type == "cpu":
-            # The head's wide direct convolutions are quicker there in NCHW; Winograd's are not, see _enter_head.
+            # The head's wide direct convolutions are quicker there in NCHW.
             self.head.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]  # not in torch 2.6's stubs
             use_exact_batch_norm(self)
         return self
@@ -259,7 +291,6 @@ class BAS(nn.Module):
         first = self.head[0]
         assert isinstance(first, nn.Conv2d)
         is_nhwc = first.weight.is_contiguous(memory_format=torch.channels_last)
-        is_nhwc |= isinstance(first, WinogradConv2d) and first.applies(features)
         return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
 
     def f2(self, features: Tensor) -> Tensor:
@@ -334,7 +365,7 @@ class BAS(nn.Module):
             fused[1] = self.foreground_maps(features, labels[:, None])
         return fused
 
-    def masked_logits(self, class_maps: Tensor, foreground_map: Tensor) -> Tensor:
+    def masked_logits(self, class_maps: Tensor, foreground_map: Tensor, mask_pooling: str = "blocks") -> Tensor:
         """Class scores of the foreground alone (L_frg): GAP(A * avgpool(M_fg)).
 
         The pooling is 2 x 2 at the paper's taps, where A is half of M_fg's size; of equal sizes it changes nothing.
@@ -342,12 +373,24 @@ class BAS(nn.Module):
         Args:
             class_maps: A (B, K, h', w').
             foreground_map: M_fg (B, 1, h, w).
+            mask_pooling: `blocks`, the papers', or `aligned`: each cell of A takes the area of M_fg around where it
+                looks. Behind a padded convolution of stride 2, cell j of A looks at cell 2 j of F, not between 2 j and
+                2 j + 1: there these are [1/4 1/2 1/4] around 2 j.
 
         Returns:
             (B, K).
         """
         height, width = class_maps.shape[-2:]
-        mask = F.adaptive_avg_pool2d(foreground_map, (height, width))
+        if mask_pooling == "blocks":
+            mask = F.adaptive_avg_pool2d(foreground_map, (height, width))
+        else:
+            fine, coarse = self.feature_grid, self.class_grid
+            first, ratio = (coarse.first - fine.first) / fine.stride, coarse.stride / fine.stride
+            down, across = (
+                area_weights(length, cells, first, ratio, foreground_map.device)
+                for length, cells in zip(foreground_map.shape[-2:], (height, width), strict=True)
+            )
+            mask = down @ foreground_map.to(down) @ across.T
         return global_average(class_maps * mask)
 
     def forward(
@@ -359,6 +402,7 @@ class BAS(nn.Module):
         branch: str | None = "background",
         freeze_f2: bool = True,
         frozen_statistics: str = "masked",
+        mask_pooling: str = "blocks",
     ) -> BASOutput:
         """The training pass with all branches of the activation map constraint (paper section 3.3).
 
@@ -374,6 +418,7 @@ class BAS(nn.Module):
             freeze_f2: whether f2 takes part in this second pass with constant weights, or is trained by it as well.
             frozen_statistics: what the frozen f2's batch normalisation takes as constants of the batch: `masked`, the
                 statistics of the masked features themselves (the authors' way), or `whole`, those of the first pass.
+            mask_pooling: see :meth:`masked_logits`.
 
         Returns:
             Named outputs for the losses.
@@ -397,7 +442,7 @@ class BAS(nn.Module):
                 output = output._replace(background_activation=global_average(select_class(maps, labels)).squeeze(1))
             else:
                 output = output._replace(foreground_logits=global_average(maps))
-        return output._replace(masked_logits=self.masked_logits(class_maps, foreground_map))
+        return output._replace(masked_logits=self.masked_logits(class_maps, foreground_map, mask_pooling))
 
     def classify(self, images: Tensor) -> Tensor:
         """Class scores alone: (B, 3, H, W) normalised pictures -> logits (B, K)."""

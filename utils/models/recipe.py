@@ -29,6 +29,8 @@ COMPARE = ("ge", "gt")  # PyTorch's names
 BEYOND_ONE = {"zero": 0.0, "one": 1.0, "keep": None}
 FROZEN_STATISTICS = ("masked", "whole")
 GENERATOR_LOSSES = ("activation", "cross_entropy")
+MASK_POOLINGS = ("blocks", "aligned")
+ALIGNMENTS = STRETCHED, GEOMETRIC, CALIBRATED = "stretched", "geometric", "calibrated"
 
 # Titles of the options in help, and what is said of them there.
 RECIPE, ABLATIONS = "recipe", "ablations, each off by default"
@@ -149,6 +151,22 @@ class Recipe:
         default="masked",
         group=ABLATIONS,
     )
+    mask_pooling: str = option(
+        "how L_frg brings the foreground map to the class maps' size: the mean of blocks of 2 x 2 cells, as the papers "
+        "do, or of the area around where each cell of the class maps looks; VGG16's and ResNet50's are the same",
+        Choice(MASK_POOLINGS),
+        default="blocks",
+        group=ABLATIONS,
+    )
+    same_padding: bool = option(
+        "pad layers of stride 2 on the right and below alone, as TensorFlow's SAME does, by which the weights that "
+        "MobileNetV1 starts from were trained",
+        FLAG,
+        default=False,
+        group=ABLATIONS,
+        of_heads=True,
+        evaluates=True,
+    )
     tap: str | None = option(
         "where the generator sits, how deep features should be: the layer after which f1 ends",
         NAME,
@@ -170,15 +188,22 @@ class Recipe:
 
     threshold: float = option("of the normalised map, in [0, 1]", SHARE, default=0.15, evaluates=True, may_change=True)
     top_k: int = option("foreground maps to average", POSITIVE, default=1, evaluates=True, may_change=True)
-    align_maps: bool = option(
-        "draw maps where their cells look, not stretched over the crop as the authors do",
-        FLAG,
-        default=False,
+    align_maps: str = option(
+        "where maps are drawn: stretched over the crop, as the authors do; where their cells look by the layers' "
+        "geometry (geometric, or --align_maps alone); or where they are found to look, by comparing the maps of "
+        "training pictures and of their mirror images (calibrated)",
+        Choice(ALIGNMENTS, bare=GEOMETRIC, off=STRETCHED),
+        default=STRETCHED,
         evaluates=True,
         may_change=True,
+        metavar="HOW",
     )
     resize_size: int = option("pictures are resized to this square", SIDE, default=256, evaluates=True)
     crop_size: int = option("side of the crops that the net sees", SIDE, default=224, evaluates=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.align_maps, bool):  # of older versions' files
+            object.__setattr__(self, "align_maps", GEOMETRIC if self.align_maps else STRETCHED)
 
 
 def marked(mark: str) -> tuple[str, ...]:

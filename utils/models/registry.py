@@ -28,6 +28,7 @@ class Backbone:
         class_grid: the centres of the receptive fields of the class maps' cells.
         landmark: a key that the weight files of this backbone alone hold.
         imagenet: where the ImageNet weights come from: torchvision's name, or a file in `utils/weights/`.
+        from_tensorflow: whether they were trained with TensorFlow's SAME padding, so that the recipe may ask for it.
     """
 
     arch: str
@@ -38,6 +39,7 @@ class Backbone:
     class_grid: Grid
     landmark: str
     imagenet: str
+    from_tensorflow: bool = False
 
     def model_class(self) -> type[BAS]:
         """The model's class; imports PyTorch."""
@@ -75,6 +77,7 @@ BACKBONES = {
             class_grid=Grid(0, 16),
             landmark="model.0.0.weight",
             imagenet="mobilenet_v1_imagenet.pth",
+            from_tensorflow=True,
         ),
         Backbone(
             arch="resnet",

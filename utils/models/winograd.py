@@ -122,6 +122,8 @@ def _fits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
 def _replacement(layer: nn.Conv2d) -> WinogradConv2d:
     bias = layer.bias is not None
     new = WinogradConv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=bias, device="meta")
+    # In channels-last memory, by which a head knows in which its inputs are wanted.
+    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
     new.weight, new.bias = layer.weight, layer.bias
     return new.train(layer.training)
 

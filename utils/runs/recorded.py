@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,40 @@ from utils.system.options import check
 SETTINGS_FILE = "settings.json"
 # What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
 EVALUATION_SETTINGS = marked("evaluates")
+OFFSETS = "map_offsets"  # where the maps look, see `utils.inference.placing`
 
 
-def recorded_settings(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+@dataclass(frozen=True)
+class Recorded:
+    """What the run that wrote a checkpoint tells of it.
+
+    Attributes:
+        is_run: whether a run here wrote it; of other files nothing else is known.
+        settings: of the recipe, by name.
+        class_names: of the K classes.
+        root: where the data set lay, and `is_own`, whether it was one of the user's own.
+        offsets: key -> of :meth:`utils.evaluation.calibration.Calibration.record`.
+    """
+
+    is_run: bool = False
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    class_names: tuple[str, ...] | None = None
+    root: Path | None = None
+    is_own: bool = False
+    offsets: Mapping[str, Any] = field(default_factory=dict)
+
+
+def recorded_settings(checkpoint: Checkpoint) -> Recorded:
     """What the run that wrote a checkpoint tells of evaluating it, in the settings beside the file.
 
     A released file may lie in a run's folder: settings belong to the file that they name alone.
-
-    Returns:
-        Settings of the recipe by name, and the names of the classes; ({}, None) for a file that no run here wrote.
 
     Raises:
         UserError: the settings file is damaged.
     """
     path = checkpoint.path.with_name(SETTINGS_FILE)
     if not path.is_file():
-        return {}, None
+        return Recorded()
     return read_json(
         path,
         "is no settings file of a run",
@@ -42,13 +60,11 @@ def recorded_settings(checkpoint: Checkpoint) -> tuple[dict[str, Any], tuple[str
     )
 
 
-def _settings_of(
-    content: Mapping[str, Any], path: Path, checkpoint: Checkpoint
-) -> tuple[dict[str, Any], tuple[str, ...] | None]:
+def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -> Recorded:
     if not isinstance(content["weights"], str):
         raise ValueError(f"weights is {content['weights']!r}")
     if content["weights"] != checkpoint.path.name:
-        return {}, None
+        return Recorded()
     digest = content.get("sha256")
     if digest is not None and file_digest(checkpoint.path) != digest:
         print(
@@ -62,14 +78,19 @@ def _settings_of(
         check(Recipe, settings)
     except UsageError as error:
         raise ValueError(str(error)) from error
+    root, is_own, offsets = content.get("root"), content.get("is_own", False), content.get(OFFSETS, {})
+    for name, value, kinds in (("root", root, (str, type(None))), ("is_own", is_own, bool), (OFFSETS, offsets, dict)):
+        if not isinstance(value, kinds):
+            raise ValueError(f"{name} is of the type {type(value).__name__}")
+    recorded = Recorded(True, settings, None, None if root is None else Path(root), is_own, offsets)
     names = content.get("class_names")
     if names is None:
-        return settings, None
+        return recorded
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise ValueError("class_names is no list of names")
     if len(names) != checkpoint.num_classes:
         raise ValueError(f"{len(names)} class names for {checkpoint.num_classes} classes")
-    return settings, tuple(names)
+    return replace(recorded, class_names=tuple(names))
 
 
 def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from utils.models.recipe import ALIGNMENTS
 from utils.runs.common import Common
 from utils.system.options import FLAG, NAME, NATURAL, PLACE, POSITIVE, SWITCH, Choice, Name, Number, Several, option
 
@@ -80,6 +81,13 @@ class RunSettings(Common):
     download: bool = option("fetch the data set (CUB-200-2011) into --root first", SWITCH, default=False, words="")
     top_ks: tuple[int, ...] = option(
         "with --demo: compare the maps of these k as well", Several(POSITIVE), default=(), words="", metavar="K"
+    )
+    alignments: tuple[str, ...] = option(
+        "with --demo: evaluate the maps drawn in these ways as well, see --align_maps",
+        Several(Choice(ALIGNMENTS)),
+        default=(),
+        words="",
+        metavar="HOW",
     )
     pretrained: str = option(
         "weights to start from: ImageNet's, by torchvision (MobileNetV1: the shipped ones), none, or a local file of "

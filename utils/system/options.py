@@ -109,17 +109,25 @@ class Several(Kind):
 
 
 class Choice(Kind):
-    """One of several names."""
+    """One of several names.
 
-    def __init__(self, names: Iterable[str], bare: str | None = None) -> None:
+    Args:
+        names: to choose from.
+        bare: what the option means without a value.
+        off: what `--no-<name>` means; then True and False stand for `bare` and `off`, too.
+    """
+
+    def __init__(self, names: Iterable[str], bare: str | None = None, off: str | None = None) -> None:
         self.names = tuple(names)
-        self.bare = bare  # what the option means without a value
+        self.bare = bare
+        self.off = off
 
     def arguments(self) -> dict[str, Any]:
-        return {"choices": self.names} | ({"nargs": "?", "const": self.bare} if self.bare else {})
+        bare = {"nargs": "?", "const": self.bare} if self.bare else {}
+        return {"choices": self.names, **bare} | ({"action": _StoreUnlessOff, "off": self.off} if self.off else {})
 
     def check(self, value: Any) -> None:
-        if value not in self.names:
+        if value not in self.names and not (self.off and isinstance(value, bool)):
             raise ValueError(f"invalid choice: {_shown(repr(value))} (choose from {', '.join(self.names)})")
 
 
@@ -192,6 +200,21 @@ PLACE = Place()
 class _StoreTuple(argparse.Action):
     def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
         setattr(namespace, self.dest, tuple(values))
+
+
+class _StoreUnlessOff(argparse.Action):
+    """`--name VALUE`, `--name` and `--no-name`."""
+
+    def __init__(self, *args: Any, off: str, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self._off = off
+
+    def __call__(self, parser: Any, namespace: argparse.Namespace, values: Any, option: Any = None) -> None:
+        if str(option).startswith("--no-"):
+            if values != self.const:
+                parser.error(f"argument {option}: expected no value")
+            values = self._off
+        setattr(namespace, self.dest, values)
 
 
 @dataclass(frozen=True)
@@ -270,7 +293,10 @@ def add_options(
         arguments = {"dest": name, "help": own.in_words(known[name].default), **own.kind.arguments()}
         if own.metavar:
             arguments["metavar"] = own.metavar
-        (places[own.group] if own.group else parser).add_argument(*(own.flags or (f"--{name}",)), **arguments)
+        flags = own.flags or (f"--{name}",)
+        if isinstance(own.kind, Choice) and own.kind.off:
+            flags = (*flags, f"--no-{name}")
+        (places[own.group] if own.group else parser).add_argument(*flags, **arguments)
 
 
 def given(settings: type, namespace: argparse.Namespace | Mapping[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from utils.models.recipe import Recipe
+from utils.models.recipe import GEOMETRIC, Recipe
 
 STEPS_PER_EPOCH = 16  # about, where the pictures allow it
 SMALLEST_BATCH = 8  # of which batch normalisation still makes statistics
@@ -77,7 +77,7 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
             "masked" if given.get("sync_bn") else "whole",
             "with few classes in a batch, one class's masks would decide what is measured of another's background",
         ),
-        "align_maps": (True, "maps are drawn where their cells look, which finds more boxes"),
+        "align_maps": (GEOMETRIC, "maps are drawn where their cells look, which finds more boxes"),
         "top_k": (min(recipe.top_k, num_classes), "there are no more classes"),
     }
     changes = {

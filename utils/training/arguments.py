@@ -110,6 +110,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, dataset: D
     if args.demo and (elsewhere or args.eval_every):
         left_out = "--dataset, --root, --dataset-dir, --download and --eval_every"
         parser.error(f"--demo composes its own data set; leave out {left_out}")
+    if args.alignments and not args.demo:
+        parser.error("--alignments belongs to --demo; BAS_inference.py --align_maps draws a data set's maps in one way")
     if args.top_ks and not args.demo:
         parser.error("--top_ks belongs to --demo; BAS_inference.py --sweep compares them on a data set")
     if args.dataset_dir and (args.root or args.download):

@@ -21,7 +21,6 @@ from utils.data.training import TrainingBatch, TrainingLoader
 from utils.metrics import extremes_by_class, find_dead_maps
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
-from utils.models.winograd import use_winograd
 from utils.runs.settings import Engine
 from utils.runs.state import Progress
 from utils.system.errors import UsageError, UserError
@@ -75,7 +74,7 @@ class Trainer:
 def build_trainer(
     model: BAS, loader: TrainingLoader, paths: Sequence[object], recipe: Recipe, engine: Engine, device: torch.device
 ) -> Trainer:
-    """Builds optimiser, schedule and scaler for a network on its device, whose layers it may exchange for faster ones.
+    """Builds optimiser, schedule and scaler for a network on its device.
 
     Args:
         model, loader, paths, recipe, engine, device: as for :class:`Trainer`.
@@ -90,8 +89,6 @@ def build_trainer(
         if recipe.frozen_statistics == "whole":
             raise UsageError("--sync_bn does not go with --frozen_statistics whole; give --frozen_statistics masked")
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    if engine.uses_winograd(device):
-        use_winograd(model)
     # The fused kernel takes a third of the time; under fp16 it alone passes over a step of infinite gradients without
     # asking the device first.
     fused = device.type in ("cpu", "cuda") or None

@@ -39,6 +39,7 @@ def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
         branch=branch if recipe.bas_weight else None,
         freeze_f2=recipe.frozen_f2,
         frozen_statistics=recipe.frozen_statistics,
+        mask_pooling=recipe.mask_pooling,
     )
 
 

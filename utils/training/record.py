@@ -131,5 +131,5 @@ class RunRecord:
             return
         scores = evaluation.scores()
         self._log.amend(test=scores.summary(), cautions=cautions(evaluation, self._class_names))
-        gt_known_loc = scores.means()["gt_known_loc"][evaluation.question.protocol.mean]
+        gt_known_loc = scores.means()["gt_known_loc"][evaluation.spec.protocol.mean]
         self._states.note_score(self._trainer.progress.epoch, gt_known_loc)

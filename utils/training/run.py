@@ -15,19 +15,22 @@ import torch
 from utils.data.dataset import ROOT
 from utils.data.split import Split
 from utils.data.training import build_training_loader
+from utils.evaluation.calibration import Calibration, calibrate, kinds_to_calibrate, offset_key, with_offsets
 from utils.evaluation.misfits import OPTION
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
-from utils.evaluation.spec import build_question
-from utils.evaluation.summary import cautions
+from utils.evaluation.spec import EvaluationSpec, build_spec
+from utils.evaluation.summary import cautions, evaluation_record
+from utils.models.bas import BAS
 from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
-from utils.models.recipe import Recipe, override
+from utils.models.recipe import CALIBRATED, Recipe, override
 from utils.models.registry import build
+from utils.models.winograd import use_winograd
 from utils.results.tables import caution_lines, failure_report, score_table
-from utils.runs.recorded import change_settings, made_weights
+from utils.runs.recorded import OFFSETS, change_settings, made_weights
 from utils.runs.settings import SNAPSHOTS, Engine
 from utils.runs.state import (
     OTHER_STATE,
@@ -42,7 +45,7 @@ from utils.runs.state_folder import StateFolder
 from utils.system.errors import UsageError, UserError
 from utils.system.files import alone_in, file_digest, sweep, write_text
 from utils.system.options import check
-from utils.system.processes import first_on_each_machine, is_main, process_count, wait_for_all
+from utils.system.processes import broadcast_value, first_on_each_machine, is_main, process_count, wait_for_all
 from utils.training.adaptation import adapt_recipe, explain_adaptation
 from utils.training.arguments import TrainingCommand, settle_engine
 from utils.training.engine import build_trainer, train_one_epoch
@@ -90,6 +93,7 @@ class Run:
         self.command, self.dataset, self.folder, self.device = command, command.dataset, folder, device
         settings = command.settings
         self.states = StateFolder(folder, settings.keep)
+        self._offsets: dict[int, dict[str, Calibration]] = {}  # of the maps, by epoch
         if is_main():
             for place in (folder, self.states.path, folder / SNAPSHOTS):
                 sweep(place)
@@ -138,6 +142,8 @@ class Run:
             with first_on_each_machine():
                 print(load_imagenet(self.model, settings.pretrained))
         self.model.place(self.device, engine.channels_last)
+        if engine.uses_winograd(self.device):
+            use_winograd(self.model)  # wide 3 x 3 convolutions, with 2.25 times fewer multiplications
         self.trainer = trainer = build_trainer(self.model, loader, self.train_split.paths, recipe, engine, self.device)
         if state is not None:
             parts = self.model, trainer.optimizer, trainer.scheduler, trainer.scaler
@@ -227,10 +233,11 @@ class Run:
         is_given = "threshold" in self.command.given or recipe.threshold != paper.threshold
         if is_given or not (is_adapted and split.boxes):
             return
-        question = build_question(recipe, ten_crops=False, ignore_misfits=settings.ignore_misfits)
-        chosen = choose_thresholds(
-            fold_batch_norm(self.model.eval()), split, question, self.device, EVALUATION_BATCH, settings.num_workers
-        )[question.main]
+        spec = build_spec(recipe, ten_crops=False, ignore_misfits=settings.ignore_misfits)
+        model = self.inference_model()
+        spec = self.place_maps(model, spec)
+        reading = EVALUATION_BATCH, settings.num_workers
+        chosen = choose_thresholds(model, split, spec, self.device, *reading)[spec.main]
         print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
         self.set_threshold(chosen)
 
@@ -241,13 +248,37 @@ class Run:
             chosen_on = "training pictures and their boxes"
             change_settings(self.weights, recipe=asdict(self.recipe), threshold_chosen_on=chosen_on)
 
+    def inference_model(self) -> BAS:
+        """A copy of the network as `BAS_inference.py` runs it: folded, in its memory layout."""
+        return fold_batch_norm(self.model.eval()).place(self.device)
+
+    def place_maps(self, model: BAS, spec: EvaluationSpec) -> EvaluationSpec:
+        """The spec with the offsets of its maps, if it wants them, by training pictures; at the run's end they are kept
+        in its settings."""
+        if spec.align != CALIBRATED:
+            return spec
+        epoch, workers = self.trainer.progress.epoch, self.command.settings.num_workers
+        wanted = {offset_key(kind, spec): kind for kind in kinds_to_calibrate(model, spec)}
+        known = self._offsets.get(epoch, {})
+        missing = [kind for key, kind in wanted.items() if key not in known]
+        found = calibrate(model, self.train_split, spec, missing, self.device, EVALUATION_BATCH, workers)
+        found = broadcast_value(found)
+        for kind, one in found.items():
+            print(one.line(kind.title))
+        known |= {offset_key(kind, spec): one for kind, one in found.items()}
+        self._offsets = {epoch: known}
+        if epoch == self.recipe.epochs and found and is_main():
+            change_settings(self.weights, **{OFFSETS: {key: one.record() for key, one in known.items()}})
+        return with_offsets(spec, {kind: known[key] for key, kind in wanted.items()})
+
     def evaluate_test(self) -> Evaluation:
         """Evaluates the test split as BAS_inference.py does, and prints the table."""
         settings, split = self.command.settings, self.test_split
         assert split is not None  # there is nothing to evaluate without
-        question = build_question(self.recipe, ignore_misfits=settings.ignore_misfits)
-        loader = build_loader(split, question, EVALUATION_BATCH, settings.num_workers, self.device)
-        evaluation = evaluate(fold_batch_norm(self.model.eval()), loader, split, question, self.device)
+        model = self.inference_model()
+        spec = self.place_maps(model, build_spec(self.recipe, ignore_misfits=settings.ignore_misfits))
+        loader = build_loader(split, spec, EVALUATION_BATCH, settings.num_workers, self.device)
+        evaluation = evaluate(model, loader, split, spec, self.device)
         print(score_table(evaluation.scores().summary()))
         for line in caution_lines(cautions(evaluation, split.class_names)):
             print(line)
@@ -257,11 +288,7 @@ class Run:
         """Saves the last evaluation beside the weights and says how to repeat it."""
         if not is_main():
             return
-        record = {
-            "scores": evaluation.scores().summary(),
-            "cautions": cautions(evaluation, class_names),
-            "failures": evaluation.failures,
-        }
+        record = evaluation_record(evaluation, class_names)
         path = write_text(self.weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
         if evaluation.failures:
             print(failure_report(evaluation.failures))

@@ -1,0 +1,224 @@
+"""Where the cells of a network's maps really look, told by unlabelled pictures and their mirror images.
+
+The layers' geometry says which pixel is the middle of a cell's receptive field. Where the cell *looks* can be another
+place: kernels that were trained with another padding pull it, and so does training. But a network that looks d pixels
+beside where its maps are drawn does so in a mirrored picture, too, and on the other side of the object. So the map of
+a picture and the map of its mirror image, mirrored back, agree where both are drawn right, and nowhere else. No box and
+no label takes part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from utils.data.evaluation import build_evaluation_loader
+from utils.data.split import Split, spread, take
+from utils.data.transforms import centre_crop
+from utils.evaluation.kinds import MapKind
+from utils.evaluation.maps import grid_of, make_maps
+from utils.evaluation.spec import EvaluationSpec
+from utils.models.bas import BAS, rank_classes
+from utils.models.taps import Grid, Offset
+from utils.system.errors import UserError
+from utils.system.progress import progress_bar
+
+PICTURES = 200
+# Offsets are looked for as far as a map of TensorFlow's weights behind five strided layers is off, and a bit.
+REACH, STEP = 24.0, 0.5  # pixels
+LEAST_SHARE = 0.4  # of the crop's side that both maps have to cover
+RESAMPLINGS = 200
+
+
+class Calibration(NamedTuple):
+    """What was found for one kind of map."""
+
+    offset: Offset
+    error: Offset  # standard errors, of pictures drawn again
+    agreement: float  # mean correlation of a map with its mirrored one, of both directions
+    agreement_before: float  # the same by the layers' geometry
+    pictures: int
+
+    def record(self) -> dict[str, Any]:
+        """Plain values for JSON; :func:`read_calibration` takes them back."""
+        return {**self._asdict(), "offset": list(self.offset), "error": list(self.error)}
+
+    def line(self, title: str) -> str:
+        """For the screen."""
+        x, y = self.offset
+        where = f"{abs(x):.1f} px {'left' if x < 0 else 'right'}, {abs(y):.1f} {'up' if y < 0 else 'down'}"
+        return (
+            f"{title}: drawn {where} of where its layers' geometry says (± {max(self.error):.1f}), by {self.pictures} "
+            f"pictures and their mirror images, whose maps agree by {self.agreement:.2f} there and by "
+            f"{self.agreement_before:.2f} here"
+        )
+
+
+def read_calibration(record: Mapping[str, Any]) -> Calibration:
+    """What :meth:`Calibration.record` gave; ValueError, KeyError or TypeError if it is none."""
+    values = {name: float(record[name]) for name in ("agreement", "agreement_before")}
+    offset, error = (Offset(*map(float, record[name])) for name in ("offset", "error"))
+    if not np.isfinite([*values.values(), *offset, *error]).all() or max(map(abs, offset)) > 2 * REACH:
+        raise ValueError("an offset is no number of pixels, or beyond all measure")
+    return Calibration(offset, error, pictures=int(record["pictures"]), **values)
+
+
+def calibrate(
+    model: BAS,
+    split: Split,
+    spec: EvaluationSpec,
+    kinds: Sequence[MapKind],
+    device: torch.device,
+    batch_size: int,
+    num_workers: int,
+    pictures: int = PICTURES,
+) -> dict[MapKind, Calibration]:
+    """Estimates where the cells of several kinds of maps look, on pictures spread over a split; see :func:`estimate`.
+
+    Args:
+        model: on `device`, in evaluation mode.
+        split: best the training pictures; their labels and boxes take no part: maps are those of the predicted classes.
+        spec: sizes and precision.
+        kinds: which maps, of :func:`kinds_to_calibrate`.
+        device: where the model is.
+        batch_size, num_workers: of the loader.
+        pictures: at most so many.
+
+    Raises:
+        UserError: no picture can be read, or none gives a map that differs from place to place.
+    """
+    if not kinds:
+        return {}
+    some = take(split, list(spread(np.ones(len(split)), pictures)))
+    loader = build_evaluation_loader(some, spec.resize_size, batch_size, num_workers, device)
+    found: dict[MapKind, list[list[np.ndarray]]] = {kind: [[], [], []] for kind in kinds}
+    for batch in progress_bar(loader, "where maps look"):
+        if not batch.readable.any():
+            continue
+        crops = centre_crop(batch.images[batch.readable].to(device, non_blocking=True), spec.crop_size)
+        labels = None
+        for view, images in enumerate((crops, crops.flip(-1), crops.flip(-2))):
+            with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():
+                encoding = model.encode_crops(images.unsqueeze(1), 0)
+                if labels is None:
+                    labels = rank_classes(encoding.scores, 1).squeeze(1)
+                maps = make_maps(model, encoding, kinds, labels)
+            for kind, values in maps.items():
+                found[kind][view].append(values[:, 0].float().cpu().numpy())
+    if not any(views[0] for views in found.values()):
+        raise UserError(f"none of the {len(some)} pictures of the {split.name} split could be read")
+    calibrations = {}
+    for kind, views in found.items():
+        grid = grid_of(model, kind)
+        assert grid is not None  # `kinds_to_calibrate` has seen to it
+        seen, across, down = (np.concatenate(batches) for batches in views)
+        calibrations[kind] = estimate(seen, across, down, grid, spec.crop_size)
+    return calibrations
+
+
+def kinds_to_calibrate(model: BAS, spec: EvaluationSpec) -> list[MapKind]:
+    """The kinds of maps that have cells; of those that differ in k, the first, whose offset holds for all."""
+    first: dict[str, MapKind] = {}
+    for kind in spec.thresholds:
+        first.setdefault(kind.kind, kind)
+    return [kind for kind in first.values() if grid_of(model, kind) is not None]
+
+
+def with_offsets(spec: EvaluationSpec, found: Mapping[MapKind, Calibration]) -> EvaluationSpec:
+    """The spec with the offsets that were found."""
+    return replace(spec, offsets={kind.kind: one.offset for kind, one in found.items()})
+
+
+def offset_key(kind: MapKind, spec: EvaluationSpec) -> str:
+    """Under which the offset of a kind of map is kept: it holds for one k and one size of pictures."""
+    return f"{kind.title} at {spec.resize_size}/{spec.crop_size}"
+
+
+def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid, side: int) -> Calibration:
+    """Where the cells of maps look, by those of mirrored pictures.
+
+    Args:
+        maps: (N, h, w) of N pictures.
+        across: (N, h, w) of their mirror images, left and right exchanged.
+        down: (N, h, w) of their mirror images, above and below exchanged.
+        grid: where the cells look by the layers' geometry.
+        side: of the pictures in pixels.
+
+    Raises:
+        UserError: every map is the same everywhere, or not finite.
+    """
+    shifts = _candidates(maps.shape[1:], grid, side)
+    horizontal = _agreement(maps, across, grid, side, shifts)
+    vertical = _agreement(maps.swapaxes(1, 2), down.swapaxes(1, 2), grid, side, shifts)
+    usable = np.isfinite([horizontal, vertical]).all(axis=(0, 2))
+    count = int(usable.sum())
+    if not count:
+        raise UserError("no map differs from place to place, so that nothing tells where it looks; train the network")
+    draws = np.random.default_rng(0).integers(0, count, (RESAMPLINGS, count))
+    offset, error, best, before = [], [], [], []
+    for curves in (horizontal[usable], vertical[usable]):
+        mean = curves.mean(axis=0)
+        place, agreement = _peak(shifts, mean)
+        offset.append(round(place, 2))
+        error.append(round(float(np.std([_peak(shifts, curves[draw].mean(axis=0))[0] for draw in draws])), 2))
+        best.append(agreement)
+        before.append(np.interp(0, shifts, mean))
+    return Calibration(Offset(*offset), Offset(*error), float(np.mean(best)), float(np.mean(before)), count)
+
+
+def _candidates(cells: tuple[int, ...], grid: Grid, side: int) -> np.ndarray:
+    """The shifts to try: those with which the maps still cover enough of the pictures on both sides of the middle."""
+    shifts = np.arange(-REACH, REACH + STEP / 2, STEP)
+    covered = [min(_half_width(count, grid, side, shift) for count in cells) for shift in shifts]
+    return shifts[2 * np.array(covered) >= LEAST_SHARE * side]
+
+
+def _half_width(cells: int, grid: Grid, side: int, shift: float) -> float:
+    """How far from the picture's middle, to either side, cells that are drawn `shift` further on lie all around."""
+    middle, first = (side - 1) / 2, grid.first + shift
+    return min(middle - first, first + (cells - 1) * grid.stride - middle, middle)
+
+
+def _agreement(maps: np.ndarray, mirrored: np.ndarray, grid: Grid, side: int, shifts: np.ndarray) -> np.ndarray:
+    """How well maps agree with those of mirrored pictures along x, for each shift of the drawing.
+
+    Args:
+        maps, mirrored: (N, h, w).
+        grid: see :func:`estimate`.
+        side: see :func:`estimate`.
+        shifts: (D,) in pixels.
+
+    Returns:
+        (N, D) correlations over what both cover; NaN where a map is the same everywhere, or not finite.
+    """
+    cells, columns = maps.shape[2], []
+    for shift in shifts:
+        half = _half_width(cells, grid, side, shift)
+        away = np.linspace(-half, half, side)  # from the middle; the mirrored map is read the other way
+        place = ((side - 1) / 2 + away - grid.first - shift) / grid.stride
+        weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
+        columns.append(_correlate(maps @ weights.T, mirrored @ weights[::-1].T))
+    return np.stack(columns, axis=1)
+
+
+def _correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, h, w) twice -> (N,) Pearson's correlation."""
+    a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (a, b))
+    a, b = (values - values.mean(axis=1, keepdims=True) for values in (a, b))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+
+
+def _peak(shifts: np.ndarray, agreement: np.ndarray) -> tuple[float, float]:
+    """The shift of the highest agreement, between the tried ones by the parabola through three, and that agreement."""
+    best = int(agreement.argmax())
+    if not 0 < best < len(shifts) - 1:
+        return float(shifts[best]), float(agreement[best])
+    left, middle, right = agreement[best - 1 : best + 2]
+    bend = left - 2 * middle + right
+    part = 0.0 if bend == 0 else 0.5 * (left - right) / bend
+    return float(shifts[best] + part * (shifts[1] - shifts[0])), float(middle - 0.25 * (left - right) * part)
