@@ -20,6 +20,7 @@ from typing import Any
 import torch
 
 from Img.accuracy import Results, collect_published, draw_accuracy
+from Img.alignment import draw_alignment
 from Img.growth import FRAMES, draw_growth
 from Img.measured import Measured, read_measured
 from Img.results import draw_results
@@ -40,7 +41,7 @@ from utils.system.options import NAME, PLACE, POSITIVE, CommandParser
 FOLDER = Path(__file__).resolve().parent
 DATASETS = find_datasets()
 WITHOUT_RUN = "accuracy"
-NAMES = (WITHOUT_RUN, "exploratory", "result", "growth")
+NAMES = (WITHOUT_RUN, "exploratory", "result", "alignment", "growth")
 EXAMPLES = """examples:
   python train.py --demo && python -m Img --run demo_run    train the demo, then draw everything
   python -m Img --only accuracy                             what needs no run
@@ -133,6 +134,8 @@ def draw(name: str, folder: Path, source: Source | None, frames: int) -> list[Pa
     if name == "result":
         thresholds = source.measured.thresholds if source.measured else None
         return [draw_results(folder / "result.png", source.loaded, source.test_split, thresholds)]
+    if name == "alignment":
+        return [draw_alignment(folder / "alignment.png", source.loaded, source.test_split)]
     if name == "growth":
         run = source.run.folder
         return [draw_growth(folder / "result.gif", run, source.loaded, source.watched_split, frames=frames)]

@@ -84,6 +84,8 @@ RESUME = (
 DEMO = ("--save_path", "demo", "--epochs", "2", "--warmup_epochs", "1", *SIZES)
 WEIGHTS = "run/mobilenet/mobilenet0.pth.tar"
 INFER = (*ARCH, "--checkpoint", WEIGHTS, "--no-tencrop", *SIZES)
+RELEASED = "released/net.pth.tar"
+CALIBRATED = (*ARCH, "--checkpoint", RELEASED, "--no-tencrop", *SIZES, "--data", "data", "--align_maps", "calibrated")
 DRAW = ("--run", "run", "--data", "data", "--save", "drawn", "--device", "cpu")
 EXPLORE = (*DRAW[:4], "--save", "measured", "--at", "class_maps", "--masks", "4", "--device", "cpu")
 SCORED = {"top1_loc", "top5_loc", "gt_known_loc", "top1_cls", "top5_cls"}
@@ -121,6 +123,7 @@ GOOD: dict[str, tuple[str, tuple[str, ...]]] = {
     "evaluate authors' CUB": ("CUB/BAS_inference", (*INFER, "--data", "authors")),
     "evaluate --images": ("CUB/BAS_inference", (*INFER, "--images", "pictures")),
     "evaluate --map-files": ("CUB/BAS_inference", (*INFER, "--data", "data", "--map-files", "maps")),
+    "evaluate calibrated": ("CUB/BAS_inference", CALIBRATED),
     "evaluate --classes": ("CUB/BAS_inference", (*INFER, "--data", "data", "--classes", "names.txt")),
     "evaluate ILSVRC": ("ILSVRC/BAS_inference", (*INFER, "--data", "csv")),
     "evaluate ILSVRC's XML": ("ILSVRC/BAS_inference", (*INFER, "--data", "xml")),
@@ -417,6 +420,7 @@ def file_cases(home: Path) -> Iterator[Case]:
         "figures": ["run/mobilenet/evaluation.json"],
         "figures of a demo": ["demo/results.json"],
         "evaluate --map-files": ["maps/maps.json"],
+        "evaluate calibrated": ["released/net.offsets.json"],
         "ablation": ["grid/all/seed_0/options.json", "grid/all/seed_0/results.json"],
     }
     for good, paths in jsons.items():
@@ -614,6 +618,9 @@ def make_runs(home: Path) -> None:
     os.chdir(home)
     succeed("train", (*TRAIN, "--save_path", "run", "--snapshot", "2"))
     shutil.rmtree("run/mobilenet/states")
+    Path(RELEASED).parent.mkdir()
+    shutil.copyfile(WEIGHTS, RELEASED)
+    succeed("CUB/BAS_inference", CALIBRATED)  # leaves the offsets beside it
     succeed(
         "train", (*TRAIN, "--save_path", "unfinished", "--epochs", "2", "--save_every_steps", "1", "--snapshot", "1")
     )

@@ -28,7 +28,7 @@ from tests.commands import (
 )
 from utils.runs.settings import SNAPSHOTS
 
-FILES = {"accuracy.png", "motivation.png", "experiment.png", "result.png", "result.gif"}
+FILES = {"accuracy.png", "motivation.png", "experiment.png", "result.png", "alignment.png", "result.gif"}
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ The layers' geometry says which pixel is the middle of a cell's receptive field.
 place: kernels that were trained with another padding pull it, and so does training. But a network that looks d pixels
 beside where its maps are drawn does so in a mirrored picture, too, and on the other side of the object. So the map of
 a picture and the map of its mirror image, mirrored back, agree where both are drawn right, and nowhere else. No box and
-no label takes part.
+no label takes part. (A map that is drawn too large or too small about the middle agrees with its mirror image all the
+same: only a place can be told so, and strides are taken from the layers.)
 """
 
 from __future__ import annotations
