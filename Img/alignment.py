@@ -39,10 +39,10 @@ def draw_alignment(path: Path, loaded: Loaded, split: Split, pictures: int = PIC
     specs = [replace(spec, align=how) for how in ALIGNMENTS]
     found = [localize_pictures(loaded.model, split, indices, one, loaded.device) for one in specs]
     for drawn in zip(*found, strict=True):
-        picture, *_ = draw_group(*drawn[0], spec)
-        row = [picture]
+        row = []
         for how, (subject, maps) in zip(ALIGNMENTS, drawn, strict=True):
-            (cell,) = draw_group(subject, maps, spec)[1:]
+            picture, cell = draw_group(subject, maps, spec)
+            row += [picture] if not row else []
             row.append(cell._replace(words=(how, *cell.words[1:])))
         rows.append(row)
     sheet = draw_sheet(rows, build_key(spec))

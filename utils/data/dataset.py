@@ -16,9 +16,7 @@ from utils.system.errors import UsageError, UserError
 
 if TYPE_CHECKING:
     from utils.data.split import Split
-    from utils.evaluation.records import Evaluation
     from utils.models.bas import BAS
-    from utils.training.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -173,9 +171,6 @@ class Dataset:
 
     def prepare(self, run: Path) -> None:
         """What is to be done before a run in the folder `run` reads the pictures; the first process alone does it."""
-
-    def finish(self, run: Run) -> Evaluation | None:
-        """What is to be done after a run besides evaluating it; what it returns takes the place of the evaluation."""
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.split import spread
-from utils.demo.dataset import EVALUATION_BATCH, GALLERY_PICTURES, KINDS, PICTURE_FILE, RESULTS_FILE
 from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.records import Evaluation
@@ -23,6 +22,11 @@ from utils.results.tables import caution_lines, comparison_table
 from utils.system.files import write_text
 from utils.system.processes import is_main
 from utils.training.run import Run
+
+EVALUATION_BATCH = 32
+GALLERY_PICTURES = 12
+KINDS = ("bas", "cam", "center")
+RESULTS = RESULTS_FILE, PICTURE_FILE = "results.json", "results.png"
 
 
 def compare(run: Run) -> Evaluation | None:

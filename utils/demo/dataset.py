@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from utils.training.run import Run
 
 DEFAULT_FOLDER = "demo_run"
-EVALUATION_BATCH = 32
-GALLERY_PICTURES = 12
-KINDS = ("bas", "cam", "center")
-RESULTS = RESULTS_FILE, PICTURE_FILE = "results.json", "results.png"
 
 
 @dataclass(frozen=True)
@@ -102,6 +98,7 @@ def demo_of(datasets: Mapping[str, Dataset]) -> DemoDataset:
 
 
 def _refuse_what_is_not_the_demos(folder: Path, run: Path) -> None:
+    from utils.demo.comparison import RESULTS
     from utils.demo.compose import RECORD
     from utils.runs.recorded import SETTINGS_FILE, run_settings
     from utils.runs.state_folder import StateFolder

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 
@@ -70,6 +70,14 @@ def train(command: TrainingCommand, device: torch.device) -> None:
     wait_for_all()
     with alone_in(folder, "a run") if is_main() else nullcontext():
         Run(command, arch, folder, device).train()
+
+
+@runtime_checkable
+class Finishes(Protocol):
+    """A data set that has something to be done after a run, as the demo's comparison."""
+
+    def finish(self, run: Run) -> Evaluation | None:
+        """What it returns takes the place of the evaluation; None lets the run evaluate itself."""
 
 
 class Run:
@@ -179,7 +187,8 @@ class Run:
                     print(f"model saved: {save_weights(self.model, self.weights)}")
                     change_settings(self.weights, sha256=file_digest(self.weights))
                 self.snapshots.take()
-                last = self.dataset.finish(self) or self._finish()
+                last = self.dataset.finish(self) if isinstance(self.dataset, Finishes) else None
+                last = last or self._finish()
             if last is not None:
                 self.record.add_scores(last)
 
