@@ -12,7 +12,7 @@ from utils.evaluation.spec import build_spec
 from utils.inference.loading import Loaded
 from utils.inference.placing import place_maps
 from utils.models.recipe import ALIGNMENTS, CALIBRATED
-from utils.results.sheet import draw_sheet
+from utils.results.sheet import Cell, draw_sheet
 from utils.system.files import write_atomically
 
 PICTURES = 4
@@ -39,7 +39,7 @@ def draw_alignment(path: Path, loaded: Loaded, split: Split, pictures: int = PIC
     specs = [replace(spec, align=how) for how in ALIGNMENTS]
     found = [localize_pictures(loaded.model, split, indices, one, loaded.device) for one in specs]
     for drawn in zip(*found, strict=True):
-        row = []
+        row: list[Cell] = []
         for how, (subject, maps) in zip(ALIGNMENTS, drawn, strict=True):
             picture, cell = draw_group(subject, maps, spec)
             row += [picture] if not row else []
