@@ -5,6 +5,7 @@ accuracy      accuracy.png                     published results of CAM and BAS,
 exploratory   motivation.png, experiment.png   masks of growing area and what the network says to them: the paper's
                                                argument, on the test pictures that have masks
 result        result.png                       test pictures with maps and boxes of CAM and of BAS
+alignment     alignment.png                    the same maps drawn in the three places of --align_maps
 growth        result.gif                       how foreground maps grow over the epochs of a run with --snapshot
 """
 

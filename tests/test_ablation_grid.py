@@ -229,8 +229,14 @@ def test_rows_with_fewer_seeds_say_so() -> None:
     """Protects the reader: a mean over fewer seeds than the others is marked, and one value has no deviation."""
     columns = ("CAM Top-1 Loc", "CAM Top-5 Loc", "CAM GT-known Loc", "Top-1 Cls")
     rows = [
-        {"cell": "cls", "k": None, "seeds": [0], "figures": {name: Spread([50.04]) for name in columns}},
-        {"cell": "all", "k": None, "seeds": [0, 1], "figures": {name: Spread([50, 52]) for name in columns}},
+        {"cell": "cls", "k": None, "drawn": None, "seeds": [0], "figures": {name: Spread([50.04]) for name in columns}},
+        {
+            "cell": "all",
+            "k": None,
+            "drawn": None,
+            "seeds": [0, 1],
+            "figures": {name: Spread([50, 52]) for name in columns},
+        },
     ]
     lines = markdown(rows, 9).splitlines()
     assert "over seeds 0, 1." in lines[0]
@@ -248,10 +254,10 @@ def test_options_of_the_grid_itself(option: str, capsys: pytest.CaptureFixture) 
 
 def test_the_demo_compares_several_k(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Protects the table of k: each k's threshold and scores are those of a demo with that k in force."""
-    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40", "--generator_rate", "1")["maps"]
+    compared = run_demo(tmp_path, monkeypatch, "--top_ks", "3", "1", "40", "--generator_rate", "1", "--align_maps")["maps"]
     # The recipe's k, and there are 12 classes.
-    assert [*compared] == ["BAS, k = 8", "CAM", "centred Gaussian", "BAS, k = 1", "BAS, k = 3", "BAS, k = 12"]
-    alone = run_demo(tmp_path, monkeypatch, "--resume", "--top_k", "3")
+    assert [*compared] == ["BAS, k = 8", "CAM", "centred Gaussian", "BAS, k = 3", "BAS, k = 1", "BAS, k = 12"]
+    alone = run_demo(tmp_path, monkeypatch, "--resume", "--top_k", "3", "--align_maps")
     assert [*alone["maps"]] == ["BAS, k = 3", "CAM", "centred Gaussian"] and alone["map"] == "BAS, k = 3"
     assert compared["BAS, k = 3"] == alone["maps"]["BAS, k = 3"]
     assert compared["BAS, k = 1"]["scores"] != compared["BAS, k = 3"]["scores"]

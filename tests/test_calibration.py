@@ -118,7 +118,7 @@ def test_networks_with_a_known_place(split: Split, monkeypatch: pytest.MonkeyPat
     model = make_smooth(CUB.Model.build("mobilenet", 2, False))
     straight = offsets_of(model, split)
     for one in straight.values():
-        assert one.offset == pytest.approx((0, 0), abs=0.5)
+        assert one.offset == pytest.approx((0, 0), abs=1)
     f1 = model.f1
     monkeypatch.setattr(model, "f1", lambda images: f1(images.roll((5, -6), dims=(2, 3))))
     for kind, one in offsets_of(model, split).items():  # what was at x + 6 is now at x: a cell looks 6 to the right
@@ -127,12 +127,12 @@ def test_networks_with_a_known_place(split: Split, monkeypatch: pytest.MonkeyPat
     recipe = replace(CUB.Model.recipe("mobilenet"), num_classes=2, final_relu=False, same_padding=True)
     same = make_smooth(build(recipe))
     for one in offsets_of(same, split).values():
-        assert one.offset == pytest.approx((0, 0), abs=0.5)
+        assert one.offset == pytest.approx((0, 0), abs=1)
     plain = CUB.Model.build("mobilenet", 2, False)
     same.same_padding, same.class_grid = False, plain.class_grid
     found = offsets_of(same, split)
-    assert found["bas"].offset == pytest.approx((7, 7), abs=0.5)
-    assert found["cam"].offset == pytest.approx((15, 15), abs=1)
+    assert found["bas"].offset == pytest.approx((7, 7), abs=1)
+    assert found["cam"].offset == pytest.approx((15, 15), abs=1.5)
 
 
 def test_offsets_draw_the_maps(split: Split) -> None:
@@ -157,7 +157,7 @@ def test_record_is_read_back() -> None:
     one = Calibration(Offset(-6.5, 5.25), Offset(0.1, 0.2), 0.95, 0.7, 200)
     record = json.loads(json.dumps(one.record()))
     assert read_calibration(record) == one
-    for changes in ({"offset": [1]}, {"offset": [float("nan"), 0]}, {"offset": [999, 0]}, {"pictures": None}):
+    for changes in ({"offset": [1]}, {"offset": [float("nan"), 0]}, {"offset": [999, 0]}, {"agreement": None}):
         with pytest.raises((ValueError, TypeError)):
             read_calibration(record | changes)
     with pytest.raises(KeyError):

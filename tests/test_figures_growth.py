@@ -20,6 +20,7 @@ from utils.evaluation.protocols import PROTOCOLS
 from utils.inference.loading import Loaded
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR
 from utils.results.sheet import MARGIN
+from utils.runs.recorded import Recorded
 from utils.runs.settings import SNAPSHOTS
 from utils.system.errors import UserError
 from utils.training.snapshots import snapshot_path
@@ -30,7 +31,15 @@ TOP, BOTTOM = 30, 36  # pixels: of the key, and of the words below
 BOX = (10, 20, 30, 40)  # in crop pixels of 48; the crop begins at 8 of 64
 RECIPE = replace(CUB.Model.recipe("mobilenet"), resize_size=64, crop_size=48, threshold=0.5, align_maps="stretched")
 LOADED = Loaded(
-    CUB.DATASET, None, TinyBAS(), RECIPE, PROTOCOLS["authors"], tuple("abcde"), torch.device("cpu"), amp=False
+    CUB.DATASET,
+    None,
+    Recorded(),
+    TinyBAS(),
+    RECIPE,
+    PROTOCOLS["authors"],
+    tuple("abcde"),
+    torch.device("cpu"),
+    amp=False,
 )
 
 

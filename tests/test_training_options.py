@@ -32,6 +32,7 @@ from tests.test_distributed_training import NoNorm
 from utils.models.recipe import Recipe
 from utils.runs.provenance import set_tf32, tf32_settings
 from utils.training import log
+from utils.training import run as running
 from utils.training.optim import build_optimizer
 from utils.training.run import Run
 
@@ -215,6 +216,7 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
         return SimpleNamespace(scores=lambda: scored, spec=spec, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(Run, "evaluate_test", evaluate)
+    monkeypatch.setattr(running, "evaluation_record", lambda *_: {})
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
     options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *TRAINING]
     assert run_training(*options, "--epochs", 4, "--eval_every", 1, "--keep", 1) == 0

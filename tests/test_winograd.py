@@ -15,8 +15,6 @@ from torch.nn import functional as F
 
 import CUB.Model
 from tests.commands import read_json
-from tests.test_amc import TinyBAS
-from tests.test_distributed_training import Case, make_split, make_trainer
 from tests.test_training_options import data, figures, newest_state, no_drawing, run, tiny  # noqa: F401
 from utils.models import winograd
 from utils.models.bas import call_frozen
@@ -281,7 +279,7 @@ def test_training_step(pair: tuple[nn.Module, nn.Module], monkeypatch: pytest.Mo
         gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
         results.append((torch.stack(losses).detach(), gradients))
     (expected, theirs), (found, ours) = results
-    assert [asked.count(layer) for layer in model.head[:3:2]] == [4, 2]  # the first is also asked for its layout
+    assert [asked.count(layer) for layer in model.head[:3:2]] == [2, 2]  # by both passes
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
     assert 0 < float((ours - theirs).norm() / theirs.norm()) < 1e-9
 
@@ -298,10 +296,10 @@ def test_training_step(pair: tuple[nn.Module, nn.Module], monkeypatch: pytest.Mo
         (Engine(compile=True), False),
     ],
 )
-def test_which_runs_use_it(everywhere: None, tmp_path: Path, engine: Engine, uses: bool) -> None:
-    """Protects --amp, --compile and --no-winograd from layers that they do not want."""
-    trainer = make_trainer(make_split(tmp_path), Case(build=TinyBAS, engine=engine))
-    assert winograd_layers(trainer.model.head) == (["0", "2"] if uses else [])
+def test_which_runs_use_it(engine: Engine, uses: bool) -> None:
+    """Protects --amp, --compile and --no-winograd, and GPUs, from layers that they do not want."""
+    assert engine.uses_winograd(torch.device("cpu")) is uses
+    assert not engine.uses_winograd(torch.device("cuda"))
 
 
 def test_runs_with_and_without(everywhere: None, tiny, run) -> None:  # noqa: F811

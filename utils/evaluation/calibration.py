@@ -62,7 +62,8 @@ class Calibration(NamedTuple):
 def read_calibration(record: Mapping[str, Any]) -> Calibration:
     """What :meth:`Calibration.record` gave; ValueError, KeyError or TypeError if it is none."""
     values = {name: float(record[name]) for name in ("agreement", "agreement_before")}
-    offset, error = (Offset(*map(float, record[name])) for name in ("offset", "error"))
+    (x, y), (error_x, error_y) = record["offset"], record["error"]
+    offset, error = Offset(float(x), float(y)), Offset(float(error_x), float(error_y))
     if not np.isfinite([*values.values(), *offset, *error]).all() or max(map(abs, offset)) > 2 * REACH:
         raise ValueError("an offset is no number of pixels, or beyond all measure")
     return Calibration(offset, error, pictures=int(record["pictures"]), **values)

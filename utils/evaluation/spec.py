@@ -73,8 +73,8 @@ class EvaluationSpec:
 
     def placement(self, model: BAS, kind: MapKind) -> Placement | None:
         """Where a kind of map is drawn; None stretches it over the crop."""
-        grid = grid_of(model, kind)
-        if grid is None or self.align == STRETCHED:
+        grid = grid_of(model, kind) if self.align != STRETCHED else None
+        if grid is None:
             return None
         offset = self.offsets[kind.kind] if self.align == CALIBRATED else Offset()
         return Placement((grid.first + offset.x, grid.first + offset.y), grid.stride)
