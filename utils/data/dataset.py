@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -215,14 +216,21 @@ def defaults_in_words(datasets: Iterable[Dataset]) -> Callable[[str], str | None
         datasets: whose recipes are compared.
     """
 
+    @cache
+    def recipes() -> list[tuple[str, dict[str, list[Recipe]]]]:
+        return [
+            (dataset.name, {paper: [dataset.recipe(arch, paper) for arch in dataset.archs] for paper in PAPERS})
+            for dataset in datasets
+        ]
+
     def words(name: str) -> str | None:
         parts, seen = [], set()
-        for dataset in datasets:
-            values = {paper: {getattr(dataset.recipe(arch, paper), name) for arch in dataset.archs} for paper in PAPERS}
+        for title, by_paper in recipes():
+            values = {paper: {getattr(recipe, name) for recipe in found} for paper, found in by_paper.items()}
             if any(len(found) > 1 for found in values.values()):
                 return None if name == "name" else "the recipe's"
             cvpr, ijcv = ({_in_words(value) for value in values[paper]}.pop() for paper in PAPERS)
-            parts.append(f"{dataset.name} {cvpr}" + (f" (IJCV {ijcv})" if ijcv != cvpr else ""))
+            parts.append(f"{title} {cvpr}" + (f" (IJCV {ijcv})" if ijcv != cvpr else ""))
             seen |= {cvpr, ijcv}
         return None if len(seen) == 1 or name == "name" else ", ".join(parts)
 
