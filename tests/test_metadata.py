@@ -179,7 +179,7 @@ def test_test_split_without_truths(tmp_path):
             "gull/b.jpg,0",
             r"labels\.txt, line 2: the label of gull/b\.jpg is 1, but 0",
         ),
-        ("image_ids.txt", "wren/c.jpg", "wren/a.jpg", r"names wren/a\.jpg twice"),
+        ("image_ids.txt", "wren/c.jpg", "wren/a.jpg", r"image_ids.txt names wren/a\.jpg twice"),
     ],
 )
 def test_malformed_lists(tmp_path, name, old, new, words):

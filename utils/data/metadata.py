@@ -13,6 +13,7 @@ The pictures lie at `<folder>/<id>`, `<folder>/images/<id>` or `<folder>/<split>
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -65,6 +66,9 @@ def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
         raise UserError(f"no {split} split in {folder} (looked for {split}/{IDS} and metadata/{split}/{IDS}); {HINT}")
     here = lists[split]
     ids = tuple(line.text for line in read_lines(here / IDS, HINT))
+    twice = [image_id for image_id, count in Counter(ids).items() if count > 1]
+    if twice:
+        raise UserError(f"{here / IDS} names {shorten(twice[0])} twice; keep one of the two lines")
     labels = {name: _read_labels(path) for name, path in lists.items()}
     unlabelled = [image_id for image_id in ids if image_id not in labels[split]]
     if unlabelled:
