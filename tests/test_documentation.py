@@ -39,6 +39,7 @@ DATASETS = {"CUB": CUB, "ILSVRC": ILSVRC}
 CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 # Programs that are run neither on stand-ins here nor by .ci/run -> the test that runs them.
 RUN_BY = {
+    "tests.benchmark_calibration": "test_placing.py",
     "tests.benchmark_classes": "test_benchmark_classes.py",
     "tests.benchmark_training": "test_benchmark_training.py",
     "utils.demo.ablation": "test_ablation_grid.py",

@@ -10,6 +10,7 @@ import torch
 
 import CUB
 import train
+from tests import benchmark_calibration
 from tests.commands import (
     NOISE,
     SIZES,
@@ -35,7 +36,9 @@ def data(tmp_path: Path) -> Path:
     return make_cub(tmp_path / "data", NOISE, 5)
 
 
-def test_training_keeps_what_it_found(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_training_keeps_what_it_found(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Protects a run's figures: the offsets lie in its settings, and the evaluation that follows takes them from there;
     another kind of map is found once, then."""
     options = ["--root", data, "--epochs", 1, "--pretrained", "none", "--align_maps", "calibrated", "--top_k", 3]
@@ -53,6 +56,12 @@ def test_training_keeps_what_it_found(data: Path, tmp_path: Path, capsys: pytest
         assert run_inference("CUB", *common, "--compare", "bas", "cam", "center") == 0
         assert capsys.readouterr().out.count(ONCE) == times
     assert list(read_json(run / "settings.json")["map_offsets"]) == [KEY, "CAM at 64/48"]
+
+    command = ["tests.benchmark_calibration", "--run", run, "--pictures", 3, 5, "--gradients", 1]
+    monkeypatch.setattr("sys.argv", list(map(str, command)))
+    assert call(benchmark_calibration.main) == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [sum(line.lstrip().startswith(name) for line in rows) for name in ("3 pictures", "pictures moved")] == [2, 8]
 
 
 def test_released_files_keep_theirs_beside_them(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
