@@ -84,7 +84,9 @@ def test_amending_without_the_old_log(tmp_path: Path) -> None:
     assert read(tmp_path) == [{"epoch": 7, "test": SCORES}]
 
 
-@pytest.mark.parametrize("content", [b'{"epoch": 1}\n{"epo', b'{"loss": 1}\n', b"[1]\n", b"\xff\xfe"])
+@pytest.mark.parametrize(
+    "content", [b'{"epoch": 1, "cls": "low"}\n', b'{"epoch": 1}\n{"epo', b'{"loss": 1}\n', b"[1]\n", b"\xff\xfe"]
+)
 def test_damaged_log(tmp_path: Path, content: bytes) -> None:
     """Protects resuming: a damaged log is named with the hint, and stays as it is."""
     path = tmp_path / "log.jsonl"

@@ -112,6 +112,9 @@ class RunLog:
 def _entry(content: Mapping[str, Any]) -> dict[str, Any]:
     if type(content["epoch"]) is not int:
         raise ValueError(f"an epoch is {content['epoch']!r}")
+    for name, value in content.items():
+        if not isinstance(value, int | float | Mapping | None):
+            raise ValueError(f"{name} is {value!r}")
     return dict(content)
 
 
