@@ -262,7 +262,7 @@ def test_the_demo_compares_several_k(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [*alone["maps"]] == ["BAS, k = 3", "CAM", "centred Gaussian"] and alone["map"] == "BAS, k = 3"
     for part in ("kind", "top_k", "threshold", "scores", "max_box_acc"):  # PxAP has the last digits of the sums
         assert compared["BAS, k = 3"][part] == alone["maps"]["BAS, k = 3"][part]
-    assert compared["BAS, k = 1"]["scores"] != compared["BAS, k = 3"]["scores"]
+    assert compared["BAS, k = 1"]["pixels"] != compared["BAS, k = 3"]["pixels"]
 
 
 def test_what_runs_the_trainings() -> None:

@@ -118,6 +118,7 @@ def test_first_training_step(dataset: str, arch: str, monkeypatch: pytest.Monkey
     ("dataset", "arch", "engine"),
     # The layout is the backbone's, whichever data set it is for: once.
     [(*pair, None) for pair in PAIRS] + [(*pair, Engine()) for pair in PAIRS if pair[0] == "CUB"],
+    ids=lambda value: value if isinstance(value, str) else "as train.py lays it out" if value else "bare",
 )
 def test_three_training_steps(dataset: str, arch: str, engine: Engine | None) -> None:
     """As trained here: the first step, the optimiser's groups and rates, and the state after three steps.
