@@ -13,7 +13,7 @@ import CUB.Model
 import ILSVRC.Model
 from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
 from tests.reference_weights import PAIRS
-from utils.models.recipe import Recipe, override
+from utils.models.recipe import Recipe, as_of_today, override
 from utils.system.errors import UsageError
 from utils.system.options import add_options, given, options_of
 
@@ -146,6 +146,14 @@ def test_training_options_set_the_recipe() -> None:
     assert changed == values.keys()
     assert set(options_of(Recipe)) - {"name"} == values.keys()
     assert override(recipe, parse("--lr_steps")).lr_steps == ()
+
+
+@pytest.mark.parametrize(("before", "now"), [(True, "geometric"), (False, "stretched"), ("calibrated", "calibrated")])
+def test_settings_of_older_runs(before: bool | str, now: str) -> None:
+    """Protects finished runs: what could not be chosen then is as it was, whatever today's recipe has."""
+    older = {"same_padding": False, "mask_pooling": "blocks", "lr": 0.5}
+    assert as_of_today({"lr": 0.5, "align_maps": before}) == older | {"align_maps": now}
+    assert as_of_today({"same_padding": True})["same_padding"] is True
 
 
 @pytest.mark.parametrize(

@@ -202,8 +202,16 @@ class Recipe:
     crop_size: int = option("side of the crops that the net sees", SIDE, default=224, evaluates=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.align_maps, bool):  # of older versions' files
+        if isinstance(self.align_maps, bool):  # from Python
             object.__setattr__(self, "align_maps", GEOMETRIC if self.align_maps else STRETCHED)
+
+
+def as_of_today(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a run, perhaps one of an older version: what it could not choose yet is as it was then."""
+    settings = {"same_padding": False, "mask_pooling": "blocks", **stored}
+    if isinstance(settings.get("align_maps"), bool):
+        settings["align_maps"] = GEOMETRIC if settings["align_maps"] else STRETCHED
+    return settings
 
 
 def marked(mark: str) -> tuple[str, ...]:

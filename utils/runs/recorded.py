@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.models.checkpoint import Checkpoint
-from utils.models.recipe import Recipe, marked
+from utils.models.recipe import Recipe, as_of_today, marked
 from utils.system.errors import UsageError, UserError
 from utils.system.files import file_digest, read_json, write_text
 from utils.system.options import check
@@ -72,7 +72,7 @@ def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint)
             "it was damaged or exchanged",
             file=sys.stderr,
         )
-    recipe = dict(content["recipe"])
+    recipe = as_of_today(content["recipe"])
     settings = {name: recipe[name] for name in EVALUATION_SETTINGS if name in recipe}
     try:
         check(Recipe, settings)

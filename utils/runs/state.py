@@ -17,7 +17,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from utils.data.split import Split
 from utils.models.bas import BAS
 from utils.models.checkpoint import differences, load_file
-from utils.models.recipe import Recipe, marked
+from utils.models.recipe import Recipe, as_of_today, marked
 from utils.runs.settings import Engine
 from utils.runs.state_check import MOMENTUM, PARTS, RATES, require_sound
 from utils.runs.state_folder import StateFolder, damage_of_file
@@ -187,6 +187,8 @@ def read_training_state(path: Path) -> dict[str, Any]:
     content = load_file(path, hint="leave out --resume to start the run, or give one of its states")
     if not isinstance(content, dict) or not content.keys() >= set(PARTS):
         raise UserError(f"--resume: {path} is no training state; give a file of the run's states/, not its weights")
+    if isinstance(content["settings"], dict):
+        content["settings"] = as_of_today(content["settings"])
     try:
         require_sound(content, Progress)
     except ValueError as error:
