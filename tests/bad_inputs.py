@@ -420,7 +420,7 @@ def file_cases(home: Path) -> Iterator[Case]:
         "figures": ["run/mobilenet/evaluation.json"],
         "figures of a demo": ["demo/results.json"],
         "evaluate --map-files": ["maps/maps.json"],
-        "evaluate calibrated": ["released/net.offsets.json"],
+        "evaluate calibrated": ["released/net.pth.tar.offsets.json"],
         "ablation": ["grid/all/seed_0/options.json", "grid/all/seed_0/results.json"],
     }
     for good, paths in jsons.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -57,6 +58,14 @@ def test_training_keeps_what_it_found(
         assert capsys.readouterr().out.count(ONCE) == times
     assert list(read_json(run / "settings.json")["map_offsets"]) == [KEY, "CAM at 64/48"]
 
+    settings = (run / "settings.json").read_text()
+    for wrong in ({KEY: 5}, {KEY: {}}, [], {KEY: kept[KEY] | {"offset": ["x", 0]}}):
+        (run / "settings.json").write_text(json.dumps(json.loads(settings) | {"map_offsets": wrong}))
+        capsys.readouterr()
+        assert run_inference("CUB", *common) == 1
+        assert_one_sentence(capsys.readouterr().err, "settings.json holds no offsets of maps")
+    (run / "settings.json").write_text(settings)
+
     command = ["tests.benchmark_calibration", "--run", run, "--pictures", 3, 5, "--gradients", 1]
     monkeypatch.setattr("sys.argv", list(map(str, command)))
     assert call(benchmark_calibration.main) == 0
@@ -72,7 +81,7 @@ def test_released_files_keep_theirs_beside_them(data: Path, tmp_path: Path, caps
     for times in (1, 0):
         assert run_inference("CUB", *common, "--data", data) == 0
         assert capsys.readouterr().out.count(ONCE) == times
-    beside = tmp_path / "net.offsets.json"
+    beside = tmp_path / "net.pth.tar.offsets.json"
     record = read_json(beside)
     assert list(record["map_offsets"]) == [KEY]
     options = {"align_maps": "calibrated", "resize_size": 64, "crop_size": 48, "top_k": 3}
@@ -89,7 +98,9 @@ def test_released_files_keep_theirs_beside_them(data: Path, tmp_path: Path, caps
     assert capsys.readouterr().out.count(ONCE) == 1 and read_json(beside)["sha256"] != record["sha256"]
     beside.write_text('{"sha256": ')
     assert run_inference("CUB", *common, "--data", data) == 1
-    assert_one_sentence(capsys.readouterr().err, "net.offsets.json holds no offsets of maps", "delete it")
+    assert_one_sentence(
+        capsys.readouterr().err, "net.pth.tar.offsets.json holds no offsets of maps", "take map_offsets out"
+    )
     shutil.rmtree(data)
     beside.unlink()
     with pytest.raises(UserError, match="--align_maps calibrated needs training pictures, once for a checkpoint"):

@@ -20,13 +20,13 @@ from utils.evaluation.calibration import (
 from utils.evaluation.spec import EvaluationSpec
 from utils.inference.loading import Loaded
 from utils.models.recipe import CALIBRATED
-from utils.runs.recorded import OFFSETS, change_settings
+from utils.runs.recorded import OFFSETS, SETTINGS_FILE, change_settings
 from utils.system.errors import UserError
 from utils.system.files import file_digest, read_json, write_text
 from utils.system.processes import broadcast_value, is_main
 
 SUFFIX = ".offsets.json"  # beside a file that no run here wrote
-BATCH, WORKERS = 8, 2
+BATCH, WORKERS = 8, 0  # as a script of a user's own can bear them
 
 
 def place_maps(
@@ -77,19 +77,17 @@ def _training_split(loaded: Loaded, root: Path | None) -> Split:
 
 def _read_kept(loaded: Loaded) -> dict[str, Calibration]:
     """Of the checkpoint's run, or from the file beside the checkpoint if that is about this very one."""
-    if loaded.recorded.is_run:
-        return {key: read_calibration(one) for key, one in loaded.recorded.offsets.items()}
     path = _beside(loaded)
     if not path.is_file():
         return {}
-    digest = file_digest(loaded.checkpoint.path)
+    digest = None if loaded.recorded.is_run else file_digest(loaded.checkpoint.path)
 
     def interpret(content: Mapping[str, Any]) -> dict[str, Calibration]:
-        return (
-            {key: read_calibration(one) for key, one in content[OFFSETS].items()} if content["sha256"] == digest else {}
-        )
+        if digest is not None and content["sha256"] != digest:
+            return {}
+        return {key: read_calibration(one) for key, one in content.get(OFFSETS, {}).items()}
 
-    return read_json(path, "holds no offsets of maps", "delete it, and they are found anew", interpret)
+    return read_json(path, "holds no offsets of maps", f"take {OFFSETS} out of it, and they are found anew", interpret)
 
 
 def _keep(loaded: Loaded, found: Mapping[str, Calibration]) -> None:
@@ -106,4 +104,4 @@ def _keep(loaded: Loaded, found: Mapping[str, Calibration]) -> None:
 
 def _beside(loaded: Loaded) -> Path:
     path = loaded.checkpoint.path
-    return path.with_name(path.name.partition(".")[0] + SUFFIX)
+    return path.with_name(SETTINGS_FILE if loaded.recorded.is_run else path.name + SUFFIX)

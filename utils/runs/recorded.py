@@ -30,7 +30,6 @@ class Recorded:
         settings: of the recipe, by name.
         class_names: of the K classes.
         root: where the data set lay, and `is_own`, whether it was one of the user's own.
-        offsets: key -> of :meth:`utils.evaluation.calibration.Calibration.record`.
     """
 
     is_run: bool = False
@@ -38,7 +37,6 @@ class Recorded:
     class_names: tuple[str, ...] | None = None
     root: Path | None = None
     is_own: bool = False
-    offsets: Mapping[str, Any] = field(default_factory=dict)
 
 
 def recorded_settings(checkpoint: Checkpoint) -> Recorded:
@@ -78,11 +76,11 @@ def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint)
         check(Recipe, settings)
     except UsageError as error:
         raise ValueError(str(error)) from error
-    root, is_own, offsets = content.get("root"), content.get("is_own", False), content.get(OFFSETS, {})
-    for name, value, kinds in (("root", root, (str, type(None))), ("is_own", is_own, bool), (OFFSETS, offsets, dict)):
+    root, is_own = content.get("root"), content.get("is_own", False)
+    for name, value, kinds in (("root", root, (str, type(None))), ("is_own", is_own, bool)):
         if not isinstance(value, kinds):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
-    recorded = Recorded(True, settings, None, None if root is None else Path(root), is_own, offsets)
+    recorded = Recorded(True, settings, None, None if root is None else Path(root), is_own)
     names = content.get("class_names")
     if names is None:
         return recorded
