@@ -50,6 +50,8 @@ class Calibration(NamedTuple):
 
     def line(self, title: str) -> str:
         """For the screen."""
+        if not self.pictures:
+            return f"{title}: drawn by its layers' geometry, for no map differs from place to place and tells another"
         x, y = self.offset
         where = f"{abs(x):.1f} px {'left' if x < 0 else 'right'}, {abs(y):.1f} {'up' if y < 0 else 'down'}"
         return (
@@ -91,7 +93,7 @@ def calibrate(
         pictures: at most so many.
 
     Raises:
-        UserError: no picture can be read, or none gives a map that differs from place to place.
+        UserError: no picture can be read.
     """
     if not kinds:
         return {}
@@ -150,8 +152,8 @@ def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid,
         grid: where the cells look by the layers' geometry.
         side: of the pictures in pixels.
 
-    Raises:
-        UserError: every map is the same everywhere, or not finite.
+    Returns:
+        The offsets; of no picture, and 0, where every map is the same everywhere, or not finite.
     """
     shifts = _candidates(maps.shape[1:], grid, side)
     horizontal = _agreement(maps, across, grid, side, shifts)
@@ -159,7 +161,7 @@ def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid,
     usable = np.isfinite([horizontal, vertical]).all(axis=(0, 2))
     count = int(usable.sum())
     if not count:
-        raise UserError("no map differs from place to place, so that nothing tells where it looks; train the network")
+        return Calibration(Offset(), Offset(), 0.0, 0.0, 0)
     draws = np.random.default_rng(0).integers(0, count, (RESAMPLINGS, count))
     offset, error, best, before = [], [], [], []
     for curves in (horizontal[usable], vertical[usable]):
