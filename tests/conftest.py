@@ -11,6 +11,8 @@ LONGEST = ("test_survival", "test_distributed_training", "test_sharded_evaluatio
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Tests that ask for two threads of their own share the cores with the others: a thread that waits must not spin.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

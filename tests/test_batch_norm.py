@@ -60,15 +60,20 @@ def test_it_is_as_exact_as_contiguous_memory() -> None:
 
 
 @pytest.mark.parametrize("momentum", [0.1, 0.5])
-def test_it_is_batch_normalisation(momentum: float) -> None:
-    """Protects the layer's meaning: all that float64's PyTorch gives, eps, momentum and a frozen weight included."""
+@pytest.mark.parametrize("size", [(3, 4, 6), (1, 1, 257), (7, 1, 1), (2, 17, 29), (5, 16, 16)])
+def test_it_is_batch_normalisation(momentum: float, size: tuple[int, int, int]) -> None:
+    """Protects the layer's meaning: all that float64's PyTorch gives, eps, momentum and a frozen weight included.
+
+    The sizes have their places in one group, in groups of one, and in several.
+    """
     torch.manual_seed(0)
-    maps, gradient = torch.randn(3, 5, 4, 6), torch.randn(3, 5, 4, 6)
+    batch, *places = size
+    maps, gradient = torch.randn(batch, 5, *places), torch.randn(batch, 5, *places)
     norm = make_norm(5)
     norm.eps, norm.momentum = 0.1, momentum
     expected = pass_through(copy.deepcopy(norm).double(), maps.double(), gradient.double())
     use_exact_batch_norm(norm)
-    assert norm.applies(maps.contiguous(memory_format=LAST))
+    assert norm.applies(maps.contiguous(memory_format=LAST)) == (size != (7, 1, 1))  # whose memory is both
     # The gradient comes in whatever layout the next layer gives.
     found = pass_through(norm, maps.contiguous(memory_format=LAST), gradient)
     for name, value in expected.items():
