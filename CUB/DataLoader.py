@@ -19,7 +19,6 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.class_names import read_class_names
-from utils.data.download import download_dataset
 from utils.data.images import ImageError, read_image_size
 from utils.data.listing import list_folders, require_pictures
 from utils.data.masks import MaskFiles, find_masks
@@ -91,6 +90,8 @@ def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
     for folder, pieces in ((root, _OWNERS_PIECES), (root / FOLDER, _OWNERS_PIECES), (root, _AUTHORS_PIECES)):
         if all((folder / piece).exists() for piece in pieces):
             return folder
+    from utils.data.download import download_dataset  # here, since it takes a second for torchvision
+
     download_dataset(root / FOLDER, url, md5, PAGE)
     return root / FOLDER
 

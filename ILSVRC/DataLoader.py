@@ -22,7 +22,6 @@ from typing import NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
-from torchvision.models import ResNet50_Weights
 
 from utils.data.listing import describe_folders, list_class_pictures, list_folders, list_pictures, passed_over_phrase
 from utils.data.split import (
@@ -81,6 +80,8 @@ def load_split(root: Path, split: str) -> Split:
 
 def class_names() -> tuple[str, ...]:
     """ImageNet's 1000 classes' names for people, as torchvision has them; a label is the rank of the sorted wnid."""
+    from torchvision.models import ResNet50_Weights  # here, since the import takes a second
+
     return tuple(ResNet50_Weights.IMAGENET1K_V1.meta["categories"])
 
 

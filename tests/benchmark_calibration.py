@@ -22,7 +22,7 @@ import torch
 from utils.data.dataset import find_datasets
 from utils.data.evaluation import read_pictures
 from utils.data.split import Split, spread
-from utils.data.transforms import centre_crop
+from utils.data.transforms import centre_crop, normalize
 from utils.evaluation.calibration import Calibration, calibrate, kinds_to_calibrate
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.maps import grid_of
@@ -59,7 +59,7 @@ def gradient_centre(model: BAS, split: Split, spec: EvaluationSpec, kind: MapKin
     found = []
     for index in spread(np.ones(len(split)), pictures):
         batch = read_pictures(split, [int(index)], spec.resize_size)
-        crop = centre_crop(batch.images, spec.crop_size).to(DEVICE).requires_grad_()
+        crop = normalize(centre_crop(batch.images, spec.crop_size).to(DEVICE)).requires_grad_()
         features = model.f1(crop)
         class_maps = model.f2(features)
         classes = rank_classes(class_maps.mean(dim=(2, 3)), kind.top_k or 1)

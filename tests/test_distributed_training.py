@@ -29,7 +29,7 @@ from utils.runs.state import find_training_state, fingerprint, require_same_data
 from utils.runs.state_folder import StateFolder
 from utils.system.errors import UserError
 from utils.system.processes import process_count, process_group, rank
-from utils.training.engine import NotFiniteError, Trainer, build_trainer, train_one_epoch
+from utils.training.engine import NotFiniteError, Trainer, build_trainer, to_device, train_one_epoch
 from utils.training.interruption import Interrupted, Interruption
 from utils.training.saver import Saver
 
@@ -218,7 +218,7 @@ def test_batch_statistics_are_each_processes_own(answers, folder) -> None:
     for number in range(2):
         trainer = make_trainer(split, CASES["batch statistics"])
         batch = next(iter(_only(trainer, both[number].indices[0])))
-        total, *_ = trainer.objective()(batch.images, batch.labels)
+        total, *_ = trainer.objective()(to_device(batch.images, trainer.device), batch.labels)
         total.backward()
         halves.append(trainer.model)
     for name, expected in both[0].gradients.items():

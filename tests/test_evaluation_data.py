@@ -24,7 +24,7 @@ from utils.data.evaluation import (
 )
 from utils.data.images import read_image
 from utils.data.masks import MaskFiles, read_mask
-from utils.data.transforms import evaluation_transform
+from utils.data.transforms import resize
 from utils.system.errors import UsageError, UserError
 
 
@@ -32,7 +32,7 @@ from utils.system.errors import UsageError, UserError
 def test_evaluation_goes_on_without_an_unreadable_picture(tmp_path, workers):
     """Everything stays in order and in its place; the bad picture is zeros, marked and explained."""
     split = make_split(tmp_path)
-    good = evaluation_transform(16)(Image.open(split.paths[4]))
+    good = resize(Image.open(split.paths[4]), 16)
     path = spoil(split, 2)
     batches = list(build_evaluation_loader(split, 16, 3, workers, CPU))
     assert [type(batch) for batch in batches] == [EvaluationBatch] * 2
@@ -45,7 +45,7 @@ def test_evaluation_goes_on_without_an_unreadable_picture(tmp_path, workers):
     assert batches[0].images[2].count_nonzero() == 0 and batches[0].images[1].count_nonzero() > 0
     assert batches[0].errors[:2] == ("", "") and path in batches[0].errors[2]
     dtypes = {name: getattr(batches[0], name).dtype for name in ("images", "labels", "indices", "sizes", "readable")}
-    assert list(dtypes.values()) == [torch.float32, torch.int64, torch.int64, torch.int64, torch.bool]
+    assert list(dtypes.values()) == [torch.uint8, torch.int64, torch.int64, torch.int64, torch.bool]
 
 
 def test_evaluation_batch_survives_pinning(tmp_path, monkeypatch):
@@ -153,6 +153,6 @@ def test_loose_images_come_as_a_viewer_shows_them(tmp_path, workers):
     assert torch.cat([batch.sizes for batch in batches]).tolist() == [[30, 40], [0, 0], [20, 10]]
     assert torch.cat([batch.readable for batch in batches]).tolist() == [True, False, True]
     assert "missing.png" in batches[0].errors[1] and batches[0].masks is None
-    assert torch.equal(images[0], evaluation_transform(16)(read_image(paths[0], exif=True)))
-    assert not torch.equal(images[0], evaluation_transform(16)(read_image(paths[0])))
+    assert torch.equal(images[0], resize(read_image(paths[0], exif=True), 16))
+    assert not torch.equal(images[0], resize(read_image(paths[0]), 16))
     assert len(LooseImages([], 16)) == 0

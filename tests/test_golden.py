@@ -14,7 +14,7 @@ from utils.models.losses import BASLosses, bas_losses
 from utils.models.recipe import Recipe
 from utils.models.winograd import use_winograd
 from utils.runs.settings import Engine
-from utils.training.engine import build_trainer, to_device
+from utils.training.engine import build_trainer
 from utils.training.objective import training_pass
 from utils.training.optim import build_optimizer
 
@@ -70,7 +70,8 @@ def training_step(model: BAS, recipe: Recipe, seed: int, engine: Engine | None =
     """Losses and gradients of a batch; with an engine, the pictures as its runs lay them out."""
     images, labels = batch(seed, model.num_classes)
     if engine is not None:
-        images = to_device(images, CPU, engine.channels_last)
+        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        images = images.contiguous(memory_format=layout)
     output = training_pass(model, images, labels, recipe)
     losses = bas_losses(output, labels, recipe)
     model.zero_grad()

@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.commands import ROOT, assert_one_sentence
 from utils.system.imports import REQUIREMENTS
@@ -27,7 +28,8 @@ def run(command: tuple[str, ...], **environment: object) -> subprocess.Completed
     return subprocess.run(arguments, cwd=ROOT, env=everything, capture_output=True, text=True, timeout=120)
 
 
-@pytest.mark.parametrize("module", [name for name in REQUIREMENTS if name != "matplotlib"])  # which draws at the end
+# matplotlib draws at the end; torchvision has a test of its own.
+@pytest.mark.parametrize("module", [name for name in REQUIREMENTS if name not in ("matplotlib", "torchvision")])
 @pytest.mark.parametrize("kind", STUBS)
 def test_a_requirement_that_cannot_be_imported(tmp_path: Path, module: str, kind: str) -> None:
     """One sentence that names the requirement and the command that repairs it, whatever is started."""
@@ -36,6 +38,20 @@ def test_a_requirement_that_cannot_be_imported(tmp_path: Path, module: str, kind
         result = run(command, PYTHONPATH=tmp_path)
         assert result.returncode == 1, command
         assert_one_sentence(result.stderr, f"{REQUIREMENTS[module]} cannot be imported", "-m pip install -r")
+
+
+@pytest.mark.parametrize("kind", STUBS)
+def test_torchvision_is_missed_where_it_is_used(tmp_path: Path, kind: str) -> None:
+    """As above, of what only some of the backbones are built from."""
+    (tmp_path / "torchvision.py").write_text(STUBS[kind])
+    for split in ("train", "test"):
+        for name in ("first", "second"):
+            (tmp_path / "data" / split / name).mkdir(parents=True)
+            Image.new("RGB", (32, 32)).save(tmp_path / "data" / split / name / "picture.png")
+    command = "train.py", "--pretrained", "none", "--dataset-dir", str(tmp_path / "data"), "--save_path", str(tmp_path)
+    result = run((*command, "--arch", "resnet"), PYTHONPATH=tmp_path)
+    assert result.returncode == 1
+    assert_one_sentence(result.stderr, "torchvision cannot be imported", "-m pip install -r")
 
 
 def test_other_programs_keep_their_errors(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from utils.data import training
 from utils.data.evaluation import build_evaluation_loader
 from utils.data.images import ImageError
 from utils.data.training import Draw, EpochBatches, TrainingBatch, TrainingImages, build_training_loader
-from utils.data.transforms import IMAGENET_MEAN, IMAGENET_STD, evaluation_transform
+from utils.data.transforms import resize
 from utils.system.errors import UsageError, UserError
 
 ROOT = Path(__file__).parents[1]
@@ -29,11 +29,11 @@ ROOT = Path(__file__).parents[1]
 def test_training_images_pair_pictures_with_their_labels(tmp_path):
     """Each picture comes with its own label and its place in the split, found by its pixels."""
     split = make_split(tmp_path)
-    images = TrainingImages(split, lambda picture, _: evaluation_transform(16)(picture), seed=0)
+    images = TrainingImages(split, lambda picture, _: resize(picture, 16), seed=0)
     assert len(images) == 5
     for index in range(5):
         item = images[Draw(index, epoch=3)]
-        assert torch.equal(item.image, evaluation_transform(16)(Image.open(split.paths[index])))
+        assert torch.equal(item.image, resize(Image.open(split.paths[index]), 16))
         assert (item.label, item.index, item.replaced) == (split.labels[index], index, "")
 
 
@@ -49,9 +49,7 @@ def make_places(folder, count, side):
 
 def read_places(images):
     """Of each crop of :func:`make_places` the tuple (picture, left, top, whether mirrored)."""
-    mean, std = (torch.tensor(values).view(3, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    pixels = ((images * std + mean) * 255).round().long()
-    red, green, blue = pixels.unbind(1)
+    red, green, blue = images.long().unbind(1)
     mirrored = red[:, 0, 0] > red[:, 0, -1]
     columns = (blue[:, 0, 0], red.amin((1, 2)), green[:, 0, 0], mirrored)
     return list(zip(*(column.tolist() for column in columns), strict=True))

@@ -14,9 +14,12 @@ from utils.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     TrainingTransform,
+    as_image,
     centre_crop,
-    denormalize,
     evaluation_transform,
+    normalize,
+    resize,
+    stack_pixels,
     ten_crop,
 )
 from utils.system.errors import UsageError
@@ -45,7 +48,7 @@ def test_evaluation_crops_equal_the_crops_of_pictures(tmp_path):
 def test_training_transform_crops_at_random_from_the_resized_picture(tmp_path):
     """Each result is one of the possible crops of the picture resized without regard to its aspect, or its mirror."""
     picture = Image.open(make_split(tmp_path, 1).paths[0])
-    whole = evaluation_transform(10)(picture)
+    whole = resize(picture, 10)
     transform = TrainingTransform(10, 8)
     candidates = {}
     for flip in (False, True):
@@ -57,7 +60,7 @@ def test_training_transform_crops_at_random_from_the_resized_picture(tmp_path):
     seen = dict.fromkeys(candidates, 0)
     for _ in range(900):
         result = transform(picture, generator)
-        matches = [key for key, crop in candidates.items() if torch.allclose(result, crop, atol=1e-6)]
+        matches = [key for key, crop in candidates.items() if torch.equal(result, crop)]
         assert len(matches) == 1
         seen[matches[0]] += 1
     # 50 of each are expected; the standard deviation is 7.
@@ -80,9 +83,24 @@ def test_impossible_sizes_name_the_options(call):
         call()
 
 
-def test_denormalize_restores_the_pixels(tmp_path):
+def test_figures_show_the_pixels(tmp_path):
     """Figures show the picture itself, single or in a batch."""
     picture = Image.open(make_split(tmp_path, 1).paths[0]).resize((20, 20), Image.Resampling.BILINEAR)
-    image = evaluation_transform(20)(picture)
-    assert (denormalize(image) == np.asarray(picture)).all()
-    assert denormalize(image[None]).shape == (1, 20, 20, 3) and denormalize(image).dtype == np.uint8
+    pixels = resize(picture, 20)
+    assert (as_image(pixels) == np.asarray(picture)).all()
+    assert as_image(stack_pixels([pixels])).shape == (1, 20, 20, 3) and as_image(pixels).dtype == np.uint8
+
+
+def test_bytes_become_torchvisions_floats():
+    """Protects exactness: every value of every channel, in both layouts, is that of ToTensor and Normalize."""
+    values = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    picture = Image.fromarray(np.stack([values, values[::-1], values.T], axis=2))
+    expected = transforms.Compose([transforms.ToTensor(), transforms.Normalize(IMAGENET_MEAN, IMAGENET_STD)])(picture)
+    pixels = stack_pixels([resize(picture, 16)] * 2)
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    for channels_last in (False, True):
+        images = normalize(pixels, channels_last)
+        assert torch.equal(images, torch.stack([expected] * 2))
+        assert images.is_contiguous() != channels_last
+    assert torch.equal(evaluation_transform(16)(picture), expected)
+    assert int(pixels.max()) == 255  # not normalised in place

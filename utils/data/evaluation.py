@@ -15,7 +15,7 @@ from utils.data.images import ImageError, exif_orientation
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
 from utils.data.masks import IGNORE, MaskError, read_mask, understand_masks
 from utils.data.split import Split
-from utils.data.transforms import check_sizes, evaluation_transform
+from utils.data.transforms import check_sizes, resize, stack_pixels
 from utils.system.errors import UserError
 
 
@@ -23,7 +23,7 @@ class EvaluationBatch(NamedTuple):
     """A batch of B pictures; one that cannot be read is all zeros, and an evaluation goes on without it.
 
     Attributes:
-        images: (B, 3, R, R) float32, resized and normalised.
+        images: (B, 3, R, R) uint8, RGB, resized, for :func:`utils.data.transforms.normalize`.
         labels: (B,) int64; -1 for pictures of unknown class.
         indices: (B,) int64, positions in the split.
         sizes: (B, 2) int64, (width, height) of the original picture; (0, 0) where unreadable.
@@ -63,24 +63,26 @@ class _ResizedPictures(Pictures):
     def __init__(self, paths: Sequence[Path], labels: np.ndarray, resize_size: int, exif: bool = False) -> None:
         super().__init__(paths, labels, exif)
         self._resize_size = resize_size
-        self._transform = evaluation_transform(resize_size)
+        check_sizes(resize_size, resize_size)
 
     def __getitem__(self, index: int) -> EvaluationItem:
         label = int(self._labels[index])
         try:
             picture = self._read(index)
         except ImageError as error:
-            blank = torch.zeros(3, self._resize_size, self._resize_size)
+            blank = torch.zeros(3, self._resize_size, self._resize_size, dtype=torch.uint8)
             return EvaluationItem(blank, label, index, (0, 0), 1, str(error), *self._read_mask(index, (0, 0)))
         size, turn = picture.size, exif_orientation(picture)
-        return EvaluationItem(self._transform(picture), label, index, size, turn, "", *self._read_mask(index, size))
+        return EvaluationItem(
+            resize(picture, self._resize_size), label, index, size, turn, "", *self._read_mask(index, size)
+        )
 
     def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
         return None, ""
 
 
 class EvaluationImages(_ResizedPictures):
-    """The resized and normalised pictures of a split, to be collated into :class:`EvaluationBatch`.
+    """The resized pictures of a split, to be collated into :class:`EvaluationBatch`.
 
     Args:
         split: the images.
@@ -132,7 +134,7 @@ def collate_evaluation(items: Sequence[EvaluationItem]) -> EvaluationBatch:
     """Stacks the items of :class:`EvaluationImages` or :class:`LooseImages` into one batch."""
     images, labels, indices, sizes, turns, errors, masks, mask_errors = zip(*items, strict=True)
     return EvaluationBatch(
-        images=default_collate(list(images)),
+        images=stack_pixels(images),
         labels=torch.tensor(labels),
         indices=torch.tensor(indices),
         sizes=torch.tensor(sizes),

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DistributedSampler, Sampler, default_collate
+from torch.utils.data import DistributedSampler, Sampler
 
 from utils.data.images import ImageError
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
 from utils.data.split import Split
-from utils.data.transforms import TrainingTransform
+from utils.data.transforms import TrainingTransform, stack_pixels
 from utils.system.processes import process_count, rank
 
 
@@ -30,7 +30,7 @@ class TrainingBatch(NamedTuple):
     """A batch of B augmented crops.
 
     Attributes:
-        images: (B, 3, S, S) float32, normalised.
+        images: (B, 3, S, S) uint8, RGB, for :func:`utils.data.transforms.normalize`.
         labels: (B,) int64.
         indices: (B,) int64, positions in the split.
         replaced: a sentence for each picture that could not be read and whose place another one took.
@@ -153,7 +153,7 @@ def _collate_training(items: list[TrainingItem] | ImageError) -> TrainingBatch |
         return items
     images, labels, indices, replaced = zip(*items, strict=True)
     return TrainingBatch(
-        images=default_collate(list(images)),
+        images=stack_pixels(images),
         labels=torch.tensor(labels),
         indices=torch.tensor(indices),
         replaced=tuple(filter(None, replaced)),

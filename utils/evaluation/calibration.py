@@ -19,7 +19,7 @@ import torch
 
 from utils.data.evaluation import build_evaluation_loader
 from utils.data.split import Split, spread, take
-from utils.data.transforms import centre_crop
+from utils.data.transforms import centre_crop, normalize
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.maps import grid_of, make_maps
 from utils.evaluation.spec import EvaluationSpec
@@ -103,7 +103,8 @@ def calibrate(
     for batch in progress_bar(loader, "where maps look"):
         if not batch.readable.any():
             continue
-        crops = centre_crop(batch.images[batch.readable].to(device, non_blocking=True), spec.crop_size)
+        pixels = centre_crop(batch.images[batch.readable].to(device, non_blocking=True), spec.crop_size)
+        crops = normalize(pixels)
         labels = None
         for view, images in enumerate((crops, crops.flip(-1), crops.flip(-2))):
             with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():

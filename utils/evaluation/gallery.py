@@ -14,7 +14,7 @@ import torch
 from utils.data.class_names import short_name
 from utils.data.evaluation import EvaluationBatch, read_pictures
 from utils.data.split import Split
-from utils.data.transforms import centre_crop, denormalize
+from utils.data.transforms import as_image, centre_crop
 from utils.evaluation.kinds import TITLES, MapKind
 from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops, true_boxes
@@ -79,7 +79,7 @@ def read_subjects(split: Split, indices: Sequence[int], spec: EvaluationSpec) ->
     """
     batch = read_pictures(split, indices, spec.resize_size)
     subjects = []
-    crops = denormalize(centre_crop(batch.images, spec.crop_size))
+    crops = as_image(centre_crop(batch.images, spec.crop_size))
     for crop, index, size in zip(crops, indices, batch.sizes.tolist(), strict=True):
         has_boxes = len(split.boxes.get(split.ids[index], ())) > 0
         boxes = true_boxes(split, index, size, spec) if has_boxes else np.empty((0, 4))

@@ -154,7 +154,7 @@ class Observation(NamedTuple):
     """What an observer of :func:`evaluate` is given of each picture, as it comes."""
 
     index: int  # type: ignore[assignment]  # in the split; tuple's method goes unused
-    picture: Tensor | None  # (3, R, R) normalised, None where unreadable
+    picture: Tensor | None  # (3, R, R) uint8, None where unreadable
     main_map: np.ndarray | None  # (S, S) in [0, 1], None where missed
     failure: str  # a sentence, "" where fine
     seconds: float  # the picture's share of its batch's time

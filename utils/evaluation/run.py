@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split, take
-from utils.data.transforms import CENTRE_CROP, centre_crop, ten_crop
+from utils.data.transforms import CENTRE_CROP, centre_crop, normalize, ten_crop
 from utils.evaluation.kinds import FILES, MapKind
 from utils.evaluation.map_files import read_map
 from utils.evaluation.maps import label_map_extremes, make_maps
@@ -177,7 +177,8 @@ class _Output:
 
 
 def cut_crops(images: Tensor, spec: EvaluationSpec) -> tuple[Tensor, int]:
-    """Crops (B, n, 3, S, S) of resized pictures, and which of the n gives the map."""
+    """Normalised crops (B, n, 3, S, S) of resized pictures (B, 3, R, R) uint8, and which of the n gives the map."""
+    images = normalize(images)
     if spec.ten_crops:
         return ten_crop(images, spec.crop_size), CENTRE_CROP
     return centre_crop(images, spec.crop_size).unsqueeze(1), 0

@@ -10,7 +10,7 @@ import numpy as np
 from utils.data.evaluation import read_pictures
 from utils.data.masks import OBJECT
 from utils.data.split import Split
-from utils.data.transforms import centre_crop, denormalize
+from utils.data.transforms import as_image, centre_crop
 from utils.exploratory.masks import kernel_step, mask_family
 from utils.exploratory.measure import Curve
 from utils.models.recipe import Recipe
@@ -75,5 +75,5 @@ def read_example(curve: Curve, split: Split, recipe: Recipe) -> Example:
     family = mask_family(mask, kernel_step(len(mask)))
     areas = family.mean(axis=(1, 2))
     masks = np.stack([family[np.abs(areas - curve.areas[position]).argmin()] for position in positions])
-    image = denormalize(centre_crop(batch.images, recipe.crop_size))[0]
+    image = as_image(centre_crop(batch.images, recipe.crop_size))[0]
     return Example(curve, image, masks, positions)

@@ -13,7 +13,7 @@ from torch import Tensor
 from utils.data.evaluation import build_evaluation_loader
 from utils.data.masks import OBJECT
 from utils.data.split import Split, spread, take
-from utils.data.transforms import centre_crop
+from utils.data.transforms import centre_crop, normalize
 from utils.exploratory.masks import cell_weights, choose_masks, kernel_step, mask_family
 from utils.models.bas import BAS, global_average
 from utils.models.recipe import Recipe
@@ -140,9 +140,9 @@ def run_experiment(
         if not rows:
             continue
         families = [_choose_family(objects[row], masks) for row in rows]
-        images, labels = (part[rows].to(device) for part in (centre_crop(batch.images, sizes[1]), batch.labels))
+        pixels, labels = (part[rows].to(device) for part in (centre_crop(batch.images, sizes[1]), batch.labels))
         chunk = MASKED_PER_PICTURE * len(rows)
-        measured = measure_masks(model, images, labels, families, at=at, place=place, chunk=chunk)
+        measured = measure_masks(model, normalize(pixels), labels, families, at=at, place=place, chunk=chunk)
         for row, family, values, is_correct in zip(rows, families, *measured, strict=True):
             index = int(batch.indices[row])
             if not np.isfinite(values).all():

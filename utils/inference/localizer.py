@@ -17,7 +17,7 @@ from torch import Tensor
 from utils.data.dataset import Dataset, own_dataset
 from utils.data.evaluation import build_loose_loader
 from utils.data.images import as_upright_rgb
-from utils.data.transforms import evaluation_transform
+from utils.data.transforms import resize
 from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops
 from utils.evaluation.spec import EvaluationSpec, build_spec
@@ -44,7 +44,7 @@ class Finding:
         probabilities: theirs, of all classes' sum 1.
         box: (4,) float64 xyxy in pixels of `size`.
         score_map: (S, S) float32 in [0, 1], the normalised map of the crop that the network saw.
-        seen: (3, R, R) the resized and normalised picture that crops were cut from.
+        seen: (3, R, R) uint8, the resized picture that crops were cut from.
         region: (4,) float64 xyxy in pixels of `size`, the part of the picture that `score_map` covers.
     """
 
@@ -101,7 +101,6 @@ class Localizer:
         self.class_names = tuple(class_names)
         self.spec = spec
         self.device = device
-        self._transform = evaluation_transform(spec.resize_size)
 
     def __call__(self, picture: Image.Image | np.ndarray | str | os.PathLike[str]) -> Finding:
         """Localises one picture, whatever :func:`utils.data.images.as_upright_rgb` takes: a PIL image or a file, whose
@@ -112,7 +111,7 @@ class Localizer:
             TypeError: it is no picture.
         """
         picture = as_upright_rgb(picture)
-        (finding,) = self._find(self._transform(picture).unsqueeze(0), [picture.size])
+        (finding,) = self._find(resize(picture, self.spec.resize_size).unsqueeze(0), [picture.size])
         if finding is None:
             raise UserError(NOT_FINITE)
         return finding

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from utils.data.listing import find_pictures, passed_over_phrase
-from utils.data.transforms import denormalize
+from utils.data.transforms import as_image
 from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded
 from utils.inference.localizer import Finding, build_localizer
@@ -90,4 +90,4 @@ def _add(report: Report, path: Path, found: Finding | str, seconds: float) -> No
         seconds=seconds,
         failure="",
     )
-    report.add(record, denormalize(found.seen), found.score_map)
+    report.add(record, as_image(found.seen), found.score_map)

@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
-from utils.data.transforms import denormalize
+from utils.data.transforms import as_image
 from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.map_files import are_scored, count_maps, describe_maps, save_map
@@ -288,4 +288,4 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
     if seen.picture is None:
         return record, None
     share = spec.crop_size / spec.resize_size
-    return record, encode_jpeg(draw_thumbnail(record, denormalize(seen.picture), seen.main_map, share))
+    return record, encode_jpeg(draw_thumbnail(record, as_image(seen.picture), seen.main_map, share))

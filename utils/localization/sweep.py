@@ -125,13 +125,13 @@ def contour_boxes(values: ArrayLike, thresholds: ArrayLike) -> ContourBoxes:
     boxes = np.minimum(contours.boxes, [width, height, width - 1, height - 1])
     largest = np.lexsort((-contours.double_areas, contours.masks))[contours.starts]  # stable: OpenCV's order
     no_contour = np.zeros((1, 4), dtype=np.int64)
-    box_groups = [*np.split(boxes, contours.starts[1:])[: len(contours.starts)], no_contour]
-    box_groups = [box_groups[mask] for mask in contours.mask_of_threshold]
-    counts = np.array([len(group) for group in box_groups], dtype=np.int64)
+    counts = np.append(np.diff(contours.starts, append=len(boxes)), 1)[contours.mask_of_threshold]
+    starts = counts.cumsum() - counts
+    first = np.append(contours.starts, len(boxes))[contours.mask_of_threshold]  # that of no contour comes last
     return ContourBoxes(
         largest=np.vstack([boxes[largest], no_contour])[contours.mask_of_threshold],
-        boxes=np.concatenate([no_contour[:0], *box_groups]),
-        starts=counts.cumsum() - counts,
+        boxes=np.vstack([boxes, no_contour])[np.arange(counts.sum()) + (first - starts).repeat(counts)],
+        starts=starts,
     )
 
 
@@ -157,37 +157,41 @@ def best_contour_ious(contours: ContourBoxes, true_boxes: ArrayLike) -> tuple[np
 
 def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Contours:
     """Finds the contours of `values > threshold`; map and thresholds have the same type."""
-    mask_of_threshold = np.full(len(thresholds), -1)
+    order = thresholds.argsort()
+    ascending = thresholds[order]
+    pixels = values.size - np.sort(values, axis=None).searchsorted(ascending, side="right")
+    # A mask of as many pixels as the one before is that one: no value lies between their thresholds.
+    is_new = (pixels > 0) & (pixels != np.append(-1, pixels[:-1]))
+    mask_of_threshold = np.empty(len(thresholds), dtype=np.int64)
+    mask_of_threshold[order] = np.where(pixels > 0, is_new.cumsum() - 1, -1)
+
+    levels = ascending[is_new]
+    # Not cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong.
+    bounds = *_bounds(values.max(axis=0), levels), *_bounds(values.max(axis=1), levels)
     contours: list[np.ndarray] = []
     parents, found_starts = [], []
-    left = top = 0
-    pixels = -1
-    for t in thresholds.argsort():
-        mask = values > thresholds[t]
-        pixels_before, pixels = pixels, int(np.count_nonzero(mask))
-        if pixels == 0:
-            break
-        if pixels != pixels_before:  # otherwise no value lies between this threshold and the one before
-            # Not cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong.
-            x, y = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-            within = np.s_[y[0] : y[-1] + 1, x[0] : x[-1] + 1]
-            values, left, top = values[within], left + int(x[0]), top + int(y[0])
-            found, hierarchy = cv2.findContours(
-                mask.view(np.uint8)[within], mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top)
-            )
-            first_parents = hierarchy[0, :, 3]
-            parents.append(np.where(first_parents < 0, -1, first_parents + len(contours)))
-            found_starts.append(len(contours))
-            contours += found
-        mask_of_threshold[t] = len(found_starts) - 1
+    for level, left, right, top, bottom in zip(levels, *bounds, strict=True):
+        mask = (values[top:bottom, left:right] > level).view(np.uint8)
+        found, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
+        found_starts.append(len(contours))
+        contours += found
+        parents.append(hierarchy[0, :, 3])
     starts = np.array(found_starts, dtype=np.int64)
+    counts = np.diff(starts, append=len(contours))
+    in_mask = np.concatenate([np.empty(0, dtype=np.int64), *parents])
     return _Contours(
         *_measure(contours),
-        parents=np.concatenate([np.empty(0, dtype=np.int64), *parents]),
-        masks=np.repeat(np.arange(len(starts)), np.diff(starts, append=len(contours))),
+        parents=np.where(in_mask < 0, -1, in_mask + starts.repeat(counts)),
+        masks=np.arange(len(starts)).repeat(counts),
         starts=starts,
         mask_of_threshold=mask_of_threshold,
     )
+
+
+def _bounds(maxima: np.ndarray, levels: np.ndarray) -> tuple[list[int], list[int]]:
+    """The first and one past the last of the rows or columns, of these maxima, that reach above each level."""
+    above = maxima[:, None] > levels
+    return above.argmax(axis=0).tolist(), (len(maxima) - above[::-1].argmax(axis=0)).tolist()
 
 
 def _measure(contours: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch import Tensor
-from torchvision.models import get_weight
 
 from utils.models.bas import BAS
 from utils.models.checkpoint import (
@@ -109,6 +108,8 @@ def _read(arch: str, source: str) -> tuple[Weights, str]:
 
 
 def _download(name: str) -> tuple[Weights, str]:
+    from torchvision.models import get_weight  # here, since the import takes a second
+
     weights = get_weight(name)
     try:
         state = weights.get_state_dict(progress=sys.stderr.isatty(), check_hash=True, weights_only=True)

@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from datetime import datetime, timezone
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import cv2
 import numpy as np
 import PIL
 import torch
-import torchvision
 
 from utils.system.processes import process_count
 
@@ -49,7 +49,7 @@ def versions(device: torch.device | None = None) -> dict[str, str | int | None]:
     found = {
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": _torchvision_version(),
         "numpy": np.__version__,
         "pillow": PIL.__version__,
         "opencv": cv2.__version__,  # type: ignore[attr-defined]  # not in OpenCV 4.8's stubs
@@ -58,6 +58,14 @@ def versions(device: torch.device | None = None) -> dict[str, str | int | None]:
         "platform": platform.platform(),
     }
     return found if device is None else {**found, "device": str(device)}
+
+
+def _torchvision_version() -> str | None:
+    """Without importing it, which takes a second and which two of the backbones do without."""
+    try:
+        return metadata.version("torchvision")
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def tf32_settings() -> dict[str, bool]:

@@ -18,6 +18,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from torch.optim.sgd import SGD
 
 from utils.data.training import TrainingBatch, TrainingLoader
+from utils.data.transforms import normalize
 from utils.metrics import extremes_by_class, find_dead_maps
 from utils.models.bas import BAS
 from utils.models.recipe import Recipe
@@ -103,10 +104,13 @@ def build_trainer(
     return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)
 
 
-def to_device(images: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
-    """Moves pictures to the device, in the trunk's memory layout, without waiting for the copy."""
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    return images.to(device, non_blocking=True, memory_format=memory_format)
+def to_device(pixels: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
+    """Moves pictures (B, 3, S, S) uint8 to the device without waiting for the copy, and normalises them there.
+
+    Returns:
+        (B, 3, S, S) float32, in the trunk's memory layout.
+    """
+    return normalize(pixels.to(device, non_blocking=True), channels_last)
 
 
 def train_one_epoch(
