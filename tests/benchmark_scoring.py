@@ -10,7 +10,6 @@ contour after another. Its figures and ours must be equal, or the benchmark fail
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -102,7 +101,7 @@ def milliseconds(task: Callable[[], object], count: int) -> float:
 
 
 def main() -> None:
-    parser = CommandParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(description=__doc__)
     parser.add_argument("--maps", type=Path, metavar="FOLDER", help="of an evaluation's --save-maps (default: made up)")
     parser.add_argument("--repeats", type=POSITIVE, default=5, help="rounds (default: %(default)s)")
     args = parser.parse_args()
@@ -144,7 +143,7 @@ def main() -> None:
         "wsolevaluation's MaxBoxAcc and V2": both,
         "here: default (the box in force, MaxBoxAcc and V2)": ours((), coarse),
         "here: --sweep": ours(coarse, coarse),
-        "here: both at steps of 0.001": ours((), fine),
+        "here: default at steps of 0.001": ours((), fine),
     }
     seconds: dict[str, list[float]] = {name: [] for name in tasks}
     for _ in range(args.repeats):

@@ -25,14 +25,19 @@ class ContourBoxes(NamedTuple):
     """Boxes around the contours of one map at T thresholds, in pixels of the map.
 
     Attributes:
-        largest: (T, 4) int64 xyxy, around the contour of the largest area at each threshold.
         boxes: (M, 4) int64 xyxy, around every contour, those of one threshold after those of another.
         starts: (T,) int64, where the boxes of each threshold start in `boxes`; every threshold has at least one.
+        rows_of_largest: (T,) int64, where in `boxes` that of each threshold's contour of the largest area is.
     """
 
-    largest: np.ndarray
     boxes: np.ndarray
     starts: np.ndarray
+    rows_of_largest: np.ndarray
+
+    @property
+    def largest(self) -> np.ndarray:
+        """(T, 4) int64 xyxy, around the contour of the largest area at each threshold."""
+        return self.boxes[self.rows_of_largest]
 
 
 class _Contours(NamedTuple):
@@ -125,13 +130,15 @@ def contour_boxes(values: ArrayLike, thresholds: ArrayLike) -> ContourBoxes:
     boxes = np.minimum(contours.boxes, [width, height, width - 1, height - 1])
     largest = np.lexsort((-contours.double_areas, contours.masks))[contours.starts]  # stable: OpenCV's order
     no_contour = np.zeros((1, 4), dtype=np.int64)
-    counts = np.append(np.diff(contours.starts, append=len(boxes)), 1)[contours.mask_of_threshold]
+    # Mask by mask, the empty one last, where the masks of thresholds look for it.
+    ends = np.array([*contours.starts.tolist(), len(boxes), len(boxes) + 1])
+    first, counts = ends[:-1][contours.mask_of_threshold], np.diff(ends)[contours.mask_of_threshold]
     starts = counts.cumsum() - counts
-    first = np.append(contours.starts, len(boxes))[contours.mask_of_threshold]  # that of no contour comes last
+    rows = np.arange(counts.sum()) + (first - starts).repeat(counts)
     return ContourBoxes(
-        largest=np.vstack([boxes[largest], no_contour])[contours.mask_of_threshold],
-        boxes=np.vstack([boxes, no_contour])[np.arange(counts.sum()) + (first - starts).repeat(counts)],
+        boxes=np.vstack([boxes, no_contour])[rows],
         starts=starts,
+        rows_of_largest=np.append(largest, len(boxes))[contours.mask_of_threshold] - first + starts,
     )
 
 
@@ -149,33 +156,32 @@ def best_contour_ious(contours: ContourBoxes, true_boxes: ArrayLike) -> tuple[np
     Raises:
         ValueError: wrong shapes, or no true box.
     """
-    largest = best_ious(contours.largest, true_boxes)
-    if len(largest) == 0:
-        return largest, largest
-    return largest, np.maximum.reduceat(best_ious(contours.boxes, true_boxes), contours.starts)
+    ious = best_ious(contours.boxes, true_boxes)
+    if len(ious) == 0:
+        return ious, ious
+    return ious[contours.rows_of_largest], np.maximum.reduceat(ious, contours.starts)
 
 
 def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Contours:
     """Finds the contours of `values > threshold`; map and thresholds have the same type."""
-    order = thresholds.argsort()
-    ascending = thresholds[order]
-    pixels = values.size - np.sort(values, axis=None).searchsorted(ascending, side="right")
-    # A mask of as many pixels as the one before is that one: no value lies between their thresholds.
-    is_new = (pixels > 0) & (pixels != np.append(-1, pixels[:-1]))
-    mask_of_threshold = np.empty(len(thresholds), dtype=np.int64)
-    mask_of_threshold[order] = np.where(pixels > 0, is_new.cumsum() - 1, -1)
-
-    levels = ascending[is_new]
+    levels, level_of_threshold = np.unique(thresholds, return_inverse=True)
+    mask_of_level = np.full(len(levels), -1)
+    column_maxima, row_maxima = values.max(axis=0), values.max(axis=1)
+    levels = levels[levels < row_maxima.max()]
     # Not cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong.
-    bounds = *_bounds(values.max(axis=0), levels), *_bounds(values.max(axis=1), levels)
+    columns, rows = _bounds(column_maxima, levels), _bounds(row_maxima, levels)
     contours: list[np.ndarray] = []
     parents, found_starts = [], []
-    for level, left, right, top, bottom in zip(levels, *bounds, strict=True):
+    pixels = -1
+    for number, (level, (left, right), (top, bottom)) in enumerate(zip(levels, columns, rows, strict=True)):
         mask = (values[top:bottom, left:right] > level).view(np.uint8)
-        found, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-        found_starts.append(len(contours))
-        contours += found
-        parents.append(hierarchy[0, :, 3])
+        pixels_before, pixels = pixels, cv2.countNonZero(mask)
+        if pixels != pixels_before:  # otherwise no value lies between this level and the one before
+            found, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
+            found_starts.append(len(contours))
+            contours += found
+            parents.append(hierarchy[0, :, 3])
+        mask_of_level[number] = len(found_starts) - 1
     starts = np.array(found_starts, dtype=np.int64)
     counts = np.diff(starts, append=len(contours))
     in_mask = np.concatenate([np.empty(0, dtype=np.int64), *parents])
@@ -184,14 +190,14 @@ def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Co
         parents=np.where(in_mask < 0, -1, in_mask + starts.repeat(counts)),
         masks=np.arange(len(starts)).repeat(counts),
         starts=starts,
-        mask_of_threshold=mask_of_threshold,
+        mask_of_threshold=mask_of_level[level_of_threshold],
     )
 
 
-def _bounds(maxima: np.ndarray, levels: np.ndarray) -> tuple[list[int], list[int]]:
+def _bounds(maxima: np.ndarray, levels: np.ndarray) -> list[list[int]]:
     """The first and one past the last of the rows or columns, of these maxima, that reach above each level."""
     above = maxima[:, None] > levels
-    return above.argmax(axis=0).tolist(), (len(maxima) - above[::-1].argmax(axis=0)).tolist()
+    return np.stack([above.argmax(axis=0), len(maxima) - above[::-1].argmax(axis=0)], axis=1).tolist()
 
 
 def _measure(contours: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
