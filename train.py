@@ -23,13 +23,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
-    from utils.runs.provenance import set_tf32
-    from utils.system.devices import choose_device
+    from utils.system.devices import choose_device, set_numerics
     from utils.system.processes import process_group
     from utils.training.run import train
 
-    if settings.tf32 is not None:
-        set_tf32(settings.tf32)
+    set_numerics(settings.tf32, settings.deterministic)
     device = choose_device(settings.device)
     with process_group(device, settings.timeout, hint="go on with --resume"):
         train(command, device)

@@ -6,25 +6,39 @@ up: smoothed noise at 28 x 28, upsampled.
 
 wsolevaluation's box evaluator (Choe et al., CVPR 2020) is re-implemented literally: one threshold after another, one
 contour after another. Its figures and ours must be equal, or the benchmark fails.
+
+With `--scorers`, whole evaluations by a network that costs nothing: pictures a second and the peak of memory, by the
+number of processes that score beside the main one.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
+from unittest.mock import patch
 
 import cv2
 import numpy as np
+import torch
+from torch import Tensor
 
+from utils.data.evaluation import EvaluationBatch
+from utils.data.split import Split
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.records import MapResult, Truth
-from utils.evaluation.spec import threshold_grid
+from utils.evaluation.run import evaluate
+from utils.evaluation.spec import EvaluationSpec, threshold_grid
 from utils.localization.maps import normalize_map, upsample_map
 from utils.metrics import MaxBoxAcc
-from utils.system.options import POSITIVE, CommandParser
+from utils.models.bas import Encoding
+from utils.system.memory import peak_memory_mib
+from utils.system.options import NATURAL, POSITIVE, CommandParser
 
 SIDE = 224
 THRESHOLD = 0.15
@@ -94,6 +108,79 @@ def scorer(grid: Sequence[float], contour_grid: Sequence[float], count: int) -> 
     return MapResult(count, THRESHOLD, PROTOCOLS["authors"], grid, contour_grid, False)
 
 
+class FreeNetwork:
+    """Gives every picture the next of a few maps, and takes no time for it."""
+
+    arch, num_classes = "free", 2
+
+    def __init__(self, maps: Sequence[np.ndarray]) -> None:
+        self._maps = torch.stack([torch.from_numpy(cv2.resize(values, (28, 28))) for values in maps])[:, None]
+        self._next = 0
+
+    def eval(self) -> None:
+        pass
+
+    def encode_crops(self, crops: Tensor, map_crop: int) -> Encoding:
+        rows = torch.arange(self._next, self._next + len(crops)) % len(self._maps)
+        self._next += len(crops)
+        scores = torch.zeros(len(crops), self.num_classes)
+        return Encoding(scores[:, None], scores, self._maps[rows], self._maps[rows])
+
+    def fuse_top_k(self, features: Tensor, *_: object) -> Tensor:
+        return features
+
+    def foreground_maps(self, features: Tensor, classes: Tensor) -> Tensor:
+        return features
+
+
+class FreeBatches:
+    """The batches of black pictures, read from nowhere."""
+
+    batch_size = 8
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+
+    def __iter__(self) -> Iterator[EvaluationBatch]:
+        for start in range(0, self._count, self.batch_size):
+            size = min(self.batch_size, self._count - start)
+            yield EvaluationBatch(
+                images=torch.zeros(size, 3, 8, 8, dtype=torch.uint8),
+                labels=torch.zeros(size, dtype=torch.int64),
+                indices=torch.arange(start, start + size),
+                sizes=torch.full((size, 2), 256),
+                turns=torch.ones(size, dtype=torch.int64),
+                readable=torch.ones(size, dtype=torch.bool),
+                errors=("",) * size,
+                masks=None,
+                mask_errors=("",) * size,
+            )
+
+
+def measure_scorers(maps: Sequence[np.ndarray], count: int, numbers: Sequence[int], repeats: int) -> None:
+    """Prints pictures a second of evaluations that only score, in turn, and their ratio to the first number's."""
+    ids = tuple(map(str, range(count)))
+    boxes = {image_id: np.array([[60.0, 60.0, 180.0, 180.0]]) for image_id in ids}
+    paths = tuple(map(Path, ids))
+    split = Split("test", "benchmark", ids, paths, np.zeros(count, dtype=np.int64), boxes, ("one", "other"), {})
+    thresholds = {MapKind("bas", 2): THRESHOLD}
+    spec = EvaluationSpec(PROTOCOLS["authors"], 8, 8, False, thresholds, contour_grid=threshold_grid())
+    spec = replace(spec, resize_size=256, crop_size=224)
+    rates: dict[int, list[float]] = {number: [] for number in numbers}
+    with patch("utils.evaluation.run.cut_crops", lambda images, _: (images[:, None], 0)):
+        for _ in range(repeats):
+            for number in numbers:
+                begin = time.perf_counter()
+                model: Any = FreeNetwork(maps)
+                batches: Any = FreeBatches(count)
+                evaluate(model, batches, split, spec, torch.device("cpu"), scorers=number)
+                rates[number].append(count / (time.perf_counter() - begin))
+    print(f"\n{count} pictures by a network that costs nothing; {peak_memory_mib(torch.device("cpu")):.0f} MiB at the peak")
+    for number, found in rates.items():
+        ratios = [one / first for one, first in zip(found, rates[numbers[0]], strict=True)]
+        print(f"{number} scorers: {median(found):6.0f} pictures/s, {median(ratios):.2f} times those of {numbers[0]}")
+
+
 def milliseconds(task: Callable[[], object], count: int) -> float:
     begin = time.process_time()
     task()
@@ -104,6 +191,8 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--maps", type=Path, metavar="FOLDER", help="of an evaluation's --save-maps (default: made up)")
     parser.add_argument("--repeats", type=POSITIVE, default=5, help="rounds (default: %(default)s)")
+    parser.add_argument("--scorers", type=NATURAL, nargs="+", default=(), metavar="N", help="whole evaluations as well")
+    parser.add_argument("--pictures", type=POSITIVE, default=2000, help="of --scorers (default: %(default)s)")
     args = parser.parse_args()
     cv2.setNumThreads(1)
     maps = load_maps(args.maps)
@@ -152,6 +241,8 @@ def main() -> None:
     print(f"{len(maps)} maps, processor milliseconds a picture, medians of {args.repeats}")
     for name, values in seconds.items():
         print(f"{name:52} {median(values):7.2f}")
+    if args.scorers:
+        measure_scorers(maps, args.pictures, args.scorers, args.repeats)
     if not equal:
         sys.exit("the figures differ")
 

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 import CUB.Model
 import ILSVRC.Model
-from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected
+from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected, pool_blocks
 from utils.models.losses import BASLosses, background_activation_ratio, bas_losses
 
 
@@ -284,3 +284,14 @@ def test_one_pictures_mask_does_not_reach_anothers_background() -> None:
         model.classifier_loc[0].bias.fill_(-1e4)  # no foreground at all
     output = model(images, labels, frozen_statistics="whole")
     torch.testing.assert_close(output.background_activation, output.activation, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(("side", "cells"), [(28, 28), (28, 14), (28, 7), (9, 4)])
+def test_masks_are_pooled_by_blocks(side: int, cells: int) -> None:
+    """Protects L_frg's mask: the same means and gradients, to the bit, as by the pooling that has no deterministic
+    gradient on CUDA."""
+    torch.manual_seed(0)
+    maps, gradient = torch.rand(2, 1, side, side, requires_grad=True), torch.rand(2, 1, cells, cells)
+    ours, theirs = pool_blocks(maps, cells, cells), F.adaptive_avg_pool2d(maps, (cells, cells))
+    assert torch.equal(ours, theirs)
+    assert torch.equal(*(torch.autograd.grad(pooled, maps, gradient)[0] for pooled in (ours, theirs)))

@@ -48,6 +48,7 @@ RUN_BY = {
 }
 BENCHMARKS = {
     "tests.benchmark": ["--counts", "--dataset", "CUB", "--arch", "mobilenet", "--size", "64"],
+    "tests.benchmark_scoring": ["--repeats", "1", "--scorers", "0", "1", "--pictures", "40"],
     "tests.benchmark_inference": ["--images", "4", "--arch", "mobilenet", "--size", "32"],
 }
 SCRIPTS = ("train.py", "CUB/BAS_inference.py", "ILSVRC/BAS_inference.py")

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
+import os
 import time
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +25,7 @@ from utils.data.images import read_image
 from utils.data.masks import MaskFiles
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, evaluation_transform, ten_crop
+from utils.evaluation import scoring
 from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.maps import centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
@@ -30,8 +36,9 @@ from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.localization.boxes import iou, scale_boxes_to_crop
 from utils.localization.maps import map_to_box
-from utils.metrics import DeadMaps
+from utils.metrics import DeadMaps, MaxBoxAcc, PixelScores
 from utils.models.recipe import override
+from utils.models.taps import Placement
 from utils.results.tables import caution_lines
 from utils.system.errors import UserError
 
@@ -84,8 +91,8 @@ def ask(kinds: Sequence[str] = ("bas",), **more) -> EvaluationSpec:
     return build_spec(RECIPE, kinds=kinds, **more)
 
 
-def run(model: TinyBAS, split: Split, spec: EvaluationSpec, batch_size: int = 4, observe=None) -> Evaluation:
-    return evaluate(model, build_loader(split, spec, batch_size, 0, CPU), split, spec, CPU, observe=observe)
+def run(model: TinyBAS, split: Split, spec: EvaluationSpec, batch_size: int = 4, **more) -> Evaluation:
+    return evaluate(model, build_loader(split, spec, batch_size, 0, CPU), split, spec, CPU, **more)
 
 
 def test_pass_equals_pictures_one_by_one(model: TinyBAS, split: Split) -> None:
@@ -278,6 +285,69 @@ def test_parts_of_a_test_set_add_up(model: TinyBAS, split: Split) -> None:
             parts[0].maps[BAS].pixels.merge(parts[-1].maps[BAS].pixels)
     assert parts[0].maps[BAS].max_box_acc.summary() == whole.maps[BAS].max_box_acc.summary()
     assert parts[0].maps[BAS].pixels.summary() == whole.maps[BAS].pixels.summary()
+
+
+@pytest.mark.parametrize("place", [None, Placement((2.5, -1.0), 8)])
+def test_scorers_change_nothing(
+    model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch, place: Placement | None
+) -> None:
+    """Protects --scorers: every record, sentence and map, and the order of what is observed, are one process's."""
+    split.paths[6].write_bytes(b"no picture")
+    split.paths[3].with_name("mask_3.png").write_bytes(b"no mask")
+    broken = copy.deepcopy(model)
+    with torch.no_grad():
+        broken.classifier_loc[0].weight[2] = torch.nan  # the maps of one class, the logits of none
+    grids = {"grid": threshold_grid(0.1), "contour_grid": threshold_grid(0.05), "swept_grid": (0.1, 0.5)}
+    spec = ask(("bas", "cam", "center"), with_masks=True, swept={MapKind("bas", 1): 0.4}, **grids)
+    monkeypatch.setattr(EvaluationSpec, "placement", lambda *_: place)
+    passes = []
+    for scorers in (0, 1, 2):
+        seen: list = []
+
+        def observe(_, observation, seen=seen):
+            seen.append((observation.index, observation.main_map, observation.failure))
+
+        evaluation = run(broken, split, spec, batch_size=2, observe=observe, scorers=scorers)
+        passes.append((evaluation.part(np.arange(11)), seen))
+    assert [index for index, *_ in passes[0][1]] == list(range(11))
+    assert any(part.missed.any() for part in passes[0][0].maps) and len(passes[0][0].failure_of) > 2
+    for found in passes[1:]:
+        assert_same(found, passes[0])
+
+
+def assert_same(found: object, expected: object) -> None:
+    """Equal to the last bit, whatever is nested in what."""
+    assert type(found) is type(expected)
+    if isinstance(expected, np.ndarray):
+        np.testing.assert_array_equal(found, expected, strict=True)
+    elif isinstance(expected, MaxBoxAcc | PixelScores):
+        assert_same(vars(found), vars(expected))
+    elif isinstance(expected, dict):
+        assert found.keys() == expected.keys()
+        assert_same(list(found.values()), list(expected.values()))
+    elif isinstance(expected, tuple | list):
+        assert len(found) == len(expected)
+        for pair in zip(found, expected, strict=True):
+            assert_same(*pair)
+    else:
+        assert found == expected
+
+
+@pytest.mark.parametrize("at", [0, 4])
+def test_a_scorer_that_dies_is_told(model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
+    """Protects a whole night's evaluation: one sentence at once, and no process that waits for ever."""
+    add = MapResult.add
+
+    def die(self, index, *rest):
+        if at == 0 or index == 1:
+            os._exit(9)
+        add(self, index, *rest)
+
+    monkeypatch.setattr(MapResult, "add", die)  # forked processes have it, too
+    monkeypatch.setattr(scoring, "ProcessPoolExecutor", partial(ProcessPoolExecutor, mp_context=get_context("fork")))
+    with pytest.raises(UserError, match="a process that scores maps died.*--scorers"):
+        run(model, split, ask(), batch_size=2, scorers=2)
+    assert not multiprocessing.active_children()
 
 
 def test_seconds_are_each_batchs_own(model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -106,7 +106,7 @@ def test_description_of_a_run(repository: Path, monkeypatch: pytest.MonkeyPatch)
     assert described["versions"]["opencv"] == cv2.__version__
     assert described["threads"] == torch.get_num_threads() and all(described["devices"])
     assert described["date"].endswith("+00:00")
-    keys = {"date", "command", "git", "versions", "devices", "threads", "tf32", "processes"}
+    keys = {"date", "command", "git", "versions", "devices", "threads", "tf32", "deterministic", "processes"}
     assert set(described) == keys  # none of them is about who or where
     assert versions(torch.device("cpu")) == {**versions(), "device": "cpu"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +16,7 @@ from PIL import Image
 from utils.system.errors import UserError
 from utils.training import log as run_log
 from utils.training.curves import draw_curves
-from utils.training.log import RunLog, epoch_line, scalars
+from utils.training.log import RunLog, epoch_line, scalars, waiting_line
 
 SCORES = {"gt_known_loc": {"class_mean": 70.0, "image_mean": 71.0}, "top1_loc": {"class_mean": 1.0, "image_mean": None}}
 
@@ -107,6 +108,17 @@ def test_line_of_an_epoch() -> None:
     assert epoch_line(0, 10, warm_up) == "epoch   1/10  cls 1.0000  accuracy 50.00  lr 0.1  3.0 img/s  waiting 0 %"
 
 
+@pytest.mark.parametrize(
+    ("data_wait", "seconds", "is_told"),
+    [(0.25, 400.0, True), (0.1, 400.0, False), (0.5, 19.0, False), (0.0, 0.0, False)],
+)
+def test_a_long_wait_for_pictures_is_told(data_wait: float, seconds: float, is_told: bool) -> None:
+    """Protects a GPU's time: more than a tenth of an epoch is told, the start of a small run's workers is not."""
+    line = waiting_line({"data_wait": data_wait, "seconds": seconds}, 4)
+    assert bool(line) == is_told
+    assert not is_told or ("25 %" in line and "--num_workers 4" in line)
+
+
 def test_curves_show_the_figures() -> None:
     """Protects curves.png: a panel for whatever was computed, each value at its epoch, the rate on a log scale."""
     entries = [entry(1), entry(2, test=SCORES), entry(3, lr=0.0001), entry(4, test=SCORES)]
@@ -133,10 +145,34 @@ def test_curves_show_the_figures() -> None:
     assert {axes.get_xlim() for axes in panels.values()} == {panels["L_cls"].get_xlim()}
 
 
-def test_curves_are_redrawn(tmp_path: Path) -> None:
-    """Protects curves.png: a readable picture after the first epoch, another one after each change, no files beside."""
+def test_short_epochs_are_drawn_seldom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects small runs' time: at most a tenth of it goes into drawing, and the end is always drawn."""
+    now, drawn = [0.0], []
+
+    def draw(_, entries):
+        now[0] += 0.8
+        drawn.append(len(entries))
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_log, "save_curves", draw)
+    log = RunLog(tmp_path / "log.jsonl", 0)
+    for epoch in range(1, 31):
+        now[0] += 1.5
+        log.add(entry(epoch))
+    assert drawn == [7, 13, 19, 25]  # after 10 seconds, then each 8 of them
+    log.close()
+    log.close()
+    assert drawn[4:] == [30]
+
+
+def test_curves_are_redrawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects curves.png: a readable picture after each epoch that takes its time, another one after a change at the
+    end, however soon it ends, no files beside."""
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     log, seen = RunLog(tmp_path / "log.jsonl", 0), set()
     for change in (lambda: log.add(entry(1)), lambda: log.add(entry(2)), lambda: log.amend(test=SCORES)):
+        now[0] += 60
         change()
         with Image.open(tmp_path / "curves.png") as picture:
             pixels = np.asarray(picture.convert("RGB"))
@@ -144,6 +180,9 @@ def test_curves_are_redrawn(tmp_path: Path) -> None:
         assert (pixels == [0, 0x72, 0xB2]).all(axis=2).sum() > 100  # the first line's colour
         seen.add(pixels.tobytes())
     assert len(seen) == 3
+    drawn = (tmp_path / "curves.png").stat().st_mtime_ns
+    log.close()
+    assert (tmp_path / "curves.png").stat().st_mtime_ns == drawn  # it was up to date
     assert {file.name for file in tmp_path.iterdir()} == {"log.jsonl", "curves.png"}
 
 
@@ -160,10 +199,11 @@ def test_views_do_not_end_a_run(
     log = RunLog(tmp_path / "log.jsonl", 0)
     for epoch in (1, 2, 3):
         log.add(entry(epoch))
+    log.close()
     assert [one["epoch"] for one in read(tmp_path)] == [1, 2, 3]
     words = "is not kept up to date: out of colours"
     said = capsys.readouterr().err.splitlines()
-    assert said == [f"{tmp_path / 'curves.png'} {words}", f"{tmp_path / 'tensorboard'} {words}"]
+    assert said == [f"{tmp_path / 'tensorboard'} {words}", f"{tmp_path / 'curves.png'} {words}"]
 
 
 @pytest.mark.usefixtures("no_curves")

@@ -30,7 +30,8 @@ from tests.commands import (
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import NoNorm
 from utils.models.recipe import Recipe
-from utils.runs.provenance import set_tf32, tf32_settings
+from utils.runs.provenance import tf32_settings
+from utils.system.devices import set_numerics
 from utils.training import log
 from utils.training import run as running
 from utils.training.optim import build_optimizer
@@ -185,6 +186,26 @@ def restored_tf32() -> Iterator[None]:
     torch.backends.cudnn.allow_tf32 = before["convolution"]
 
 
+@pytest.fixture
+def restored_determinism(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+def test_deterministic(restored_determinism, tiny, run) -> None:
+    """Protects --deterministic: in force and recorded, with cuBLAS's setting; every operation of a run has such a form.
+
+    (On a CPU torch refuses what has none on any device only; the GPU's own are left to the suite for GPUs.)
+    """
+    tiny()
+    (start,) = read_json(run("other", "--epochs", 1) / "settings.json")["starts"]
+    assert start["deterministic"] is False
+    (start,) = read_json(run("same", "--deterministic", "--epochs", 1) / "settings.json")["starts"]
+    assert start["deterministic"] is True and torch.are_deterministic_algorithms_enabled()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+
+
 def test_tf32(restored_tf32, tiny, run) -> None:
     """Protects --tf32: both kinds of products, recorded; torch's own code can still ask; not given, it stays."""
     tiny()
@@ -195,7 +216,7 @@ def test_tf32(restored_tf32, tiny, run) -> None:
         assert torch.get_float32_matmul_precision() == ("high" if expected else "highest")
         with torch.backends.cudnn.flags(enabled=True, allow_tf32=expected):
             assert torch.backends.cudnn.allow_tf32 is expected
-    set_tf32(True)
+    set_numerics(True, deterministic=False)
     assert tf32_settings() == {"matmul": True, "convolution": True}
 
 

@@ -19,6 +19,7 @@ from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
 from utils.evaluation.summary import evaluation_record
 from utils.models.bas import BAS
 from utils.results.tables import caution_lines, comparison_table
+from utils.runs.common import by_device
 from utils.system.files import write_text
 from utils.system.processes import is_main
 from utils.training.run import Run
@@ -78,12 +79,13 @@ def _evaluate(run: Run, model: BAS, spec: EvaluationSpec) -> Evaluation:
     split, device, reading = run.test_split, run.device, (EVALUATION_BATCH, run.command.settings.num_workers)
     assert split is not None  # the caller has seen to it
     spec = run.place_maps(model, spec)
-    chosen = choose_thresholds(model, run.train_split, spec, device, *reading)
+    scorers = by_device(run.command.settings.scorers, device)
+    chosen = choose_thresholds(model, run.train_split, spec, device, *reading, scorers)
     if "threshold" in run.command.given:
         chosen[spec.main] = run.command.given["threshold"]
     spec = with_thresholds(spec, chosen)
     loader = build_loader(split, spec, *reading, device)
-    return evaluate(model, loader, split, spec, device, "test")
+    return evaluate(model, loader, split, spec, device, "test", scorers=scorers)
 
 
 def _report(record: Mapping[str, Any], images: int) -> str:

@@ -268,14 +268,8 @@ class Evaluation:
 
 
 def blank_evaluation(split: Split, spec: EvaluationSpec, num_classes: int) -> Evaluation:
+    """The records of a split before anything is scored."""
     count, columns = len(split), min(5, num_classes)
-    has_masks = spec.with_masks and bool(split.masks)
-    maps = {}
-    for kind, threshold in spec.thresholds.items():
-        grids = spec.grid, spec.contour_grid
-        maps[kind] = MapResult(count, threshold, spec.protocol, *grids, has_masks)
-    for kind, threshold in spec.swept.items():
-        maps[kind] = MapResult(count, threshold, spec.protocol, spec.swept_grid, (), False)
     return Evaluation(
         spec=spec,
         num_classes=num_classes,
@@ -286,5 +280,22 @@ def blank_evaluation(split: Split, spec: EvaluationSpec, num_classes: int) -> Ev
         boxed=np.array([len(split.boxes.get(image_id, ())) > 0 for image_id in split.ids]),
         failed=np.zeros(count, dtype=bool),
         extremes=np.full((count, 2), np.nan),
-        maps=maps,
+        maps=blank_results(count, spec, has_masks(split, spec)),
     )
+
+
+def has_masks(split: Split, spec: EvaluationSpec) -> bool:
+    """Whether maps are scored by masks."""
+    return spec.with_masks and bool(split.masks)
+
+
+def blank_results(count: int, spec: EvaluationSpec, has_masks: bool) -> dict[MapKind, MapResult]:
+    """The results of `count` pictures before anything is scored, of each kind of map that a spec asks for."""
+    grids = spec.grid, spec.contour_grid
+    maps = {
+        kind: MapResult(count, threshold, spec.protocol, *grids, has_masks)
+        for kind, threshold in spec.thresholds.items()
+    }
+    for kind, threshold in spec.swept.items():
+        maps[kind] = MapResult(count, threshold, spec.protocol, spec.swept_grid, (), False)
+    return maps

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import zip_longest
 from typing import Any
@@ -15,15 +16,13 @@ from torch.utils.data import DataLoader
 from utils.data.evaluation import EvaluationBatch, build_evaluation_loader
 from utils.data.split import Split, take
 from utils.data.transforms import CENTRE_CROP, centre_crop, normalize, ten_crop
-from utils.evaluation.kinds import FILES, MapKind
-from utils.evaluation.map_files import read_map
 from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.misfits import find_misfit, require_fit
-from utils.evaluation.records import Evaluation, Observation, Truth, blank_evaluation
+from utils.evaluation.records import Evaluation, Observation, Truth, blank_evaluation, has_masks
+from utils.evaluation.scoring import Scorer, Scorers, Unscored
 from utils.evaluation.sharding import count_rounds, gather_round, own_pictures
 from utils.evaluation.spec import EvaluationSpec
 from utils.models.bas import BAS, rank_classes
-from utils.system.errors import UserError
 from utils.system.processes import gather_everywhere, process_count, rank
 from utils.system.progress import progress_bar
 
@@ -37,11 +36,12 @@ def evaluate(
     description: str = "evaluation",
     observe: Callable[[Evaluation, Observation], Any] | None = None,
     receive: Callable[[Any], None] | None = None,
+    scorers: int = 0,
 ) -> Evaluation:
     """Localises and classifies every picture of a split.
 
     The map comes from the centre crop, the class scores are the mean softmax of ten crops; one pass serves both, and
-    every kind of map, threshold and metric. While the device computes a batch, the host scores the one before.
+    every kind of map, threshold and metric. While the device computes a batch, the host scores those before.
 
     The processes of a run share the batches out among them (:mod:`utils.evaluation.sharding`) and must all call this
     with the same weights, split and spec. Each returns the records of all pictures, which are a single process's.
@@ -57,12 +57,14 @@ def evaluate(
             given in all processes or in none.
         receive: called with what `observe` returned for each picture of the split, in the split's order; from other
             processes it comes pickled.
+        scorers: processes that score maps beside this one, or 0; the records are the same.
 
     Returns:
         The records of all pictures.
 
     Raises:
         MisfitError: too many boxes cannot be of their pictures, and the spec does not ignore it.
+        UserError: a process that scores maps died.
     """
     model.eval()
     assert loader.batch_size is not None  # build_loader gives one
@@ -75,18 +77,23 @@ def evaluate(
         _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), spec, device)
         for batch in progress_bar(batches, description)
     )
+    placements = tuple(spec.placement(model, kind) for kind in evaluation.maps)
+    scorer = Scorer(spec, placements, has_masks(split, spec), observe is not None)
     rounds = range(count_rounds(len(split), loader.batch_size))
-    for _, output in zip_longest(rounds, _one_ahead(outputs)):  # in the last round a process may have no batch
-        seconds = 0.0 if output is None else _score_batch(evaluation, split, output)
-        # An hour's evaluation need not go to its end.
-        if evaluation.misfit_of and process_count() == 1 and not spec.ignore_misfits:
-            certain = [misfit for misfit in evaluation.misfits if misfit.kind != "turned"]
-            require_fit(certain, evaluation.checked, int(evaluation.boxed.sum()), split.name)
-        if observe is not None:
-            rows = () if output is None else range(len(output.batch.labels))
-            for value in gather_round(observe(evaluation, output.observation(row, seconds)) for row in rows):
-                if receive is not None:
-                    receive(value)
+    with Scorers(scorer, scorers) as pool:
+        # In the last round a process may have no batch.
+        for _, output in zip_longest(rounds, _under_way(outputs, evaluation, split, pool)):
+            if output is not None:
+                output.enter(evaluation)
+            # An hour's evaluation need not go to its end.
+            if evaluation.misfit_of and process_count() == 1 and not spec.ignore_misfits:
+                certain = [misfit for misfit in evaluation.misfits if misfit.kind != "turned"]
+                require_fit(certain, evaluation.checked, int(evaluation.boxed.sum()), split.name)
+            if observe is not None:
+                rows = () if output is None else range(len(output.batch.labels))
+                for value in gather_round(observe(evaluation, output.observation(row)) for row in rows):
+                    if receive is not None:
+                        receive(value)
     if process_count() > 1:
         for number, part in enumerate(gather_everywhere(evaluation.part(own))):
             if number != rank():
@@ -117,13 +124,15 @@ def build_loader(split: Split, spec: EvaluationSpec, batch_size: int, num_worker
 
 
 class _Output:
-    """A batch's way through the network and back: launched by the constructor, on the host after `wait`."""
+    """A batch's way through the network and the scorers: launched by the constructor, on the host after `hand_over`,
+    in the records after `enter`."""
 
     def __init__(self, model: BAS, batch: EvaluationBatch, spec: EvaluationSpec, device: torch.device) -> None:
         begin = time.perf_counter()
-        self.model, self.batch, self.spec = model, batch, spec
-        self.failures: dict[int, str] = {}  # by position in the split
-        self.main_maps: dict[int, np.ndarray] = {}  # by row
+        self.batch = batch
+        self._rows: list[int] = []  # of the pictures whose maps are scored
+        self._main_maps: dict[int, np.ndarray | None] = {}  # by row
+        self._failures: dict[int, str] = {}  # by position in the split
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():
             encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), spec))
@@ -131,8 +140,8 @@ class _Output:
             extremes = label_map_extremes(model, encoding, labels, maps)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = rank_classes(probabilities, min(5, model.num_classes))
-        # From CUDA these copies go to pinned memory behind the batch's own kernels; `wait` waits for them alone, and
-        # not for the next batch, which is launched by then.
+        # From CUDA these copies go to pinned memory behind the batch's own kernels; they are waited for alone, and not
+        # the next batch, which is launched by then.
         # Other devices have no such event: there the copies themselves wait.
         is_cuda = device.type == "cuda"
         self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=is_cuda)
@@ -142,38 +151,81 @@ class _Output:
         self._copied = torch.cuda.current_stream(device).record_event() if is_cuda else None
         self.seconds = time.perf_counter() - begin
 
-    def wait(self) -> None:
-        """Waits until the copies have arrived."""
+    def hand_over(self, evaluation: Evaluation, split: Split, pool: Scorers) -> _Output:
+        """Waits until the copies have arrived, enters what needs no scoring and gives the rest to the scorers."""
+        begin = time.perf_counter()
         if self._copied is not None:
             self._copied.synchronize()
-        self.is_finite = self._is_finite.tolist()
-        self.top5, self.probabilities = (values.numpy() for values in self._best)
-        self.extremes = None if self._extremes is None else self._extremes.numpy()
-        self.maps = {kind: values.numpy() for kind, values in self._maps.items()}
+        maps = {kind: values.numpy() for kind, values in self._maps.items()}
+        extremes = None if self._extremes is None else self._extremes.numpy()
+        top5, probabilities = (values.numpy() for values in self._best)
+        pictures = []
+        for row, is_finite in enumerate(self._is_finite.tolist()):
+            index = int(self.batch.indices[row])
+            evaluation.sizes[index] = self.batch.sizes[row]
+            if evaluation.boxed[index] and self.batch.readable[row]:
+                _compare_boxes(evaluation, split, index, int(self.batch.turns[row]))
+            if error := self.batch.errors[row] or (
+                "" if is_finite else f"{split.paths[index]}: the model's output is not finite"
+            ):
+                evaluation.failed[index] = True
+                self._failures[index] = error
+                for result in evaluation.maps.values():
+                    result.miss(index, bool(evaluation.boxed[index]))
+                continue
+            evaluation.top5[index], evaluation.probabilities[index] = top5[row], probabilities[row]
+            if extremes is not None:
+                evaluation.extremes[index] = extremes[row]
+            truth = self._truth(evaluation, split, row, int(top5[row, 0]))
+            of_kinds = [maps[kind][row] if kind in maps else None for kind in evaluation.maps]
+            pictures.append(Unscored(split.ids[index], truth, of_kinds))
+            self._rows.append(row)
+        self._scored = pool.submit(pictures)
+        self.seconds += time.perf_counter() - begin
+        self._paths = split.paths
+        return self
 
-    def score_map(self, row: int, kind: MapKind, image_id: str) -> np.ndarray:
-        """One picture's map as thresholds see it.
+    def _truth(self, evaluation: Evaluation, split: Split, row: int, predicted: int) -> Truth:
+        batch, spec = self.batch, evaluation.spec
+        index, mask = int(batch.indices[row]), None
+        if batch.masks is not None:
+            if batch.mask_errors[row]:
+                self._failures[index] = batch.mask_errors[row]
+            elif split.ids[index] in split.masks:
+                mask = batch.masks[row].numpy()
+        boxes = true_boxes(split, index, batch.sizes[row].tolist(), spec) if evaluation.boxed[index] else None
+        return Truth(boxes, mask, predicted == split.labels[index])
 
-        Raises:
-            UserError: there is none, or it is not finite.
-        """
-        if kind.kind == FILES and self.spec.map_folder is not None:
-            side = (self.spec.crop_size,) * 2 if self.spec.are_scored else None
-            spatial_map = read_map(self.spec.map_folder, image_id, side)
-        else:
-            spatial_map = self.maps[kind][row]
-            if not np.isfinite(spatial_map).all():
-                raise UserError(f"the map of {kind.title} is not finite")
-        score_map = self.spec.score_map(self.model, kind, spatial_map)
-        if kind == self.spec.main:
-            self.main_maps[row] = score_map
-        return score_map
+    def enter(self, evaluation: Evaluation) -> None:
+        """Waits for the scorers and puts what they found into the records."""
+        begin = time.perf_counter()
+        scored = self._scored()
+        indices = self.batch.indices[self._rows].numpy()
+        for result, part in zip(evaluation.maps.values(), scored.parts, strict=True):
+            result.merge(indices, part)
+        for index, failure in zip(indices.tolist(), scored.failures, strict=True):
+            if failure:
+                self._failures[index] = f"{self._paths[index]}: {failure}"
+        evaluation.failure_of |= self._failures
+        self._main_maps = dict(zip(self._rows, scored.main_maps, strict=True))
+        self.seconds += time.perf_counter() - begin
 
-    def observation(self, row: int, seconds: float) -> Observation:
+    def observation(self, row: int) -> Observation:
         """What an observer sees of the batch's picture `row`."""
         index = int(self.batch.indices[row])
         picture = self.batch.images[row] if self.batch.readable[row] else None
-        return Observation(index, picture, self.main_maps.get(row), self.failures.get(index, ""), seconds)
+        seconds = self.seconds / len(self.batch.labels)
+        return Observation(index, picture, self._main_maps.get(row), self._failures.get(index, ""), seconds)
+
+
+def _under_way(outputs: Iterable[_Output], evaluation: Evaluation, split: Split, pool: Scorers) -> Iterator[_Output]:
+    """Hands batches over to the scorers, as many at a time as they can bear, and gives them back in order."""
+    waiting: deque[_Output] = deque()
+    for output in _one_ahead(outputs):
+        waiting.append(output.hand_over(evaluation, split, pool))
+        if len(waiting) > pool.ahead:
+            yield waiting.popleft()
+    yield from waiting
 
 
 def cut_crops(images: Tensor, spec: EvaluationSpec) -> tuple[Tensor, int]:
@@ -193,52 +245,6 @@ def _one_ahead(items: Iterable) -> Iterator:
         previous = item
     if previous is not None:
         yield previous
-
-
-def _score_batch(evaluation: Evaluation, split: Split, output: _Output) -> float:
-    """Waits for a batch and scores it; the seconds of each of its pictures."""
-    begin = time.perf_counter()
-    output.wait()
-    for row in range(len(output.batch.labels)):
-        _score_picture(evaluation, split, output, row)
-    evaluation.failure_of |= output.failures
-    return (output.seconds + time.perf_counter() - begin) / len(output.batch.labels)
-
-
-def _score_picture(evaluation: Evaluation, split: Split, output: _Output, row: int) -> None:
-    batch, spec = output.batch, evaluation.spec
-    index = int(batch.indices[row])
-    evaluation.sizes[index] = batch.sizes[row]
-    if evaluation.boxed[index] and batch.readable[row]:
-        _compare_boxes(evaluation, split, index, int(batch.turns[row]))
-    error = batch.errors[row]
-    if not error and not output.is_finite[row]:
-        error = f"{split.paths[index]}: the model's output is not finite"
-    if error:
-        evaluation.failed[index] = True
-        output.failures[index] = error
-        for result in evaluation.maps.values():
-            result.miss(index, bool(evaluation.boxed[index]))
-        return
-    evaluation.top5[index], evaluation.probabilities[index] = output.top5[row], output.probabilities[row]
-    if output.extremes is not None:
-        evaluation.extremes[index] = output.extremes[row]
-    mask = None
-    if batch.masks is not None:
-        if batch.mask_errors[row]:
-            output.failures[index] = batch.mask_errors[row]
-        elif split.ids[index] in split.masks:
-            mask = batch.masks[row].numpy()
-    boxes = true_boxes(split, index, batch.sizes[row].tolist(), spec) if evaluation.boxed[index] else None
-    truth = Truth(boxes, mask, bool(output.top5[row, 0] == split.labels[index]))
-    for kind, result in evaluation.maps.items():
-        try:
-            score_map = output.score_map(row, kind, split.ids[index])
-        except UserError as error:
-            result.miss(index, bool(evaluation.boxed[index]))
-            output.failures[index] = f"{split.paths[index]}: {error}"
-        else:
-            result.add(index, score_map, truth)
 
 
 def _compare_boxes(evaluation: Evaluation, split: Split, index: int, turn: int) -> None:

@@ -17,7 +17,13 @@ from utils.system.errors import UserError
 
 
 def choose_thresholds(
-    model: BAS, split: Split, spec: EvaluationSpec, device: torch.device, batch_size: int, num_workers: int
+    model: BAS,
+    split: Split,
+    spec: EvaluationSpec,
+    device: torch.device,
+    batch_size: int,
+    num_workers: int,
+    scorers: int = 0,
 ) -> dict[MapKind, float]:
     """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01.
 
@@ -27,6 +33,7 @@ def choose_thresholds(
         spec: protocol, sizes and kinds of maps.
         device: where the model is.
         batch_size, num_workers: of the loader.
+        scorers: of :func:`utils.evaluation.run.evaluate`.
 
     Raises:
         UserError: the split has no boxes, or too many that cannot be of their pictures.
@@ -40,7 +47,7 @@ def choose_thresholds(
     split = take(split, boxed)
     asked = replace(spec, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
     loader = build_loader(split, asked, batch_size, num_workers, device)
-    evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}")
+    evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}", scorers=scorers)
     if evaluation.failures:
         print(failure_report(evaluation.failures))
     for line in misfit_lines(summarize_misfits(evaluation)):

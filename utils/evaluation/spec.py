@@ -67,9 +67,13 @@ class EvaluationSpec:
 
     def score_map(self, model: BAS, kind: MapKind, spatial_map: np.ndarray) -> np.ndarray:
         """A map of one kind as thresholds see it: (h, w) -> (S, S) in [0, 1]."""
+        return self.placed_score_map(kind, spatial_map, self.placement(model, kind))
+
+    def placed_score_map(self, kind: MapKind, spatial_map: np.ndarray, place: Placement | None) -> np.ndarray:
+        """The same without the network, from the placement of :meth:`placement`."""
         if kind.kind == FILES and self.are_scored:
             return as_normalized_map(spatial_map)
-        return self.protocol.score_map(spatial_map, self.crop_size, self.placement(model, kind))
+        return self.protocol.score_map(spatial_map, self.crop_size, place)
 
     def placement(self, model: BAS, kind: MapKind) -> Placement | None:
         """Where a kind of map is drawn; None stretches it over the crop."""

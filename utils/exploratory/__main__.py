@@ -26,7 +26,7 @@ from utils.exploratory.summary import RULE, write_curves, write_summary
 from utils.inference.loading import Loaded, load, require_same_classes
 from utils.inference.placing import place_maps
 from utils.models.registry import ARCHS
-from utils.runs.common import DEFAULT_WORKERS
+from utils.runs.common import BY_DEVICE, by_device
 from utils.runs.finished import find_run
 from utils.runs.provenance import describe_run
 from utils.system.errors import run_command
@@ -63,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     print(f"{part} pictures of the {split.name} split ({whole.layout}); masks on {PLACES[args.at]}", flush=True)
     if split.masks:
         print(f"masks: {understand_masks(split.masks.values())}", flush=True)
-    recipe, workers = loaded.recipe, 0 if loaded.device.type == "cpu" else DEFAULT_WORKERS
+    recipe, workers = loaded.recipe, by_device(BY_DEVICE, loaded.device)
     begin = time.perf_counter()
     spec = place_maps(loaded, build_spec(recipe, kinds=(measure.KINDS[args.at],)), args.data)
     how = args.at, spec.placement(loaded.model, spec.main), args.masks, args.batch_size, workers

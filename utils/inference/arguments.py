@@ -57,7 +57,7 @@ class EvaluationSettings(Common):
     tencrop: bool | None = option(
         "class scores from ten crops, or from the one crop of the map", FLAG, default=None, words="the protocol's, ten"
     )
-    amp: bool = option("compute in half precision, on CUDA", SWITCH, default=False, words="")
+    amp: bool = option("compute in half precision (float16), on CUDA", SWITCH, default=False, words="")
 
     protocol: str = option(
         "; ".join(protocol.title for protocol in PROTOCOLS.values()),

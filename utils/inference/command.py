@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from utils.data.dataset import Dataset
 from utils.inference.arguments import parse_arguments
-from utils.runs.common import BY_DEVICE, DEFAULT_WORKERS
+from utils.runs.common import by_device
 from utils.system.errors import UsageError
 
 # Seconds. Processes without --save wait for one another at the end alone, and the slowest one may be far behind.
@@ -33,12 +33,14 @@ def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     # Only now: help and errors of the command line come at once, without PyTorch.
     from utils.inference import pictures, test_set
     from utils.inference.loading import load
-    from utils.system.devices import choose_device
+    from utils.system.devices import choose_device, set_numerics
     from utils.system.processes import process_count, process_group
 
+    set_numerics(settings.tf32, settings.deterministic)
     device = choose_device(settings.device)
-    if settings.num_workers == BY_DEVICE:
-        settings = replace(settings, num_workers=0 if device.type == "cpu" else DEFAULT_WORKERS)
+    settings = replace(
+        settings, num_workers=by_device(settings.num_workers, device), scorers=by_device(settings.scorers, device)
+    )
     with process_group(device, TIMEOUT):
         if settings.images and process_count() > 1:
             raise UsageError("--images is for a single process; start it with python, not with torchrun")

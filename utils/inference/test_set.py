@@ -106,7 +106,9 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         loader = build_loader(split, spec, settings.batch_size, settings.num_workers, loaded.device)
         observe = partial(_observe, split, settings) if settings.save or settings.save_maps else None
         receive = None if report is None else lambda described: report.add_drawn(*described)
-        evaluation = evaluate(loaded.model, loader, split, spec, loaded.device, observe=observe, receive=receive)
+        evaluation = evaluate(
+            loaded.model, loader, split, spec, loaded.device, observe=observe, receive=receive, scorers=settings.scorers
+        )
         if not is_main():
             return
         seconds = time.perf_counter() - begin
@@ -166,7 +168,7 @@ def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: Evaluation
             f"--select-on {settings.select_on} would choose on the test pictures themselves ({split.layout}); choose "
             "train, or keep val and test apart"
         )
-    reading = settings.batch_size, settings.num_workers
+    reading = settings.batch_size, settings.num_workers, settings.scorers
     chosen = choose_thresholds(loaded.model, split, spec, loaded.device, *reading)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
     print(f"thresholds with the highest GT-known Loc on the {len(split)} pictures of {settings.select_on}: {listed}")
@@ -188,7 +190,8 @@ def _settings_line(loaded: Loaded, spec: EvaluationSpec) -> str:
     size += "" if spec.align == STRETCHED else f", {spec.align} maps"
     relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}, recipe {loaded.recipe.name}"
     relu += f", generator at {loaded.recipe.tap}" if loaded.recipe.tap else ""
-    return f"settings: {thresholds}; {size}, {crops}; {relu}; {loaded.device}\nprotocol: {loaded.protocol.title}"
+    where = f"{loaded.device}{' in float16' if spec.amp else ''}"
+    return f"settings: {thresholds}; {size}, {crops}; {relu}; {where}\nprotocol: {loaded.protocol.title}"
 
 
 def collect(

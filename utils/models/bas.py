@@ -133,6 +133,14 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+def pool_blocks(maps: Tensor, height: int, width: int) -> Tensor:
+    """The means of equal blocks: (B, 1, h, w) -> (B, 1, height, width)."""
+    blocks = maps.shape[-2] // height, maps.shape[-1] // width
+    if (blocks[0] * height, blocks[1] * width) == maps.shape[-2:]:
+        return F.avg_pool2d(maps, blocks)
+    return F.adaptive_avg_pool2d(maps, (height, width))  # whose CUDA gradient has no deterministic form
+
+
 def area_weights(length: int, cells: int, first: float, ratio: float, device: torch.device) -> Tensor:
     """How much each of `length` fine cells along an axis counts in each coarse one: means over the area around it.
 
@@ -382,7 +390,7 @@ class BAS(nn.Module):
         """
         height, width = class_maps.shape[-2:]
         if mask_pooling == "blocks":
-            mask = F.adaptive_avg_pool2d(foreground_map, (height, width))
+            mask = pool_blocks(foreground_map, height, width)
         else:
             fine, coarse = self.feature_grid, self.class_grid
             first, ratio = (coarse.first - fine.first) / fine.stride, coarse.stride / fine.stride

@@ -6,14 +6,25 @@ import argparse
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from utils.models.registry import ARCHS
-from utils.system.options import NAME, PLACE, SWITCH, Number, option
+from utils.system.options import FLAG, NAME, PLACE, SWITCH, Number, option
 
-DEFAULT_WORKERS = min(4, os.cpu_count() or 1)
+if TYPE_CHECKING:
+    import torch
+
+
+def _default_workers() -> int:
+    """A share of the machine's cores, for each of the processes that torchrun has started on it."""
+    processes = os.environ.get("LOCAL_WORLD_SIZE", "")
+    share = (os.cpu_count() or 1) // max(int(processes) if processes.isdecimal() else 1, 1)
+    return min(8, max(share, 1))
+
+
+DEFAULT_WORKERS = _default_workers()
 MOST_WORKERS = 256
-BY_DEVICE = -1  # `num_workers` of an evaluation until its device is known
+BY_DEVICE = -1  # `num_workers` of an evaluation and `scorers` until the device is known
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,9 +61,35 @@ class Common:
         default=DEFAULT_WORKERS,
         words=f"{DEFAULT_WORKERS}; inference on a CPU, busy anyway: 0",
     )
+    scorers: int = option(
+        "processes that score an evaluation's maps beside the main one; the figures are the same",
+        Number(int, 0, MOST_WORKERS),
+        default=BY_DEVICE,
+        words=f"{DEFAULT_WORKERS}; on a CPU, busy anyway, 0: the main process scores",
+    )
     device: str | None = option(
         "cpu, cuda, cuda:1, mps, ...", NAME, default=None, words="cuda where there is one, else cpu", metavar="DEVICE"
     )
+    tf32: bool | None = option(
+        "TensorFloat-32 on NVIDIA GPUs",
+        FLAG,
+        default=None,
+        words="PyTorch's own, convolutions yes, matrix products no",
+    )
+    deterministic: bool = option(
+        "on CUDA: the same bits from the same run on the same device, by kernels that may be slower; on a CPU they are "
+        "the same anyway",
+        SWITCH,
+        default=False,
+        words="",
+    )
+
+
+def by_device(count: int, device: torch.device) -> int:
+    """A number of processes that was asked for, or the default on a device: none on a CPU, which is busy anyway."""
+    if count != BY_DEVICE:
+        return count
+    return 0 if device.type == "cpu" else DEFAULT_WORKERS
 
 
 def add_arch(parser: argparse.ArgumentParser) -> None:

@@ -30,7 +30,8 @@ def describe_run(root: Path) -> dict[str, Any]:
 
     Returns:
         Plain values: `date` (UTC), `command`, `git` (:func:`describe_code`), `versions`, `devices` (names of the CUDA
-        devices, else the processor's), `threads` of each process, `tf32` (:func:`tf32_settings`), `processes`.
+        devices, else the processor's), `threads` of each process, `tf32` (:func:`tf32_settings`), `deterministic`,
+        `processes`.
     """
     return {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -40,6 +41,7 @@ def describe_run(root: Path) -> dict[str, Any]:
         "devices": _device_names(),
         "threads": torch.get_num_threads(),
         "tf32": tf32_settings(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "processes": process_count(),
     }
 
@@ -76,14 +78,6 @@ def tf32_settings() -> dict[str, bool]:
     if None not in precisions.values():
         return {name: precision == "tf32" for name, precision in precisions.items()}
     return {"matmul": torch.backends.cuda.matmul.allow_tf32, "convolution": torch.backends.cudnn.allow_tf32}
-
-
-def set_tf32(enabled: bool) -> None:
-    """Lets float32 round to TF32 on CUDA devices that have it, in matrix products and convolutions alike, or not."""
-    # By torch's older names, which move the newer ones along; once a newer one was set, torch's own code that still
-    # reads the older ones (its compiler, `cudnn.flags`) would raise.
-    torch.backends.cuda.matmul.allow_tf32 = enabled
-    torch.backends.cudnn.allow_tf32 = enabled
 
 
 def describe_code(root: Path) -> dict[str, Any]:

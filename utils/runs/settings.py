@@ -143,13 +143,6 @@ class RunSettings(Common):
         metavar="N",
     )
 
-    tf32: bool | None = option(
-        "TensorFloat-32 on NVIDIA GPUs",
-        FLAG,
-        default=None,
-        words="PyTorch's own, convolutions yes, matrix products no",
-        group=SPEED,
-    )
     prefetch: int = option(
         "batches that each reading process keeps ready",
         Number(int, 1, MOST_PREFETCH),

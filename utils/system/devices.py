@@ -1,7 +1,8 @@
-"""The choice of a device."""
+"""The choice of a device, and of how exactly it computes."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from utils.system.errors import UsageError
@@ -33,4 +34,28 @@ def choose_device(name: str | None) -> torch.device:
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
         raise UsageError(f"--device {name} is not available on this machine; there are: {there_are}") from error
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what allocates without a device's name, such as NCCL, means this one
     return device
+
+
+def set_numerics(tf32: bool | None, deterministic: bool) -> None:
+    """Settles, before anything is computed, how far results may depend on the choice of kernels.
+
+    Args:
+        tf32: whether float32 may round to TF32 on CUDA devices that have it, in matrix products and convolutions
+            alike; PyTorch's own choice where None.
+        deterministic: whether the same run on the same CUDA device must give the same bits. Kernels that add up in any
+            order are replaced by slower ones, or refused where there are none.
+    """
+    import torch  # here: help needs no PyTorch
+
+    if tf32 is not None:
+        # By torch's older names, which move the newer ones along; once a newer one was set, torch's own code that still
+        # reads the older ones (its compiler, `cudnn.flags`) would raise.
+        torch.backends.cuda.matmul.allow_tf32 = tf32
+        torch.backends.cudnn.allow_tf32 = tf32
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
+        torch.backends.cudnn.benchmark = False
+        torch.use_deterministic_algorithms(True)

@@ -35,6 +35,12 @@ def reuse_freed_memory() -> None:
     mallopt(_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def forget_peak_memory(device: torch.device) -> None:
+    """Lets :func:`peak_memory_mib` count from now on, where the device can."""
+    if device.type == "cuda":
+        sys.modules["torch"].cuda.reset_peak_memory_stats(device)
+
+
 def peak_memory_mib(device: torch.device) -> float | None:
     """The most memory that was in use at once, in MiB: tensors on a CUDA device, else the whole process.
 
@@ -42,8 +48,7 @@ def peak_memory_mib(device: torch.device) -> float | None:
         device: this process's.
 
     Returns:
-        The peak since the process started (on CUDA since `torch.cuda.reset_peak_memory_stats`); None on Windows'
-        processors.
+        The peak since the process started, on CUDA since :func:`forget_peak_memory`; None on Windows' processors.
     """
     if device.type == "cuda":
         return sys.modules["torch"].cuda.max_memory_allocated(device) / 2**20

@@ -100,8 +100,6 @@ def process_group(device: torch.device, timeout: float = 600.0, hint: str = "sta
         return
     _check_launch()
     on_cuda = device.type == "cuda"
-    if on_cuda:
-        torch.cuda.set_device(device)
     wait = timedelta(seconds=timeout)
     try:
         dist.init_process_group("nccl" if on_cuda else "gloo", timeout=wait, **_own_store(wait))

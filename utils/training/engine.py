@@ -25,6 +25,7 @@ from utils.models.recipe import Recipe
 from utils.runs.settings import Engine
 from utils.runs.state import Progress
 from utils.system.errors import UsageError, UserError
+from utils.system.memory import forget_peak_memory
 from utils.system.processes import gather_everywhere, host_group, process_count
 from utils.system.progress import progress_bar
 from utils.training.objective import Objective, prepare
@@ -137,6 +138,7 @@ def train_one_epoch(
         UserError: a loss is NaN or infinite; names the step, the losses and the pictures.
     """
     trainer.model.train()
+    forget_peak_memory(trainer.device)
     progress, objective, lr = trainer.progress, trainer.objective(), trainer.optimizer.param_groups[0]["lr"]
     readings = _Readings(trainer)
     trainer.loader.batch_sampler.start_at(progress.epoch, progress.step)

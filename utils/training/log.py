@@ -3,7 +3,7 @@
 An epoch's entry has the same keys whatever the data set: `epoch` (from 1), the means of the losses that were computed
 (`cls`, `frg`, `bas`, `area`, `total`), `accuracy` (Top-1 Cls of the training pictures, percent), `lr`, `seconds`,
 `images_per_second`, `data_wait` (share of the time spent waiting for pictures), `memory_mib` (peak of the process, or
-of its CUDA device), `steps`, `replaced_pictures`, `dead_maps` where the generator was trained
+of the epoch on its CUDA device), `steps`, `replaced_pictures`, `dead_maps` where the generator was trained
 (:meth:`utils.metrics.DeadMaps.summary`) and, if the epoch was evaluated, `test`
 (:meth:`utils.metrics.LocalizationScores.summary`) and `cautions` (:func:`utils.evaluation.summary.cautions`).
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ from utils.training.curves import save_curves
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
+DRAWING_SHARE, USUAL_DRAWING = 0.1, 1.0  # of the time; seconds, until one was measured
+LONG_SHARE, LONG_SECONDS = 0.1, 10.0  # of an epoch's waiting; both must be exceeded to be told
 LOG_FILE, CURVES_FILE, TENSORBOARD_FOLDER = "log.jsonl", "curves.png", "tensorboard"
 
 
@@ -45,11 +48,29 @@ def epoch_line(epoch: int, epochs: int, figures: Mapping[str, Any]) -> str:
     return f"epoch {epoch + 1:3d}/{epochs}  " + "  ".join(parts)
 
 
+def waiting_line(figures: Mapping[str, Any], num_workers: int) -> str:
+    """Advice after an epoch that waited long for pictures; "" after any other.
+
+    The start of the processes that read them, a few seconds of a run's first epoch, is no reason for it.
+
+    Args:
+        figures: an epoch's entry.
+        num_workers: processes that read pictures.
+    """
+    if figures["data_wait"] <= LONG_SHARE or figures["data_wait"] * figures["seconds"] <= LONG_SECONDS:
+        return ""
+    return (
+        f"{100 * figures['data_wait']:.0f} % of the epoch went into waiting for pictures: give more than "
+        f"--num_workers {num_workers}, if there are cores for them, or put the data on a faster disk"
+    )
+
+
 class RunLog:
     """`log.jsonl`, one JSON object an epoch, and beside it the same figures as curves and for TensorBoard.
 
     Resuming cuts off what came after the epoch it starts from, in all three. The curves and TensorBoard are views: if
-    one cannot be written, this is said once and the run goes on.
+    one cannot be written, this is said once and the run goes on. Drawing takes at most a tenth of a run's time: where
+    epochs are short, the curves lag behind by some, until :meth:`close`.
 
     Args:
         path: of `log.jsonl`.
@@ -65,6 +86,8 @@ class RunLog:
         self._epoch = finished_epochs
         self._told: set[str] = set()
         self._writer: SummaryWriter | None = None
+        self._drawn, self._drawing = time.monotonic(), USUAL_DRAWING  # when, and how many seconds it takes
+        self._is_drawn = True
         self._tensorboard_from: int | None = finished_epochs + 1
         if finished_epochs and path.is_file():
             hint = "move it away to resume without it"
@@ -86,8 +109,21 @@ class RunLog:
 
     def _write(self, new: Mapping[str, Any]) -> None:
         write_text(self.path, "".join(json.dumps(entry) + "\n" for entry in self.entries))
-        self._show(CURVES_FILE, lambda: save_curves(self.path.with_name(CURVES_FILE), self.entries))
+        self._is_drawn = False
+        if time.monotonic() - self._drawn >= self._drawing / DRAWING_SHARE:
+            self._draw()
         self._show(TENSORBOARD_FOLDER, lambda: self._write_scalars(new))
+
+    def close(self) -> None:
+        """Draws what is not drawn yet."""
+        if not self._is_drawn:
+            self._draw()
+
+    def _draw(self) -> None:
+        begin = time.monotonic()
+        self._show(CURVES_FILE, lambda: save_curves(self.path.with_name(CURVES_FILE), self.entries))
+        self._drawn, self._is_drawn = time.monotonic(), True
+        self._drawing = self._drawn - begin
 
     def _show(self, name: str, show: Callable[[], object]) -> None:
         try:

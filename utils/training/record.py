@@ -21,7 +21,7 @@ from utils.system.files import write_text
 from utils.system.memory import peak_memory_mib
 from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count
 from utils.training.engine import NotFiniteError, Trainer
-from utils.training.log import LOG_FILE, RunLog, epoch_line
+from utils.training.log import LOG_FILE, RunLog, epoch_line, waiting_line
 
 NOT_FINITE_FILE = "not_finite.json"
 SHOWN_REPLACEMENTS = 5
@@ -103,9 +103,16 @@ class RunRecord:
         print(epoch_line(finished - 1, trainer.recipe.epochs, figures), flush=True)
         if "dead_maps" in figures and figures["dead_maps"]["count"]:
             print(dead_map_line(figures["dead_maps"]), flush=True)
+        if advice := waiting_line(figures, trainer.loader.num_workers):
+            print(advice, flush=True)
         sentences = sorted({sentence for one in replacements for sentence in one})
         print(*sentences[:SHOWN_REPLACEMENTS], sep="\n", end="\n" if sentences else "")
         self._log.add({"epoch": finished, **figures})
+
+    def close(self) -> None:
+        """To be called when a run ends, however it ends."""
+        if self._log is not None:
+            self._log.close()
 
     def lacks_scores(self, every: int) -> bool:
         """Whether the last finished epoch, of an unfinished run, is one of those to be evaluated and was not yet."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -30,6 +30,7 @@ from utils.models.recipe import CALIBRATED, Recipe, override
 from utils.models.registry import build
 from utils.models.winograd import use_winograd
 from utils.results.tables import caution_lines, failure_report, score_table
+from utils.runs.common import by_device
 from utils.runs.recorded import OFFSETS, change_settings, made_weights
 from utils.runs.settings import SNAPSHOTS, Engine
 from utils.runs.state import (
@@ -168,7 +169,7 @@ class Run:
     def train(self) -> None:
         """The loop: look, evaluate, train, keep, epoch after epoch; then weights, threshold and figures."""
         settings = self.command.settings
-        with Interruption() as interruption:
+        with Interruption() as interruption, closing(self.record):
             saver = Saver(self.trainer, self.states, self.data, interruption, settings.save_every_steps)
             while self.trainer.progress.epoch < self.recipe.epochs:
                 self.snapshots.take()
@@ -287,7 +288,8 @@ class Run:
         model = self.inference_model()
         spec = self.place_maps(model, build_spec(self.recipe, ignore_misfits=settings.ignore_misfits))
         loader = build_loader(split, spec, EVALUATION_BATCH, settings.num_workers, self.device)
-        evaluation = evaluate(model, loader, split, spec, self.device)
+        scorers = by_device(settings.scorers, self.device)
+        evaluation = evaluate(model, loader, split, spec, self.device, scorers=scorers)
         print(score_table(evaluation.scores().summary()))
         for line in caution_lines(cautions(evaluation, split.class_names)):
             print(line)
