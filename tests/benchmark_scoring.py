@@ -175,7 +175,8 @@ def measure_scorers(maps: Sequence[np.ndarray], count: int, numbers: Sequence[in
                 batches: Any = FreeBatches(count)
                 evaluate(model, batches, split, spec, torch.device("cpu"), scorers=number)
                 rates[number].append(count / (time.perf_counter() - begin))
-    print(f"\n{count} pictures by a network that costs nothing; {peak_memory_mib(torch.device("cpu")):.0f} MiB at the peak")
+    peak = peak_memory_mib(torch.device("cpu"))
+    print(f"\n{count} pictures by a network that costs nothing; {peak:.0f} MiB at the peak")
     for number, found in rates.items():
         ratios = [one / first for one, first in zip(found, rates[numbers[0]], strict=True)]
         print(f"{number} scorers: {median(found):6.0f} pictures/s, {median(ratios):.2f} times those of {numbers[0]}")
