@@ -96,7 +96,7 @@ class AuthorsStep:
         """(B, 3, S, S) pictures and (B,) labels -> the four losses and their weighted sum."""
         features = self._model.f1(images)
         all_maps = self._model.classifier_loc(features)
-        foreground = torch.zeros(len(images), 1, *all_maps.shape[2:], dtype=images.dtype)
+        foreground = torch.zeros(len(images), 1, *all_maps.shape[2:], dtype=images.dtype, device=images.device)
         for i in range(len(images)):
             foreground[i, 0] = all_maps[i, labels[i]]
         class_maps = self._f2(features)
@@ -104,7 +104,7 @@ class AuthorsStep:
         masked_logits = (class_maps * F.avg_pool2d(foreground, 2, ceil_mode=True)).mean(dim=(2, 3))
         background_logits = self._fresh_copy()(features.detach() * (1 - foreground)).mean(dim=(2, 3))
 
-        ratios = torch.zeros(len(images), dtype=images.dtype)
+        ratios = torch.zeros(len(images), dtype=images.dtype, device=images.device)
         for i in range(len(images)):
             whole, background = logits[i, labels[i]].detach(), background_logits[i, labels[i]]
             beyond = background >= whole if self._recipe.ratio_compare == "ge" else background > whole

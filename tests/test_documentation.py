@@ -42,6 +42,7 @@ RUN_BY = {
     "tests.benchmark_calibration": "test_placing.py",
     "tests.benchmark_classes": "test_benchmark_classes.py",
     "tests.benchmark_training": "test_benchmark_training.py",
+    "tests.gpu": "test_gpu_suite.py",
     "utils.demo.ablation": "test_ablation_grid.py",
     "utils.exploratory": "test_exploratory.py",
     "Img": "test_figures_command.py",

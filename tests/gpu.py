@@ -1,0 +1,461 @@
+"""What only the device can tell: `python -m tests.gpu` checks and measures a GPU, and prints a table.
+
+Exit code 1 where a check fails; figures without a bound are reported. `--device cpu` runs what a CPU can show; a check
+that needs CUDA is listed as not run. Times are medians between two synchronisations, after a warm-up.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import CUB.Model
+import ILSVRC.Model
+from tests.benchmark_training import AuthorsStep
+from tests.reference_weights import PAIRS, batch, fill, golden
+from utils.data.images import read_image
+from utils.data.training import TrainingBatch, build_training_loader
+from utils.data.transforms import normalize, resize, stack_pixels
+from utils.demo.compose import pictures_folder
+from utils.evaluation.kinds import MapKind
+from utils.evaluation.maps import make_maps
+from utils.evaluation.run import cut_crops
+from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
+from utils.localization.sweep import component_boxes, contour_boxes
+from utils.models.bas import BAS, call_frozen, convolve_selected
+from utils.models.fold import fold_batch_norm
+from utils.models.losses import background_activation_ratio, bas_losses
+from utils.models.pretrained import load_imagenet
+from utils.models.recipe import Recipe
+from utils.models.registry import ARCHS, build
+from utils.runs.provenance import versions
+from utils.runs.settings import Engine
+from utils.system.devices import choose_device, set_numerics
+from utils.system.memory import forget_peak_memory, peak_memory_mib
+from utils.system.options import PLACE, CommandParser
+from utils.training.engine import Trainer, _step, build_trainer
+from utils.training.objective import training_pass
+
+DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
+SIDE = 224
+STEPS = 18  # with more than one look at the figures
+
+
+class Finding(NamedTuple):
+    """One row of the table."""
+
+    figure: str
+    passed: bool | None = None  # None: reported
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where and how much is checked."""
+
+    device: torch.device
+    quick: bool
+
+    @property
+    def is_cuda(self) -> bool:
+        return self.device.type == "cuda"
+
+    @property
+    def pictures(self) -> int:
+        """Of a batch where its size does not matter to the check."""
+        return 4 if self.quick else 16
+
+    @property
+    def side(self) -> int:
+        """Of pictures where size does not matter to the check."""
+        return 64 if self.quick else SIDE
+
+    def seconds(self, task: Callable[[], object], repeats: int = 5) -> float:
+        """The median time of a task, the device's work included."""
+        times = []
+        for number in range(repeats + 2):
+            self.wait()
+            begin = time.perf_counter()
+            task()
+            self.wait()
+            times.append(time.perf_counter() - begin)
+            if number == 1:
+                times.clear()  # a warm-up
+        return median(times)
+
+    def wait(self) -> None:
+        if self.is_cuda:
+            torch.cuda.synchronize(self.device)
+
+
+def relative(found: float, expected: float) -> float:
+    return abs(found - expected) / max(abs(expected), 1e-12)
+
+
+def distance(found: Tensor, expected: Tensor) -> float:
+    """Relative, in float64 on the CPU."""
+    found, expected = (values.detach().double().cpu() for values in (found, expected))
+    return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
+
+
+# --- exactness
+
+
+def check_golden(bench: Bench) -> Iterator[Finding]:
+    """The authors' first step of all eight models, in float32, and (reported) with TF32."""
+    for tf32 in (False, True) if bench.is_cuda else (False,):
+        set_numerics(tf32, deterministic=False)
+        for dataset, arch in PAIRS if not bench.quick else (("CUB", "mobilenet"),):
+            expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch)
+            model = fill(build(recipe)).train().place(bench.device)
+            images, labels = (values.to(bench.device) for values in batch(0, model.num_classes))
+            losses = bas_losses(training_pass(model, images, labels, recipe), labels, recipe)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            figures = expected["train"][0]
+            off = max(relative(getattr(losses, name).item(), figures[name]) for name in ("cls", "frg", "area", "total"))
+            norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+            worst = max(relative(norms[name], norm) for name, norm in expected["grad_norm"].items())
+            title = f"{dataset} {arch}{' TF32' if tf32 else ''}: losses {off:.0e}, gradients {worst:.0e}"
+            # Channels-last memory sums in another order than the reference, whose weights amplify it.
+            yield Finding(title, None if tf32 else off < 1e-4 and worst < 1e-1)
+    set_numerics(False, deterministic=False)
+
+
+def check_operators(bench: Bench) -> Iterator[Finding]:
+    """The method's own operators in float32 there, against float64 on the CPU."""
+    torch.manual_seed(0)
+    features, weight, bias = torch.randn(4, 32, 14, 14), torch.randn(4, 1, 32, 3, 3), torch.randn(4, 1)
+    activation, background = torch.rand(64) + 0.1, torch.rand(64)
+    norm = torch.nn.Sequential(torch.nn.Conv2d(32, 16, 3), torch.nn.BatchNorm2d(16)).train()
+    results: list[list[Tensor]] = []
+    for device, dtype in ((torch.device("cpu"), torch.float64), (bench.device, torch.float32)):
+        inputs = features.to(device, dtype).requires_grad_()
+        selected = convolve_selected(inputs, weight.to(device, dtype), bias.to(device, dtype))
+        frozen = call_frozen(copy.deepcopy(norm).to(device, dtype), inputs)
+        (gradient,) = torch.autograd.grad(frozen.square().sum() + selected.square().sum(), inputs)
+        ratio = background_activation_ratio(activation.to(device, dtype), background.to(device, dtype), "gt")
+        pixels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).expand(1, 3, 16, 16)
+        results.append([selected, frozen, gradient, ratio, normalize(pixels.to(device)).to(dtype)])
+    for name, found, expected in zip(
+        ("selected maps", "frozen f2", "gradient", "ratio", "normalised pixels"), results[1], results[0], strict=True
+    ):
+        off = distance(found, expected)
+        yield Finding(f"{name}: {off:.0e}", off == 0 if name == "normalised pixels" else off < 1e-6)
+
+
+def check_repetition(bench: Bench) -> Iterator[Finding]:
+    """The same steps twice, and once interrupted by a copy of the state: the same bits, with --deterministic."""
+    set_numerics(False, deterministic=True)
+    try:
+        ends = []
+        for interrupted in (False, False, True):
+            trainer = make_trainer(bench, Engine())
+            for number in range(4):
+                if interrupted and number == 2:
+                    state = copy.deepcopy((trainer.model.state_dict(), trainer.optimizer.state_dict()))
+                    trainer = make_trainer(bench, Engine())
+                    trainer.model.load_state_dict(state[0])
+                    trainer.optimizer.load_state_dict(state[1])
+                take_step(bench, trainer, number)
+            ends.append(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]))
+        yield Finding("run to run", bool(torch.equal(ends[0], ends[1])))
+        yield Finding("resumed", bool(torch.equal(ends[0], ends[2])))
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def check_layouts(bench: Bench) -> Iterator[Finding]:
+    """Memory layouts and the compiled step, against the plain one's losses."""
+    expected = take_step(bench, make_trainer(bench, Engine(channels_last=False)), 0)
+    variants = {"channels last": Engine()}
+    if bench.is_cuda:
+        variants["compiled"] = Engine(compile=True)
+    for name, engine in variants.items():
+        found = take_step(bench, make_trainer(bench, engine), 0)
+        off = max(relative(found[key].item(), expected[key].item()) for key in expected)
+        yield Finding(f"{name}: {off:.0e}", off < 1e-3)
+
+
+def check_precisions(bench: Bench) -> Iterator[Finding]:
+    """Half precision against float32: losses and the gradient's direction on a network that was trained a little."""
+    trainer = make_trainer(bench, Engine())
+    for number in range(5 if bench.quick else 50):
+        take_step(bench, trainer, number)
+    exact = gradient_of(bench, trainer.model, Engine())
+    for amp, cosine_bound in (("bf16", 0.95), ("fp16", 0.995)):
+        if amp == "fp16" and not bench.is_cuda:
+            continue
+        total, gradient = gradient_of(bench, trainer.model, Engine(amp=amp))
+        cosine = float(torch.nn.functional.cosine_similarity(exact[1], gradient, dim=0))
+        off = relative(total, exact[0])
+        is_close = off < 1e-2 and cosine > cosine_bound
+        # A few pictures and steps have a gradient that is all rounding.
+        yield Finding(f"{amp}: total {off:.0e}, cosine {cosine:.4f}", None if bench.quick else is_close)
+
+
+def check_evaluation(bench: Bench) -> Iterator[Finding]:
+    """Boxes on the device against the CPU's, one by one against batches, folded against not, plain against swept."""
+    trainer = make_trainer(bench, Engine())
+    for number in range(10):
+        take_step(bench, trainer, number)
+    model = trainer.model.eval()
+    spec = build_spec(recipe_of(bench), ten_crops=False)
+    pixels, labels = pictures(bench)
+    expected = boxes_of(model, pixels, labels, spec, bench.device)
+    others: dict[str, np.ndarray] = {
+        "one by one": np.concatenate(
+            [boxes_of(model, pixels[[row]], labels[[row]], spec, bench.device) for row in range(len(labels))]
+        ),
+        "folded": boxes_of(fold_batch_norm(model), pixels, labels, spec, bench.device),
+        "swept with other k": boxes_of(model, pixels, labels, spec, bench.device, (MapKind("bas", 2),)),
+    }
+    if bench.is_cuda:
+        on_cpu = copy.deepcopy(model).place(torch.device("cpu"))
+        others["on the CPU"] = boxes_of(on_cpu, pixels, labels, spec, torch.device("cpu"))
+    for name, found in others.items():
+        share = float((found == expected).all(axis=1).mean())
+        yield Finding(
+            f"{name}: {100 * share:.1f} % of boxes equal", share >= (1 if name == "swept with other k" else 0.9)
+        )
+
+
+def check_waiting(bench: Bench) -> Iterator[Finding]:
+    """No step waits for the device: PyTorch raises where one would."""
+    trainer = make_trainer(bench, Engine())
+    take_step(bench, trainer, 0)  # constants travel once
+    batches = [training_batch(bench, number) for number in range(STEPS)]
+    objective = trainer.objective()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for one in batches:
+            _step(trainer, objective, one)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    yield Finding(f"{STEPS} steps without a wait", True)
+
+
+# --- speed and memory
+
+
+def measure_memory(bench: Bench) -> Iterator[Finding]:
+    """MiB a picture of a training step, from two sizes of batch."""
+    peaks = []
+    for size in (8, 24):
+        trainer = make_trainer(bench, Engine(), size)
+        forget_peak_memory(bench.device)
+        take_step(bench, trainer, 0, size)
+        peaks.append(peak_memory_mib(bench.device) or 0.0)
+        del trainer
+    yield Finding(f"{(peaks[1] - peaks[0]) / 16:.0f} MiB a picture (MobileNetV1, {bench.side} px)")
+
+
+def measure_training(bench: Bench) -> Iterator[Finding]:
+    """Pictures a second of the step, by backbone and precision, and against the authors' literal step."""
+    size = 4 if bench.quick else 32
+    for arch in ("mobilenet",) if bench.quick else ARCHS:
+        rates = {}
+        variants = {"float32": Engine()}
+        if bench.is_cuda:
+            variants |= {"bf16": Engine(amp="bf16"), "bf16, NCHW": Engine(amp="bf16", channels_last=False)}
+            variants["bf16, compiled"] = Engine(amp="bf16", compile=True)
+        for tf32 in (False, True) if bench.is_cuda else (False,):
+            set_numerics(tf32, deterministic=False)
+            for name, engine in variants.items():
+                if tf32 and name != "float32":
+                    continue
+                trainer = make_trainer(bench, engine, size, arch)
+                one, objective = training_batch(bench, 0, size), trainer.objective()
+                seconds = bench.seconds(lambda t=trainer, o=objective, b=one: _step(t, o, b))  # type: ignore[misc]
+                rates["TF32" if tf32 else name] = size / seconds
+        set_numerics(False, deterministic=False)
+        trainer = make_trainer(bench, Engine(channels_last=False), size, arch)
+        authors = AuthorsStep(trainer.model, trainer.recipe, keep_copy=False, constant_copy=False)
+        images, labels = (values.to(bench.device) for values in inputs(bench, 0, size))
+
+        def theirs(trainer=trainer, authors=authors, images=images, labels=labels) -> None:
+            trainer.optimizer.zero_grad(set_to_none=True)
+            authors(images, labels).total.backward()
+            trainer.optimizer.step()
+
+        ratio = rates["float32"] * bench.seconds(theirs) / size
+        listed = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
+        yield Finding(
+            f"{arch}: {listed} pictures/s; {ratio:.2f} times the authors' step", not bench.is_cuda or ratio > 1.15
+        )
+
+
+def measure_evaluation(bench: Bench) -> Iterator[Finding]:
+    """Pictures a second of the network with ten crops, and of scoring in one process."""
+    trainer = make_trainer(bench, Engine())
+    model = fold_batch_norm(trainer.model.eval())
+    pixels, labels = pictures(bench)
+    spec = build_spec(recipe_of(bench))
+    for amp in (False, True) if bench.is_cuda else (False,):
+        asked = replace(spec, amp=amp)
+        seconds = bench.seconds(lambda asked=asked: maps_of(model, pixels, labels, asked, bench.device, ()), 3)  # type: ignore[misc]
+        yield Finding(f"network{' in float16' if amp else ''}: {len(labels) / seconds:.0f} pictures/s")
+    score_map = spec.score_map(model, spec.main, np.random.default_rng(0).random((28, 28)).astype(np.float32))
+    grid = threshold_grid()
+    seconds = bench.seconds(lambda: (component_boxes(score_map, [0.15]), contour_boxes(score_map, grid)))
+    yield Finding(f"scoring a noisy map: {1 / seconds:.0f} pictures/s a process")
+
+
+def measure_loader(bench: Bench) -> Iterator[Finding]:
+    """Pictures a second that two processes read and augment."""
+    from utils.data.split import Split
+
+    paths = sorted((pictures_folder() / "backgrounds").iterdir()) * (2 if bench.quick else 8)
+    ids = tuple(map(str, range(len(paths))))
+    split = Split("train", "suite", ids, tuple(paths), np.zeros(len(ids), dtype=np.int64), {}, ("one",), {})
+    loader = build_training_loader(split, 256, SIDE, 8, 2, 0, bench.device)
+    arrivals = [time.perf_counter() for _ in loader]
+    yield Finding(f"{8 * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.0f} pictures/s by two processes")
+
+
+# --- what they share
+
+
+def recipe_of(bench: Bench, arch: str = "mobilenet") -> Recipe:
+    return replace(
+        CUB.Model.recipe(arch), num_classes=10, top_k=10, crop_size=bench.side, resize_size=bench.side * 8 // 7
+    )
+
+
+def make_trainer(bench: Bench, engine: Engine, size: int | None = None, arch: str = "mobilenet") -> Trainer:
+    """A trainer of ten classes; MobileNetV1 starts from the shipped weights, all others at random."""
+    torch.manual_seed(0)
+    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures)
+    model = build(recipe)
+    load_imagenet(model, "auto" if arch == "mobilenet" else "none")
+    no_loader: Any = None
+    return build_trainer(
+        model.place(bench.device, engine.channels_last).train(), no_loader, (), recipe, engine, bench.device
+    )
+
+
+def training_batch(bench: Bench, number: int, size: int | None = None) -> TrainingBatch:
+    """Crops of the shipped photographs of places."""
+    size = size or bench.pictures
+    paths = sorted((pictures_folder() / "backgrounds").iterdir())
+    chosen = [paths[(number * size + row) % len(paths)] for row in range(size)]
+    pixels = stack_pixels([resize(read_image(path), bench.side) for path in chosen])
+    labels = torch.arange(size) % 10
+    if bench.is_cuda:  # as the loader does
+        pixels, labels = pixels.pin_memory(), labels.pin_memory()
+    return TrainingBatch(pixels, labels, torch.arange(size), ())
+
+
+def inputs(bench: Bench, number: int, size: int | None = None) -> tuple[Tensor, Tensor]:
+    one = training_batch(bench, number, size)
+    return normalize(one.images), one.labels
+
+
+def take_step(bench: Bench, trainer: Trainer, number: int, size: int | None = None) -> dict[str, Tensor]:
+    """A step of the trainer; its figures."""
+    (row,) = _step(trainer, trainer.objective(), training_batch(bench, number, size))
+    return row.shown
+
+
+def gradient_of(bench: Bench, model: BAS, engine: Engine) -> tuple[float, Tensor]:
+    """The total loss of a batch and the gradient of all weights as one vector."""
+    trainer = build_trainer(copy.deepcopy(model).train(), None, (), recipe_of(bench), engine, bench.device)  # type: ignore[arg-type]
+    images, labels = (values.to(bench.device) for values in inputs(bench, 0))
+    total, *_ = trainer.objective()(images, labels)
+    total.backward()
+    parameters = trainer.model.parameters()
+    gradient = torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
+    return total.item(), gradient
+
+
+def pictures(bench: Bench) -> tuple[Tensor, Tensor]:
+    paths = sorted((pictures_folder() / "animals").glob("*/*.webp"))[: 8 if bench.quick else 64]
+    side = recipe_of(bench).resize_size
+    return stack_pixels([resize(read_image(path), side) for path in paths]), torch.arange(len(paths)) % 10
+
+
+@torch.no_grad()
+def maps_of(
+    model: BAS, pixels: Tensor, labels: Tensor, spec: EvaluationSpec, device: torch.device, more: Sequence[MapKind]
+) -> np.ndarray:
+    """(n, h, w) of the spec's main kind of map."""
+    with torch.autocast(device.type, enabled=spec.amp):
+        encoding = model.encode_crops(*cut_crops(pixels.to(device), spec))
+        maps = make_maps(model, encoding, (spec.main, *more), labels.to(device))
+    return maps[spec.main][:, 0].float().cpu().numpy()
+
+
+def boxes_of(
+    model: BAS,
+    pixels: Tensor,
+    labels: Tensor,
+    spec: EvaluationSpec,
+    device: torch.device,
+    more: Sequence[MapKind] = (),
+) -> np.ndarray:
+    """(n, 4) at the threshold in force."""
+    maps = maps_of(model, pixels, labels, spec, device, more)
+    threshold = spec.thresholds[spec.main]
+    return np.stack([spec.protocol.boxes(spec.score_map(model, spec.main, one), (threshold,))[0] for one in maps])
+
+
+CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and whether it needs CUDA
+    "the authors' numbers": (check_golden, False),
+    "operators against float64": (check_operators, False),
+    "repeated and resumed": (check_repetition, False),
+    "layouts": (check_layouts, False),
+    "half precision": (check_precisions, False),
+    "evaluation": (check_evaluation, False),
+    "no wait in a step": (check_waiting, True),
+    "memory": (measure_memory, True),
+    "training": (measure_training, False),
+    "inference": (measure_evaluation, False),
+    "loader": (measure_loader, False),
+}
+
+
+def main() -> None:
+    parser = CommandParser(description=__doc__)
+    parser.add_argument("--device", help="cuda, cuda:1, cpu (default: cuda where there is one)")
+    parser.add_argument("--quick", action="store_true", help="less of everything")
+    parser.add_argument("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"of: {'; '.join(CHECKS)}")
+    parser.add_argument("--json", type=PLACE, metavar="FILE", help="save the table there")
+    args = parser.parse_args()
+    set_numerics(False, deterministic=False)
+    bench = Bench(choose_device(args.device), args.quick)
+    name = torch.cuda.get_device_name(bench.device) if bench.is_cuda else "CPU"
+    print(f"{name}, PyTorch {torch.__version__}")
+    rows: list[dict[str, Any]] = []
+    for title, (check, needs_cuda) in CHECKS.items():
+        if args.only and title not in args.only:
+            continue
+        begin = time.perf_counter()
+        if needs_cuda and not bench.is_cuda:
+            findings = [Finding("not run: it needs CUDA")]
+        else:
+            try:
+                findings = list(check(bench))
+            except RuntimeError as error:  # of one check; the others have their own to tell
+                findings = [Finding(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", False)]
+        for finding in findings:
+            word = {True: "ok", False: "FAILED", None: ""}[finding.passed]
+            print(f"{title:28} {word:7}{finding.figure}", flush=True)
+            rows.append({"check": title, **finding._asdict()})
+        print(f"{title:28}        {time.perf_counter() - begin:.0f} s", flush=True)
+    if args.json:
+        content = {"device": name, "versions": versions(bench.device), "rows": rows}
+        Path(args.json).write_text(json.dumps(content, indent=2) + "\n")
+    sys.exit(int(any(row["passed"] is False for row in rows)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+"""The suite for GPUs itself: what a CPU can run of it passes, what cannot be run is said, what fails is told."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import gpu
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
+    monkeypatch.setattr(sys, "argv", ["tests.gpu", "--device", "cpu", "--quick", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        gpu.main()
+    return end.value.code
+
+
+def test_what_a_cpu_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """Protects the suite from rotting where there is no GPU: its checks run, pass, and leave their table."""
+    checks = [title for title in gpu.CHECKS if title not in ("repeated and resumed", "training")]
+    assert run(monkeypatch, "--only", *checks, "--json", tmp_path / "table.json") == 0
+    rows = json.loads((tmp_path / "table.json").read_text())["rows"]
+    assert {row["check"] for row in rows} == set(checks)
+    assert sum(row["passed"] is True for row in rows) > 10
+    assert [row["check"] for row in rows if "needs CUDA" in row["figure"]] == ["no wait in a step", "memory"]
+    assert "FAILED" not in capsys.readouterr().out
+
+
+def test_what_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """Protects from a suite that cannot fail: a bound that is missed, and an error, and the checks after them."""
+
+    def broken(_):
+        raise RuntimeError("CUDA error:\nunspecified")
+        yield
+
+    checks = {"low": lambda _: iter([gpu.Finding("too low", False)]), "broken": broken}
+    last = {"last": (lambda _: iter([gpu.Finding("a figure")]), False)}
+    monkeypatch.setattr(gpu, "CHECKS", {name: (check, False) for name, check in checks.items()} | last)
+    assert run(monkeypatch) == 1
+    out = capsys.readouterr().out
+    assert "FAILED too low" in out and "FAILED RuntimeError: CUDA error: unspecified" in out and "a figure" in out
