@@ -5,14 +5,13 @@ from __future__ import annotations
 import copy
 import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -25,12 +24,12 @@ from utils.data.images import read_image
 from utils.data.masks import MaskFiles
 from utils.data.split import Split
 from utils.data.transforms import centre_crop, evaluation_transform, ten_crop
-from utils.evaluation import scoring
 from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.maps import centred_gaussian, grad_cam, make_maps
 from utils.evaluation.protocols import PROTOCOLS
 from utils.evaluation.records import Evaluation, MapResult
 from utils.evaluation.run import _Output, build_loader, evaluate
+from utils.evaluation.scoring import Scorers
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
 from utils.evaluation.summary import cautions, curves, summarize_map, sweep
@@ -333,20 +332,25 @@ def assert_same(found: object, expected: object) -> None:
         assert found == expected
 
 
-@pytest.mark.parametrize("at", [0, 4])
-def test_a_scorer_that_dies_is_told(model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-    """Protects a whole night's evaluation: one sentence at once, and no process that waits for ever."""
-    add = MapResult.add
+@pytest.mark.parametrize("dying", [0, 1])
+@pytest.mark.parametrize("moment", ["before it has work", "after some"])
+def test_a_scorer_that_dies_is_told(model: TinyBAS, split: Split, moment: str, dying: int) -> None:
+    """Protects a whole night's evaluation: one sentence at once, whichever of two dies, and no process that is left."""
+    cv2.GaussianBlur(np.zeros((512, 512)), (31, 31), 5)  # wakes OpenCV's threads, which a forked process would miss
 
-    def die(self, index, *rest):
-        if at == 0 or index == 1:
-            os._exit(9)
-        add(self, index, *rest)
+    killed: list[int] = []
 
-    monkeypatch.setattr(MapResult, "add", die)  # forked processes have it, too
-    monkeypatch.setattr(scoring, "ProcessPoolExecutor", partial(ProcessPoolExecutor, mp_context=get_context("fork")))
-    with pytest.raises(UserError, match="a process that scores maps died.*--scorers"):
-        run(model, split, ask(), batch_size=2, scorers=2)
+    def kill(*_):
+        if not killed:
+            killed.append(sorted(process.pid for process in multiprocessing.active_children())[dying])
+            os.kill(killed[0], signal.SIGKILL)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if moment == "before it has work":
+            begin = Scorers.__enter__
+            patch.setattr(Scorers, "__enter__", lambda pool: kill() or begin(pool))
+        with pytest.raises(UserError, match="a process that scores maps died.*--scorers"):
+            run(model, split, ask(), batch_size=1, observe=kill, scorers=2)
     assert not multiprocessing.active_children()
 
 

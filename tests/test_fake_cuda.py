@@ -16,11 +16,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 import CUB.Model
 import ILSVRC.Model
+from utils.data import transforms
 from utils.data.training import TrainingBatch
 from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.run import cut_crops
 from utils.evaluation.spec import build_spec
+from utils.models import bas
 from utils.models.bas import BAS, rank_classes
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS, build
@@ -54,8 +56,12 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(torch.Tensor, "backward", reach_weights)
     monkeypatch.setattr(torch.autograd, "grad", lambda output, inputs: (torch.zeros_like(inputs),))  # of Grad-CAM
     monkeypatch.setattr(torch, "_fused_sgd_", take_fused_step)
+    for kept in (transforms._constants, bas.area_weights, bas.block_weights):
+        kept.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
+    for kept in (transforms._constants, bas.area_weights, bas.block_weights):
+        kept.cache_clear()  # of fakes
 
 
 def reach_weights(loss: torch.Tensor) -> None:

@@ -6,14 +6,15 @@ lock changes hands. Two threads score 0.8 times as many maps a second as one.
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from queue import SimpleQueue
 from types import TracebackType
 from typing import NamedTuple
 
@@ -29,7 +30,6 @@ from utils.models.taps import Placement
 from utils.system.errors import UserError
 
 AHEAD = 2  # batches that wait for each process, so that none of them idles and memory stays as it is
-_ORPHANED = 1.0  # seconds between two looks at whether the evaluation is still there
 
 
 class Unscored(NamedTuple):
@@ -99,6 +99,10 @@ class Scorer:
 class Scorers:
     """A scorer at work in `count` processes, or in this one.
 
+    They are started anew, not forked: a fork of a process whose OpenCV has threads waits for these for ever. Each has a
+    pipe of its own and a thread here that waits for it, so that one that dies is known by the end of its pipe, holds up
+    no other, and ends by itself when this process is gone.
+
     Args:
         scorer: what they do.
         count: of processes; 0 scores in this one, when a result is asked for.
@@ -109,8 +113,19 @@ class Scorers:
 
     def __init__(self, scorer: Scorer, count: int) -> None:
         self._scorer = scorer
-        self._pool = ProcessPoolExecutor(count, initializer=_begin) if count else None
         self.ahead = AHEAD * count
+        self._idle: SimpleQueue[Connection] = SimpleQueue()
+        self._threads = ThreadPoolExecutor(count) if count else None
+        self._processes = [self._start() for _ in range(count)]
+
+    def _start(self) -> SpawnProcess:
+        context = get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=_work, args=(theirs, self._scorer))
+        process.start()
+        theirs.close()
+        self._idle.put(ours)
+        return process
 
     def __enter__(self) -> Scorers:
         return self
@@ -118,8 +133,12 @@ class Scorers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._pool is not None:
-            self._pool.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.kill()  # it has nothing to lose, and ignores anything gentler
+        if self._threads is not None:
+            self._threads.shutdown(cancel_futures=True)
+        for process in self._processes:
+            process.join()
 
     def submit(self, pictures: Sequence[Unscored]) -> Callable[[], Scored]:
         """Hands a batch over.
@@ -127,37 +146,36 @@ class Scorers:
         Returns:
             A function that waits for what is found. It raises UserError if a process has died.
         """
-        if self._pool is None:
+        if self._threads is None:
             return partial(self._scorer, pictures)
+        return self._threads.submit(self._ask, pictures).result
+
+    def _ask(self, pictures: Sequence[Unscored]) -> Scored:
+        pipe = self._idle.get()  # there are as many threads as pipes
         try:
-            return partial(_result, self._pool.submit(self._scorer, pictures))
-        except BrokenProcessPool as error:
-            raise _died() from error
+            pipe.send(pictures)
+            found = pipe.recv()
+        except (EOFError, OSError) as error:
+            raise UserError(
+                "a process that scores maps died, often for want of memory; lower --scorers, or give --scorers 0 to "
+                "score in the main process"
+            ) from error
+        finally:
+            self._idle.put(pipe)
+        if isinstance(found, Exception):
+            raise found
+        return found
 
 
-def _result(future: Future[Scored]) -> Scored:
-    try:
-        return future.result()
-    except BrokenProcessPool as error:
-        raise _died() from error
-
-
-def _died() -> UserError:
-    return UserError(
-        "a process that scores maps died, often for want of memory; lower --scorers, or give --scorers 0 to score in "
-        "the main process"
-    )
-
-
-def _begin() -> None:
-    """The start of a process that scores: it takes one core, and ends with the evaluation alone, however that ends."""
+def _work(pipe: Connection, scorer: Scorer) -> None:
+    """A process that scores: it takes one core, and ends with the evaluation alone, however that ends."""
     ignore_signals(0)
     cv2.setNumThreads(1)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _end_with(parent: int) -> None:
-    # A killed parent tells nobody; its children would wait for work for ever.
-    while os.getppid() == parent:
-        time.sleep(_ORPHANED)
-    os._exit(1)
+    with suppress(EOFError, OSError):  # the other end is gone, and so is whoever would want the rest
+        while True:
+            pictures = pipe.recv()
+            try:
+                found: Scored | Exception = scorer(pictures)
+            except Exception as error:
+                found = error
+            pipe.send(found)

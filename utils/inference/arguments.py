@@ -33,7 +33,17 @@ from utils.system.options import (
 )
 
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
-_OF_TEST_SETS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps", "ignore_misfits")
+_OF_TEST_SETS = (
+    "compare",
+    "sweep",
+    "top_ks",
+    "select_on",
+    "vis",
+    "map_files",
+    "save_maps",
+    "ignore_misfits",
+    "scorers",
+)
 QUESTIONS, FILES_GROUP = "what is asked", "input and output"
 _USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items())
 

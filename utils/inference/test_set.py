@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
@@ -39,7 +40,7 @@ from utils.results.tables import (
     score_table,
     sweep_table,
 )
-from utils.runs.provenance import versions
+from utils.runs.provenance import tf32_settings, versions
 from utils.runs.recorded import EVALUATION_SETTINGS
 from utils.system.errors import UsageError, UserError
 from utils.system.files import require_writable, write_text
@@ -232,6 +233,8 @@ def collect(
         "curves": curves(evaluation) if spec.grid else [],
         "published": asdict(published) if published else None,
         "seconds": seconds,
+        "tf32": tf32_settings(),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
         "versions": versions(loaded.device),
     }
 

@@ -132,15 +132,33 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
     return maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
 
 
-@lru_cache(maxsize=64)
 def pool_blocks(maps: Tensor, height: int, width: int) -> Tensor:
-    """The means of equal blocks: (B, 1, h, w) -> (B, 1, height, width)."""
+    """Means over blocks: (B, 1, h, w) -> (B, 1, height, width).
+
+    Where the sizes do not divide, blocks overlap as those of `F.adaptive_avg_pool2d`, whose gradient has no
+    deterministic form on CUDA.
+    """
     blocks = maps.shape[-2] // height, maps.shape[-1] // width
     if (blocks[0] * height, blocks[1] * width) == maps.shape[-2:]:
         return F.avg_pool2d(maps, blocks)
-    return F.adaptive_avg_pool2d(maps, (height, width))  # whose CUDA gradient has no deterministic form
+    down, across = (
+        block_weights(length, cells, maps.device).to(maps.dtype)
+        for length, cells in zip(maps.shape[-2:], (height, width), strict=True)
+    )
+    return down @ maps @ across.T
 
 
+@lru_cache(maxsize=64)  # a copy to a device waits for it
+def block_weights(length: int, cells: int, device: torch.device) -> Tensor:
+    """(cells, length) weights of the means over cells i * length / cells, rounded down, to the next, rounded up."""
+    starts = [cell * length // cells for cell in range(cells)]
+    ends = [-(-(cell + 1) * length // cells) for cell in range(cells)]
+    positions = torch.arange(length)
+    inside = (positions >= torch.tensor(starts)[:, None]) & (positions < torch.tensor(ends)[:, None])
+    return (inside / inside.sum(dim=1, keepdim=True)).to(device)
+
+
+@lru_cache(maxsize=64)
 def area_weights(length: int, cells: int, first: float, ratio: float, device: torch.device) -> Tensor:
     """How much each of `length` fine cells along an axis counts in each coarse one: means over the area around it.
 

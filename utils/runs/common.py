@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 def _default_workers() -> int:
     """A share of the machine's cores, for each of the processes that torchrun has started on it."""
     processes = os.environ.get("LOCAL_WORLD_SIZE", "")
-    share = (os.cpu_count() or 1) // max(int(processes) if processes.isdecimal() else 1, 1)
+    # Those that this process may use: a scheduler's share, where there is one.
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // max(int(processes) if processes.isdecimal() else 1, 1)
     return min(8, max(share, 1))
 
 

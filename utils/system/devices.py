@@ -25,7 +25,7 @@ def choose_device(name: str | None) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and is_launched():
         name = f"cuda:{local_rank()}"
-    elif name.startswith("cuda:") and is_launched():
+    elif name.startswith("cuda:") and is_launched() and name != f"cuda:{local_rank()}":
         raise UsageError(f"--device {name} would put all processes onto one GPU; give --device cuda, or leave it out")
     try:
         device = torch.device(name)

@@ -68,6 +68,10 @@ class RunRecord:
         where = f"{trainer.device}, {process_count()} processes, {workers} workers each"
         print(f"settings: {explain(trainer.recipe)}\ncomputing: {computing}; {where}")
         if is_main():
+            earlier, now = self._earlier_starts(), describe_run(root)
+            for name in ("tf32", "deterministic"):
+                if earlier and earlier[-1].get(name, now[name]) != now[name]:
+                    print(f"this start computes with {name} {now[name]}, the one before with {earlier[-1][name]}")
             test = {"pictures": len(test_split), "layout": test_split.layout} if test_split else None
             save_settings(
                 weights,
@@ -78,8 +82,8 @@ class RunRecord:
                 data={"train": dict(data), "test": test},
                 class_names=train_split.class_names,
                 starts=[
-                    *self._earlier_starts(),
-                    {"after_epoch": trainer.progress.epoch, "workers": workers, **describe_run(root)},
+                    *earlier,
+                    {"after_epoch": trainer.progress.epoch, "workers": workers, **now},
                 ],
             )
 
@@ -88,7 +92,8 @@ class RunRecord:
         if progress.epoch == progress.step == 0:
             return []
         starts = run_settings(self._folder).get("starts")
-        return starts if isinstance(starts, list) else []  # moved away: the run goes on all the same
+        # Moved away or changed by hand: the run goes on all the same.
+        return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
 
     def add_epoch(self, figures: Mapping[str, Any]) -> None:
         """Prints and logs an epoch; figures of :func:`utils.training.engine.train_one_epoch`."""

@@ -246,7 +246,7 @@ class Run:
         spec = build_spec(recipe, ten_crops=False, ignore_misfits=settings.ignore_misfits)
         model = self.inference_model()
         spec = self.place_maps(model, spec)
-        reading = EVALUATION_BATCH, settings.num_workers
+        reading = EVALUATION_BATCH, settings.num_workers, by_device(settings.scorers, self.device)
         chosen = choose_thresholds(model, split, spec, self.device, *reading)[spec.main]
         print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
         self.set_threshold(chosen)
@@ -307,6 +307,8 @@ class Run:
         option = "--dataset-dir" if self.dataset.is_own else "--data"
         paths = [option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
         paths += [OPTION] if self.command.settings.ignore_misfits else []
+        if self.command.settings.tf32 is not None:
+            paths.append("--tf32" if self.command.settings.tf32 else "--no-tf32")
         command = shlex.join(["python", "BAS_inference.py", "--arch", self.recipe.arch, *map(str, paths)])
         print(f"  cd {self.dataset.package} && {command}")
 
