@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
+import numpy  # noqa: F401  # before PyTorch, which goes on with a warning where it is missing
 import torch
 import torch.distributed as dist
 from torch import nn
