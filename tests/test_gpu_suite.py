@@ -24,7 +24,7 @@ def test_what_a_cpu_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     assert run(monkeypatch, "--only", *checks, "--json", tmp_path / "table.json") == 0
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
     assert {row["check"] for row in rows} == set(checks)
-    assert sum(row["passed"] is True for row in rows) > 10
+    assert sum(row["passed"] is True for row in rows) >= 10
     assert [row["check"] for row in rows if "needs CUDA" in row["figure"]] == ["no wait in a step", "memory"]
     assert "FAILED" not in capsys.readouterr().out
 
