@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 import CUB.Model
 import ILSVRC.Model
-from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected, pool_blocks
+from utils.models.bas import BAS, Grid, Tap, call_frozen, convolve_selected
 from utils.models.losses import BASLosses, background_activation_ratio, bas_losses
+from utils.models.pooling import pool_areas, pool_blocks
 
 
 class TinyBAS(BAS):
@@ -302,3 +303,13 @@ def test_masks_are_pooled_by_blocks(side: int, cells: int) -> None:
     with torch.no_grad():
         maps.add_(1)  # nothing of a map is kept
     torch.testing.assert_close(pool_blocks(maps, cells, cells), theirs + 1, rtol=1e-6, atol=0)
+
+
+def test_masks_are_pooled_in_float32() -> None:
+    """Protects half precision: the pooled mask is float32's, whichever pooling."""
+    torch.manual_seed(0)
+    maps = torch.rand(2, 1, 9, 9)
+    for pool in (lambda: pool_blocks(maps, 4, 4), lambda: pool_areas(maps, 5, 5, 0.0, 2.0)):
+        with torch.autocast("cpu", torch.bfloat16):
+            found = pool()
+        assert torch.equal(found, pool())

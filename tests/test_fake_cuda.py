@@ -22,7 +22,7 @@ from utils.evaluation.kinds import KINDS, MapKind
 from utils.evaluation.maps import label_map_extremes, make_maps
 from utils.evaluation.run import cut_crops
 from utils.evaluation.spec import build_spec
-from utils.models import bas
+from utils.models import pooling
 from utils.models.bas import BAS, rank_classes
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS, build
@@ -56,11 +56,11 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
     monkeypatch.setattr(torch.Tensor, "backward", reach_weights)
     monkeypatch.setattr(torch.autograd, "grad", lambda output, inputs: (torch.zeros_like(inputs),))  # of Grad-CAM
     monkeypatch.setattr(torch, "_fused_sgd_", take_fused_step)
-    for kept in (transforms._constants, bas.area_weights, bas.block_weights):
+    for kept in (transforms._constants, pooling.area_weights, pooling.block_weights):
         kept.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         yield mode
-    for kept in (transforms._constants, bas.area_weights, bas.block_weights):
+    for kept in (transforms._constants, pooling.area_weights, pooling.block_weights):
         kept.cache_clear()  # of fakes
 
 

@@ -6,9 +6,10 @@ lock changes hands. Two threads score 0.8 times as many maps a second as one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -122,7 +123,8 @@ class Scorers:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._scorer))
-        process.start()
+        with _no_signals():
+            process.start()
         theirs.close()
         self._idle.put(ours)
         return process
@@ -165,6 +167,19 @@ class Scorers:
         if isinstance(found, Exception):
             raise found
         return found
+
+
+@contextmanager
+def _no_signals() -> Iterator[None]:
+    """A block in which processes are started that Ctrl-C and SIGTERM do not reach, while they import either."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _work(pipe: Connection, scorer: Scorer) -> None:

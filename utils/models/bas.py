@@ -12,7 +12,6 @@ so all scores and activations, are float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -21,6 +20,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
+from utils.models.pooling import pool_areas, pool_blocks
 from utils.models.registry import BACKBONES
 from utils.models.same_padding import use_same_padding
 from utils.models.taps import Grid, Tap
@@ -130,52 +130,6 @@ def rank_classes(scores: Tensor, count: int) -> Tensor:
 def select_class(maps: Tensor, classes: Tensor) -> Tensor:
     """Picks one channel a sample: (B, K, h, w) and (B,) -> (B, 1, h, w)."""
     return maps[torch.arange(len(maps), device=maps.device), classes].unsqueeze(1)
-
-
-def pool_blocks(maps: Tensor, height: int, width: int) -> Tensor:
-    """Means over blocks: (B, 1, h, w) -> (B, 1, height, width).
-
-    Where the sizes do not divide, blocks overlap as those of `F.adaptive_avg_pool2d`, whose gradient has no
-    deterministic form on CUDA.
-    """
-    blocks = maps.shape[-2] // height, maps.shape[-1] // width
-    if (blocks[0] * height, blocks[1] * width) == maps.shape[-2:]:
-        return F.avg_pool2d(maps, blocks)
-    down, across = (
-        block_weights(length, cells, maps.device).to(maps.dtype)
-        for length, cells in zip(maps.shape[-2:], (height, width), strict=True)
-    )
-    return down @ maps @ across.T
-
-
-@lru_cache(maxsize=64)  # a copy to a device waits for it
-def block_weights(length: int, cells: int, device: torch.device) -> Tensor:
-    """(cells, length) weights of the means over cells i * length / cells, rounded down, to the next, rounded up."""
-    starts = [cell * length // cells for cell in range(cells)]
-    ends = [-(-(cell + 1) * length // cells) for cell in range(cells)]
-    positions = torch.arange(length)
-    inside = (positions >= torch.tensor(starts)[:, None]) & (positions < torch.tensor(ends)[:, None])
-    return (inside / inside.sum(dim=1, keepdim=True)).to(device)
-
-
-@lru_cache(maxsize=64)
-def area_weights(length: int, cells: int, first: float, ratio: float, device: torch.device) -> Tensor:
-    """How much each of `length` fine cells along an axis counts in each coarse one: means over the area around it.
-
-    Args:
-        length, cells: fine and coarse cells along the axis.
-        first: the position, in fine cells, at which the first coarse one looks.
-        ratio: fine cells from coarse cell to coarse cell, and the width of the area.
-        device: where to.
-
-    Returns:
-        (cells, length) whose rows add up to 1; what lies beyond the map does not count.
-    """
-    middles = first + ratio * torch.arange(cells)[:, None]
-    positions = torch.arange(length)
-    right = torch.minimum(positions + 0.5, middles + ratio / 2)
-    overlap = (right - torch.maximum(positions - 0.5, middles - ratio / 2)).clamp(min=0)
-    return (overlap / overlap.sum(dim=1, keepdim=True)).to(device)
 
 
 class BAS(nn.Module):
@@ -412,11 +366,7 @@ class BAS(nn.Module):
         else:
             fine, coarse = self.feature_grid, self.class_grid
             first, ratio = (coarse.first - fine.first) / fine.stride, coarse.stride / fine.stride
-            down, across = (
-                area_weights(length, cells, first, ratio, foreground_map.device)
-                for length, cells in zip(foreground_map.shape[-2:], (height, width), strict=True)
-            )
-            mask = down @ foreground_map.to(down) @ across.T
+            mask = pool_areas(foreground_map, height, width, first, ratio)
         return global_average(class_maps * mask)
 
     def forward(
