@@ -19,7 +19,6 @@ import re
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
-from xml.etree import ElementTree
 
 import numpy as np
 
@@ -30,11 +29,11 @@ from utils.data.split import (
     check_split_name,
     parse_boxes,
     parse_number,
-    read_bytes,
     read_lines,
     read_table,
     split_of_class_folders,
 )
+from utils.data.voc_xml import read_voc_xml
 from utils.system.errors import UserError
 
 HINT = (
@@ -43,7 +42,6 @@ HINT = (
 )
 
 _PICTURE_FOLDERS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
-SIDES = ("width", "height")
 _XML_FOLDERS = ("Annotations/CLS-LOC/val", "Annotations/val", "ILSVRC/Annotations/CLS-LOC/val")
 _SYNSETS, _CSV, _AUTHORS_BOXES, _AUTHORS_LIST = (
     "LOC_synset_mapping.txt",
@@ -257,22 +255,8 @@ def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
 
 
 def _read_xml(path: Path) -> _Truth:
-    file = Line(str(path), "")
-    try:
-        root = ElementTree.fromstring(read_bytes(path, HINT))
-    except (ElementTree.ParseError, ValueError, LookupError) as error:
-        raise file.error(f"no well-formed XML ({error})") from error
-    objects = root.findall("object")
-    if not objects:
-        raise file.error("it describes no object")
-    corners = ("xmin", "ymin", "xmax", "ymax")
-    numbers = [thing.findtext(f"bndbox/{corner}", "").strip() for thing in objects for corner in corners]
-    wnid = objects[0].findtext("name", "").strip()
-    if not wnid or not all(numbers):
-        raise file.error("an object lacks its name or a corner of its bndbox (xmin, ymin, xmax, ymax)")
-    # Some tools leave the size out, or at 0.
-    width, height = (parse_number(root.findtext(f"size/{side}", "").strip() or "0", file) for side in SIDES)
-    return _Truth(wnid, parse_boxes(numbers, file), (width, height) if width and height else None)
+    found = read_voc_xml(path, HINT)
+    return _Truth(found.names[0], found.boxes, found.size)
 
 
 def _read_authors_boxes(path: Path) -> dict[str, _Truth]:

@@ -36,15 +36,17 @@ LONGEST_NAME = 14  # of a data set
 
 
 def collect_published(datasets: Iterable[Dataset]) -> dict[str, Results]:
-    """The published figures: data set -> :data:`Results`."""
-    return {
-        dataset.title: {
-            row.title: {"CAM": asdict(dataset.published_cam(arch)), "BAS": asdict(dataset.published(arch))}
-            for arch, row in BACKBONES.items()
-            if arch in dataset.archs
-        }
-        for dataset in datasets
-    }
+    """The CVPR paper's figures, as far as there are: data set -> :data:`Results`."""
+    collected: dict[str, Results] = {}
+    for dataset in datasets:
+        of_arch = {}
+        for arch in dataset.archs:
+            published, cam = dataset.published(arch), dataset.published_cam(arch)
+            if published is not None and cam is not None:
+                of_arch[BACKBONES[arch].title] = {"CAM": asdict(cam), "BAS": asdict(published)}
+        if of_arch:
+            collected[dataset.title] = of_arch
+    return collected
 
 
 def draw_accuracy(path: Path, published: Mapping[str, Results], measured: Mapping[str, Results] | None = None) -> Path:

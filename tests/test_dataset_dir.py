@@ -70,6 +70,20 @@ def make_metadata(folder: Path) -> Path:
     return folder
 
 
+def make_masks(folder: Path, mask: np.ndarray) -> Path:
+    """The same with one mask for all pictures of val and test, and no boxes."""
+    make_metadata(folder)
+    for split in ("val", "test"):
+        lists = folder / "metadata" / split
+        ids = (lists / "image_ids.txt").read_text().split()
+        for image_id in ids:
+            path = folder / "masks" / image_id
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+        write_lines(lists / "localization.txt", [f"{image_id},masks/{image_id}," for image_id in ids])
+    return folder
+
+
 MAKE = {"folders": make_image_folder, "metadata": make_metadata}
 
 
@@ -170,7 +184,7 @@ def test_threshold_is_chosen_on_val(runs, tmp_path, capsys):
     assert read_json(tmp_path / "s.json")["sweep"][0]["best_threshold"] == record["threshold"]
     capsys.readouterr()
     assert evaluate(data, "--select-on", "train") == 1
-    assert_one_sentence(capsys.readouterr().err, "the train split has no boxes to choose a threshold by")
+    assert_one_sentence(capsys.readouterr().err, "the train split has neither boxes nor masks to choose a threshold by")
 
 
 # --- what may be wrong with a data set; no training needed
@@ -184,26 +198,56 @@ def net(tmp_path_factory):
 
 
 def test_masks_without_boxes(net, tmp_path, capsys):
-    """Protects data sets that have masks alone: PxAP and classes are scored, Loc is a dash, a sweep is refused."""
-    data = make_metadata(tmp_path / "data")
-    lists = data / "metadata" / "test"
-    ids = (lists / "image_ids.txt").read_text().split()
+    """Protects data sets that have masks alone: PxAP comes first, then classes; no Loc, and what has no use is refused.
+    Thresholds are chosen by masks, a sweep shows pixels, each picture has its own IoU."""
     mask = np.zeros((64, 64), dtype=np.uint8)
     mask[10:40, 20:50] = 255
-    for image_id in ids:
-        path = data / "masks" / image_id
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(path)
-    write_lines(lists / "localization.txt", [f"{image_id},masks/{image_id}," for image_id in ids])
+    data = make_masks(tmp_path / "data", mask)
     assert evaluate(data, "--checkpoint", net, "--json", tmp_path / "r.json", "--save", tmp_path / "r", "--vis", 2) == 0
     output, record = capsys.readouterr().out, read_json(tmp_path / "r.json")
     assert record["pixels"]["images"] == 7 and 0 < record["pixels"]["px_ap"] < 100
     assert (record["errors"], record["iou"], record["max_box_acc"]) == (None, None, None)
     assert record["scores"]["gt_known_loc"] == {"class_mean": None, "image_mean": None}
-    assert re.search(r"^GT-known Loc +- +-$", output, re.MULTILINE)
-    assert f"PxAP  {record['pixels']['px_ap']:20.2f}   over 7 masks" in output
-    assert evaluate(data, "--checkpoint", net, "--sweep") == 2
-    assert_one_sentence(capsys.readouterr().err, "--sweep compares boxes and the test split has none")
+    assert "GT-known Loc" not in output and "MaxBoxAcc" not in output
+    lines = output.splitlines()
+    (px_ap,) = [number for number, line in enumerate(lines) if line.startswith("PxAP")]
+    assert lines[px_ap].split() == ["PxAP", f"{record['pixels']['px_ap']:.2f}", "over", "7", "masks"]
+    assert lines[px_ap + 1].startswith("pixel IoU") and lines[px_ap + 4].startswith("Top-1 Cls")
+    ious = [row.iou for row in read_records(tmp_path / "r" / "images.csv")]
+    assert len(ious) == 7 and all(0 <= iou <= 1 for iou in ious)
+    report = (tmp_path / "r" / "report.html").read_text()
+    assert "IoU of pixels with the mask" in report and '"px_ap":"PxAP"' in (tmp_path / "r" / "data.js").read_text()
+
+    assert evaluate(data, "--checkpoint", net, "--sweep", "--json", tmp_path / "s.json") == 0
+    (curve,) = read_json(tmp_path / "s.json")["curves"]
+    assert curve["series"].keys() == {"IoU", "precision", "recall"}
+    assert max(curve["series"]["IoU"]) == pytest.approx(record["pixels"]["peak_iou"])
+    capsys.readouterr()
+    assert evaluate(data, "--checkpoint", net, "--sweep", "--top-ks", 1, 2) == 2
+    assert_one_sentence(capsys.readouterr().err, "--top-ks compares boxes and the test split has none")
+
+    assert evaluate(data, "--checkpoint", net, "--select-on", "val", "--json", tmp_path / "v.json") == 0
+    chosen = read_json(tmp_path / "v.json")
+    said = f"highest pixel IoU on the 5 pictures of val: {chosen['map']} {chosen['threshold']:g}\n"
+    assert said in capsys.readouterr().out
+
+
+def test_every_annotators_pixels_count_in_the_second_papers_protocol(net, tmp_path, capsys):
+    """Protects PxAP of masks in grey: half of the annotators make an object, or, in count_pxap.py, any one does."""
+    shares = np.zeros((64, 64), dtype=np.uint8)
+    for number, level in enumerate(range(51, 256, 51)):
+        shares[8 + 4 * number : 56 - 4 * number, 8 + 4 * number : 56 - 4 * number] = level
+    data = make_masks(tmp_path / "data", shares)
+    found = {}
+    for protocol in ("wsolevaluation", "ijcv"):
+        asked = ("--protocol", protocol, "--checkpoint", net, "--map", "center", "--json", tmp_path / "r.json")
+        assert evaluate(data, *asked) == 0
+        output, record = capsys.readouterr().out, read_json(tmp_path / "r.json")
+        found[protocol] = record["pixels"]["px_ap"]
+        assert ("128 to 255 object" in output) == (protocol == "wsolevaluation")
+        assert record["protocol"] == ("count_pxap" if protocol == "ijcv" else protocol)
+        assert record["resize_size"] == record["crop_size"]
+    assert found["ijcv"] != found["wsolevaluation"]
 
 
 def test_data_sets_that_cannot_be_evaluated(net, tmp_path, capsys):

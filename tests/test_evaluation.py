@@ -242,8 +242,13 @@ def test_thresholds_are_chosen_on_the_given_split(model: TinyBAS, split: Split, 
         assert found[threshold] == max(found.values())
         assert all(found[lower] < found[threshold] for lower in found if lower < threshold)
     assert with_thresholds(spec, chosen).thresholds == chosen
-    with pytest.raises(UserError, match="no boxes to choose"):
-        choose_thresholds(model, replace(split, boxes={}), spec, CPU, 4, 0)
+    by_masks = choose_thresholds(model, replace(split, boxes={}), replace(spec, align="stretched"), CPU, 4, 0)
+    of_masks = run(model, split, replace(spec, ten_crops=False, with_masks=True), 11)
+    for kind, threshold in by_masks.items():
+        curve = of_masks.maps[kind].pixels.curves()
+        assert threshold == curve["threshold"][curve["iou"].argmax()]
+    with pytest.raises(UserError, match="neither boxes nor masks to choose"):
+        choose_thresholds(model, replace(split, boxes={}, masks={}), spec, CPU, 4, 0)
 
 
 def test_sweep_and_curves_repeat_the_scores(model: TinyBAS, split: Split) -> None:

@@ -66,9 +66,12 @@ def dense_foreground_maps(self: BAS, features: torch.Tensor, classes: torch.Tens
     return self.classifier_loc(features)[torch.arange(len(features))[:, None], classes]
 
 
-def training_step(model: BAS, recipe: Recipe, seed: int, engine: Engine | None = None) -> tuple[BASOutput, BASLosses]:
-    """Losses and gradients of a batch; with an engine, the pictures as its runs lay them out."""
-    images, labels = batch(seed, model.num_classes)
+def training_step(
+    model: BAS, recipe: Recipe, seed: int, engine: Engine | None = None, labels: torch.Tensor | None = None
+) -> tuple[BASOutput, BASLosses]:
+    """Losses and gradients of a batch; with an engine, the pictures as its runs lay them out; with labels, these."""
+    images, drawn = batch(seed, model.num_classes)
+    images, labels = images.to(next(model.parameters()).dtype), drawn if labels is None else labels
     if engine is not None:
         layout = torch.channels_last if engine.channels_last else torch.contiguous_format
         images = images.contiguous(memory_format=layout)

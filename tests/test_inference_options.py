@@ -210,7 +210,9 @@ def test_threshold_cannot_be_chosen(home, tmp_path, capsys):
     lines = (data / "bounding_boxes.txt").read_text().splitlines(keepends=True)
     (data / "bounding_boxes.txt").write_text("".join(lines[5:]))
     assert run_inference("CUB", *options(home, "--select-on", "train", data=data)) == 1
-    assert_one_sentence(capsys.readouterr().err, "the train split has no boxes to choose a threshold by", "--select-on")
+    assert_one_sentence(
+        capsys.readouterr().err, "the train split has neither boxes nor masks to choose a threshold by", "--select-on"
+    )
     assert run_inference("CUB", *options(home, "--select-on", "val")) == 2
     assert_one_sentence(capsys.readouterr().err, "there is no split 'val'")
     assert run_inference("CUB", *options(home, "--select-on", "train", "--threshold", "0.5")) == 2

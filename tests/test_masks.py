@@ -186,3 +186,16 @@ def test_masks_of_other_suffixes_are_found(tmp_path):
         "wren/a.jpg": "a.png",
         "wren/b.jpg": "b.TIF",
     }
+
+
+def test_any_level_is_object_where_it_is_asked(tmp_path):
+    """CUB's masks are shares of annotators: half of them make an object, or, as in the second paper's code, any one."""
+    shares = np.zeros((64, 64), dtype=np.uint8)
+    for number, level in enumerate(range(51, 256, 51)):
+        shares[8 + 4 * number : 56 - 4 * number, 8 + 4 * number : 56 - 4 * number] = level
+    Image.fromarray(shares).save(tmp_path / "m.png")
+    files = MaskFiles((tmp_path / "m.png",))
+    for any_level, side in ((False, 32), (True, 48)):
+        meanings = understand_masks([files], any_level)
+        assert np.count_nonzero(read_mask(files, (64, 64), 64, 64, meanings) == 1) == side**2
+        assert ("whatever the levels mean" in str(meanings)) == any_level

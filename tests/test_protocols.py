@@ -12,6 +12,7 @@ import pytest
 from utils.evaluation.protocols import PROTOCOLS, find_protocol
 from utils.localization.boxes import iou
 from utils.localization.maps import map_to_box
+from utils.metrics import PixelScores
 from utils.models.bas import Grid
 from utils.system.errors import UsageError
 
@@ -65,6 +66,35 @@ def test_ijcv_protocol_is_the_authors_code() -> None:
         assert 100 * protocol.is_right(ious).mean() == pytest.approx(row["gt_known"], abs=1e-12)
 
 
+def test_count_pxap_is_the_authors_code() -> None:
+    """Protects the IJCV figures of masks: PxAP and pIoU of their count_pxap.py, which are of the same maps."""
+    golden = json.loads((GOLDEN / "WSOL_protocol.json").read_text())
+    protocol = find_protocol("ijcv").for_masks()
+    assert protocol is find_protocol("count_pxap") and protocol.any_level and not protocol.ten_crops
+    assert protocol.sizes(*SIZES) == (224, 224)
+    assert all(find_protocol(name).for_masks() is find_protocol(name) for name in PROTOCOLS if name != "ijcv")
+    draw = np.random.RandomState(golden["seed"])
+    maps = 0.8 * np.kron(draw.random_sample((12, 7, 7)), np.ones((4, 4))) + 0.2 * draw.random_sample((12, 28, 28))
+    maps = maps.astype(np.float32)
+    maps[0] = 0.5
+    maps[1] = 0
+    maps[1, 20:, 20:] = 1
+    draw.randint(120, 600, 12), draw.randint(120, 600, 12)  # widths and heights
+    draw.randint(0, 2**32, 144, dtype=np.uint32)  # the words that the boxes took
+    draw.standard_normal((12, 20))
+    assert draw.randint(0, 20, 12).tolist() == golden["labels"]
+    objects = np.kron(draw.random_sample((12, 7, 7)) > 0.7, np.ones((32, 32))) > 0
+    ignored = (np.kron(draw.random_sample((12, 7, 7)) > 0.9, np.ones((32, 32))) > 0) & ~objects
+    assert (objects.sum(), ignored.sum()) == (golden["pxap"]["object"], golden["pxap"]["ignored"])
+    pixels = PixelScores()
+    for one, object_mask, ignore_mask in zip(maps, objects, ignored, strict=True):
+        mask = np.where(object_mask, 1, np.where(ignore_mask, 255, 0)).astype(np.uint8)
+        pixels.update(protocol.score_map(one, 224), mask)
+    found = pixels.summary()
+    assert found["px_ap"] == pytest.approx(golden["pxap"]["PxAP"], abs=1e-9)
+    assert found["peak_iou"] == pytest.approx(golden["pxap"]["pIoU"], abs=1e-9)
+
+
 def wsolevaluation_box(score_map: np.ndarray, threshold: float) -> list[int]:
     """wsolevaluation's `compute_bboxes_from_scoremaps`, largest contour, in our words."""
     image = np.expand_dims((score_map * 255).astype(np.uint8), 2)
@@ -113,5 +143,5 @@ def test_maps_without_contrast_have_a_defined_box(protocol) -> None:
 
 def test_unknown_protocol() -> None:
     """Protects a typing mistake from silence."""
-    with pytest.raises(UsageError, match="authors, ijcv, wsolevaluation"):
+    with pytest.raises(UsageError, match="authors, ijcv, count_pxap, wsolevaluation"):
         find_protocol("imagenet")

@@ -51,7 +51,7 @@ BOTH = {
     ("CUB", "cvpr"): {"epochs": 100, "ratio_compare": "ge"},
     ("CUB", "ijcv"): {"epochs": 120, "threshold": 0.1},
     ("ILSVRC", "cvpr"): {"batch_size": 128},
-    ("ILSVRC", "ijcv"): {},
+    ("ILSVRC", "ijcv"): {"sync_bn": True},
 }
 # alpha, beta, threshold; for CUB top-k.
 CVPR = {
@@ -81,7 +81,7 @@ IJCV = {
 @pytest.mark.parametrize(("dataset", "arch"), PAIRS)
 def test_every_number_of_both_papers(dataset: str, arch: str, paper: str) -> None:
     """Protects the recipes: no field of any of the sixteen is other than the papers and their code say."""
-    head = "classifier" if (dataset, arch) == ("CUB", "inception") else "classifier_cls"
+    head = "classifier" if (dataset, arch, paper) == ("CUB", "inception", "cvpr") else "classifier_cls"
     own = CVPR[dataset, arch] if paper == "cvpr" else IJCV[dataset, arch]
     names = ("frg_weight", "area_weight", "threshold", "top_k", "ratio_beyond_one", "batch_size")
     expected = {"dataset": dataset, "arch": arch, "head_name": head, **SHARED, **OF_DATASET[dataset], **OF_PAPER[paper]}

@@ -4,9 +4,11 @@ from CUB.Model.shared import cub_ijcv_recipe, cub_recipe
 from utils.models.recipe import Published
 
 RECIPE = cub_recipe(arch="inception", head_name="classifier", frg_weight=0.5, area_weight=1.0, threshold=0.1, top_k=200)
-IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.0, top_k=200)
+IJCV_RECIPE = cub_ijcv_recipe(RECIPE, head_name="classifier_cls", area_weight=1.0, top_k=200)
 PUBLISHED = Published(top1_loc=73.29, top5_loc=86.31, gt_known_loc=92.24)
 PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
+IJCV_PUBLISHED = Published(top1_loc=72.09, top5_loc=88.11, gt_known_loc=94.63)
+DRIVE_ID, IJCV_DRIVE_ID = "1hZOjU5kqpdZZK1WO-bi5zICPpFj6Bi7d", "16UUx2t6Ga7f0TZZVm7e5awUOQmdE_fQj"
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {

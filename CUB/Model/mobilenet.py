@@ -7,6 +7,8 @@ RECIPE = cub_recipe(arch="mobilenet", frg_weight=0.5, area_weight=1.5, threshold
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=1.9, top_k=80)
 PUBLISHED = Published(top1_loc=69.77, top5_loc=86.0, gt_known_loc=92.35)
 PUBLISHED_CAM = Published(top1_loc=48.07, top5_loc=59.2, gt_known_loc=63.3)
+IJCV_PUBLISHED = Published(top1_loc=70.54, top5_loc=86.71, gt_known_loc=93.04)
+DRIVE_ID, IJCV_DRIVE_ID = "1_i1XEO9bSlietnrgFnVoBlOaRGhPnPh2", "1y6U7Hhxvq8IqoRLOmnnuFFE7UUbyPvIK"
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {

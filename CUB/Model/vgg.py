@@ -7,6 +7,8 @@ RECIPE = cub_recipe(arch="vgg", frg_weight=0.0, area_weight=0.7, threshold=0.15,
 IJCV_RECIPE = cub_ijcv_recipe(RECIPE, area_weight=0.9, ratio_beyond_one="zero", top_k=80)
 PUBLISHED = Published(top1_loc=71.33, top5_loc=85.33, gt_known_loc=91.07)
 PUBLISHED_CAM = Published(top1_loc=41.06, top5_loc=50.66, gt_known_loc=55.1)
+IJCV_PUBLISHED = Published(top1_loc=70.9, top5_loc=85.36, gt_known_loc=91.04)
+DRIVE_ID, IJCV_DRIVE_ID = "1c3okqQWJNEv-riAuEKzm9pFAvMtm6ISk", "1-1SJTaUsbSRgpV_XuBeKwfefh9cc_I8r"
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {

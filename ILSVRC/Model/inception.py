@@ -1,12 +1,14 @@
 """InceptionV3 on ILSVRC: recipes, published results, and the stages from picture to maps."""
 
-from ILSVRC.Model.shared import ilsvrc_recipe
-from utils.models.recipe import Published, ijcv_recipe
+from ILSVRC.Model.shared import ilsvrc_ijcv_recipe, ilsvrc_recipe
+from utils.models.recipe import Published
 
 RECIPE = ilsvrc_recipe(arch="inception", frg_weight=1.0, area_weight=2.5, threshold=0.3, top_k=1)
-IJCV_RECIPE = ijcv_recipe(RECIPE, threshold=0.25)
+IJCV_RECIPE = ilsvrc_ijcv_recipe(RECIPE, threshold=0.25)
 PUBLISHED = Published(top1_loc=58.51, top5_loc=69.0, gt_known_loc=71.93)
 PUBLISHED_CAM = Published(top1_loc=46.29, top5_loc=58.19, gt_known_loc=62.68)
+IJCV_PUBLISHED = Published(top1_loc=58.5, top5_loc=69.03, gt_known_loc=72.07)
+DRIVE_ID, IJCV_DRIVE_ID = "1xq9AOS-vxGtDVBqDvggANlyQuraS6_Is", "1TwcP2GNSo9Lv7V9fAb-8cieQhYJ1lhll"
 
 # Layer -> output (channels, height, width) for a 224 x 224 picture.
 STAGES = {

@@ -9,9 +9,9 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from utils.models.recipe import PAPERS, Published, Recipe
+from utils.models.recipe import PAPERS, Published, PublishedPixels, Recipe
 from utils.models.registry import ARCHS, build, find_backbone
 from utils.system.errors import UsageError, UserError
 
@@ -22,13 +22,27 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Released(NamedTuple):
+    """A file of the authors on Google Drive."""
+
+    path: Path  # where it belongs
+    drive_id: str
+
+    @property
+    def page(self) -> str:
+        """Where it is fetched by hand."""
+        return f"https://drive.google.com/file/d/{self.drive_id}/view"
+
+
 @dataclass(frozen=True)
 class Dataset:
     """A data set, or what behaves like one.
 
-    A data set's folder holds `DataLoader.py` (`load_split(root, name)`, `class_names()`, and `download(root)` where it
-    can be fetched) and `Model/<arch>.py` for each backbone (`RECIPE`, `IJCV_RECIPE`, `PUBLISHED`, `PUBLISHED_CAM`).
-    Nothing of it is imported before it is asked for.
+    A data set's folder holds `DataLoader.py` (`load_split(root, name)`, `class_names()` where its files have none, and
+    `download(root)` where it can be fetched) and what the papers say of each backbone, in `Model/<arch>.py` or, of all
+    in one file, in `recipes.py` (`BACKBONES`: arch -> names): `RECIPE`, `PUBLISHED`, `DRIVE_ID` of the released file
+    and `PUBLISHED_CAM` of the first paper, `IJCV_RECIPE`, `IJCV_PUBLISHED`, `IJCV_DRIVE_ID` of the second, as far as
+    there are. Nothing of it is imported before it is asked for.
 
     Attributes:
         name: in `--dataset`, recipes and settings.
@@ -39,6 +53,8 @@ class Dataset:
         released_epoch: the epoch of the authors' released files.
         how_to_get: the end of the sentence that says that it cannot be downloaded by `--download`.
         home: where its `data` and `logs` lie, beside its code where None.
+        papers: those that have recipes for it, of :data:`utils.models.recipe.PAPERS`; the first one's are the default.
+        protocol: of its figures unless the user says otherwise, see :mod:`utils.evaluation.protocols`.
     """
 
     name: str
@@ -49,6 +65,8 @@ class Dataset:
     released_epoch: int = 99
     how_to_get: str = ""
     home: Path | None = None
+    papers: tuple[str, ...] = PAPERS
+    protocol: str = "authors"
 
     # What is otherwise with the user's own data sets and the demo.
     is_own = False
@@ -94,8 +112,8 @@ class Dataset:
         return self._loader.load_split(root, name)
 
     def class_names(self) -> tuple[str, ...]:
-        """K names."""
-        return self._loader.class_names()
+        """K names for people, or none where the files alone have names."""
+        return self._loader.class_names() if hasattr(self._loader, "class_names") else ()
 
     @property
     def can_download(self) -> bool:
@@ -107,29 +125,53 @@ class Dataset:
         self._loader.download(root)
 
     @property
+    def command(self) -> str:
+        """What evaluates it, as a shell runs it from the repository's folder; options follow."""
+        if (ROOT.joinpath(*self.package.split(".")) / "BAS_inference.py").is_file():
+            return f"cd {self.package} && python BAS_inference.py"
+        return f"python -m utils.inference --dataset {self.name}"
+
+    @property
     def archs(self) -> tuple[str, ...]:
         """The backbones that it has recipes for."""
         models = ROOT.joinpath(*self.package.split("."), "Model")
+        if not models.is_dir():
+            return tuple(import_module(f"{self.package}.recipes").BACKBONES)
         return tuple(arch for arch in ARCHS if (models / f"{arch}.py").is_file())
 
-    def _of_backbone(self, arch: str) -> ModuleType:
+    def _of_backbone(self, arch: str, what: str, paper: str = "cvpr") -> Any:
+        """What a paper says of a backbone, None where it says nothing; UsageError if there is no such backbone."""
         if find_backbone(arch).arch not in self.archs:
             raise UsageError(f"{self.name} has no recipe for {arch}; choose one of {', '.join(self.archs)}")
-        return import_module(f"{self.package}.Model.{arch}")
+        name = what if paper == "cvpr" else f"{paper.upper()}_{what}"
+        if ROOT.joinpath(*self.package.split("."), "Model").is_dir():
+            return getattr(import_module(f"{self.package}.Model.{arch}"), name, None)
+        return import_module(f"{self.package}.recipes").BACKBONES[arch].get(name)
 
-    def recipe(self, arch: str, name: str = "cvpr") -> Recipe:
+    def recipe(self, arch: str, name: str | None = None) -> Recipe:
         """The authors' settings for `arch`, of the CVPR or the IJCV paper; UsageError if there are none."""
+        name = name or self.papers[0]
         if name not in PAPERS:
             raise UsageError(f"no recipe is called {name!r}; choose one of {', '.join(PAPERS)}")
-        return getattr(self._of_backbone(arch), "RECIPE" if name == "cvpr" else f"{name.upper()}_RECIPE")
+        if name not in self.papers:
+            raise UsageError(f"{self.name} has no recipe {name}; choose --recipe {' or '.join(self.papers)}")
+        return self._of_backbone(arch, "RECIPE", name)
 
-    def published(self, arch: str) -> Published:
-        """The paper's result of `arch`; UsageError if there is no such backbone."""
-        return self._of_backbone(arch).PUBLISHED
+    def published(self, arch: str, paper: str = "cvpr") -> Published | PublishedPixels | None:
+        """A paper's result of `arch`, None where there is none; UsageError if there is no such backbone."""
+        return self._of_backbone(arch, "PUBLISHED", paper)
 
-    def published_cam(self, arch: str) -> Published:
-        """The result of CAM with `arch` in the paper's table; UsageError if there is no such backbone."""
-        return self._of_backbone(arch).PUBLISHED_CAM
+    def published_cam(self, arch: str) -> Published | None:
+        """The result of CAM with `arch` in the CVPR paper's table, as :meth:`published`."""
+        return self._of_backbone(arch, "PUBLISHED_CAM")
+
+    def released(self, arch: str, paper: str | None = None) -> Released | None:
+        """The authors' file of `arch` and a paper, None where they released none; UsageError as :meth:`published`."""
+        paper = paper or self.papers[0]
+        drive_id = self._of_backbone(arch, "DRIVE_ID", paper)
+        of_first = self.weights_name(arch, self.released_epoch)
+        name = of_first if paper == "cvpr" else f"{arch}_{paper}.pth.tar"
+        return Released(self.logs / arch / name, drive_id) if drive_id else None
 
     def build(self, arch: str, num_classes: int | None = None, final_relu: bool = True, tap: str | None = None) -> BAS:
         """Builds a BAS model with random weights and the published state-dict keys; nothing is downloaded.
@@ -154,7 +196,8 @@ class Dataset:
         return self.weights.format(arch=arch, epoch=epoch)
 
     def find_checkpoint(self, arch: str) -> Path:
-        """The checkpoint of the highest epoch under its published name in `<logs>/<arch>/`.
+        """The checkpoint of the highest epoch under its published name in `<logs>/<arch>/`, else the second paper's
+        released file there.
 
         Raises:
             UserError: there is none; names the file that the authors' release would be.
@@ -162,13 +205,16 @@ class Dataset:
         folder = self.logs / arch
         pattern = re.compile(re.escape(self.weights_name(arch, 0)).replace("0", r"(\d+)", 1))
         found = [(int(match[1]), file) for file in folder.glob("*.pth.tar") if (match := pattern.fullmatch(file.name))]
-        if not found:
-            raise UserError(
-                f"there is no checkpoint in {folder}; put the authors' file at "
-                f"{folder / self.weights_name(arch, self.released_epoch)} (links in {self.package}/README.md), "
-                f"train one with `python train.py --dataset {self.name} --arch {arch}`, or give --checkpoint FILE"
-            )
-        return max(found)[1]
+        if found:
+            return max(found)[1]
+        files = [file for paper in self.papers if (file := self.released(arch, paper))]
+        for file in files:
+            if file.path.exists():
+                return file.path
+        options = [f"train one with `python train.py --dataset {self.name} --arch {arch}`", "give --checkpoint FILE"]
+        if files:
+            options.insert(0, f"put the authors' file at {files[0].path} ({files[0].page}, or --download)")
+        raise UserError(f"there is no checkpoint in {folder}; {', '.join(options[:-1])}, or {options[-1]}")
 
     def prepare(self, run: Path) -> None:
         """What is to be done before a run in the folder `run` reads the pictures; the first process alone does it."""
@@ -219,20 +265,29 @@ def defaults_in_words(datasets: Iterable[Dataset]) -> Callable[[str], str | None
     @cache
     def recipes() -> list[tuple[str, dict[str, list[Recipe]]]]:
         return [
-            (dataset.name, {paper: [dataset.recipe(arch, paper) for arch in dataset.archs] for paper in PAPERS})
+            (dataset.name, {paper: [dataset.recipe(arch, paper) for arch in dataset.archs] for paper in dataset.papers})
             for dataset in datasets
         ]
 
     def words(name: str) -> str | None:
-        parts, seen = [], set()
+        if name == "name":
+            return None
+        names_of: dict[str, list[str]] = {}
         for title, by_paper in recipes():
-            values = {paper: {getattr(recipe, name) for recipe in found} for paper, found in by_paper.items()}
+            values = {
+                paper: {_in_words(getattr(recipe, name)) for recipe in found} for paper, found in by_paper.items()
+            }
             if any(len(found) > 1 for found in values.values()):
-                return None if name == "name" else "the recipe's"
-            cvpr, ijcv = ({_in_words(value) for value in values[paper]}.pop() for paper in PAPERS)
-            parts.append(f"{title} {cvpr}" + (f" (IJCV {ijcv})" if ijcv != cvpr else ""))
-            seen |= {cvpr, ijcv}
-        return None if len(seen) == 1 or name == "name" else ", ".join(parts)
+                return "the recipe's"
+            said = {paper: found.pop() for paper, found in values.items()}
+            first, *_ = said.values()
+            others = [f"{paper.upper()} {value}" for paper, value in said.items() if value != first]
+            names_of.setdefault(first + (f" ({', '.join(others)})" if others else ""), []).append(title)
+        if len(names_of) == 1 and "(" not in next(iter(names_of)):
+            return None
+        usual = max(names_of, key=lambda value: len(names_of[value]))
+        rarer = [f"{' and '.join(names)} {value}" for value, names in names_of.items() if value != usual]
+        return ", ".join([*rarer, f"others {usual}" if rarer else usual])
 
     return words
 

@@ -60,8 +60,10 @@ class EvaluationItem(NamedTuple):
 
 
 class _ResizedPictures(Pictures):
-    def __init__(self, paths: Sequence[Path], labels: np.ndarray, resize_size: int, exif: bool = False) -> None:
-        super().__init__(paths, labels, exif)
+    def __init__(
+        self, paths: Sequence[Path], labels: np.ndarray, resize_size: int, exif: bool = False, banner: int = 0
+    ) -> None:
+        super().__init__(paths, labels, exif, banner)
         self._resize_size = resize_size
         check_sizes(resize_size, resize_size)
 
@@ -89,19 +91,27 @@ class EvaluationImages(_ResizedPictures):
         resize_size: side R of the resized picture, in pixels.
         crop_size: side S of the masks' centre crop; R if None.
         with_masks: whether to read the masks, too, if the split has any.
+        any_level: of :func:`utils.data.masks.understand_masks`.
 
     Raises:
         UsageError: a size is not positive, or the crop is larger than the resized picture.
         MaskError: what the masks' levels mean cannot be told for sure.
     """
 
-    def __init__(self, split: Split, resize_size: int, crop_size: int | None = None, with_masks: bool = False) -> None:
-        super().__init__(split.paths, split.labels, resize_size)
+    def __init__(
+        self,
+        split: Split,
+        resize_size: int,
+        crop_size: int | None = None,
+        with_masks: bool = False,
+        any_level: bool = False,
+    ) -> None:
+        super().__init__(split.paths, split.labels, resize_size, banner=split.banner)
         self._crop_size = resize_size if crop_size is None else crop_size
         check_sizes(resize_size, self._crop_size)
         self._masks = [split.masks.get(image_id) for image_id in split.ids] if with_masks and split.masks else None
         # Of the whole data set, of which the split may be a part.
-        self._meanings = understand_masks(split.masks.values()) if self._masks else None
+        self._meanings = understand_masks(split.masks.values(), any_level) if self._masks else None
 
     def _read_mask(self, index: int, size: tuple[int, int]) -> tuple[Tensor | None, str]:
         if self._masks is None:
@@ -175,6 +185,7 @@ def build_evaluation_loader(
     device: torch.device,
     crop_size: int | None = None,
     with_masks: bool = False,
+    any_level: bool = False,
 ) -> DataLoader:
     """Builds the loader that goes once through a split in order.
 
@@ -186,6 +197,7 @@ def build_evaluation_loader(
         device: where the evaluation runs; batches are pinned for CUDA.
         crop_size: side S of the masks' centre crop; R if None.
         with_masks: whether to read the masks, too, if the split has any.
+        any_level: of :func:`utils.data.masks.understand_masks`.
 
     Returns:
         A loader of :class:`EvaluationBatch`.
@@ -194,7 +206,7 @@ def build_evaluation_loader(
         UsageError: a size or count that cannot work.
         MaskError: what the masks' levels mean cannot be told for sure.
     """
-    images = EvaluationImages(split, resize_size, crop_size, with_masks)
+    images = EvaluationImages(split, resize_size, crop_size, with_masks, any_level)
     return _build_ordered_loader(images, batch_size, num_workers, device)
 
 

@@ -25,14 +25,16 @@ class Pictures(Dataset):
         paths: N files.
         labels: (N,) int64.
         exif: turn the pictures as their EXIF tags say.
+        banner: rows to cut off at the bottom.
     """
 
-    def __init__(self, paths: Sequence[Path], labels: np.ndarray, exif: bool = False) -> None:
+    def __init__(self, paths: Sequence[Path], labels: np.ndarray, exif: bool = False, banner: int = 0) -> None:
         # One array instead of a million Python objects: touching an object's reference count copies its memory page
         # into every worker process.
         self._paths = np.array([os.fsencode(path) for path in paths])
         self._labels = labels
         self._exif = exif
+        self._banner = banner
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -41,7 +43,15 @@ class Pictures(Dataset):
         return os.fsdecode(self._paths[index])
 
     def _read(self, index: int) -> Image.Image:
-        return read_image(self._path(index), self._exif)
+        image = read_image(self._path(index), self._exif)
+        if not self._banner:
+            return image
+        if image.height <= self._banner:
+            raise ImageError(
+                f"the picture {self._path(index)} has {image.height} rows, no more than the banner of {self._banner} "
+                "at its bottom"
+            )
+        return image.crop((0, 0, image.width, image.height - self._banner))
 
 
 def ignore_signals(worker: int) -> None:

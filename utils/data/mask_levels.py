@@ -97,6 +97,7 @@ class Meaning:
 
 WHITE = Meaning(range(1), range(255, 256))
 GREY = Meaning(range(SET), range(SET, 256))
+ANY_LEVEL = Meaning(range(1), range(1, 256))
 
 
 def understand(paths: Collection[Path]) -> Meaning:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.data.listing import list_pictures
-from utils.data.mask_levels import BACKGROUND, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
+from utils.data.mask_levels import ANY_LEVEL, BACKGROUND, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
 from utils.data.transforms import centre_crop
 
 
@@ -43,7 +43,8 @@ class MaskMeanings(NamedTuple):
     def __str__(self) -> str:
         of = f"all {self.files}" if self.files <= SAMPLE else f"some of the {self.files:,}"
         others = f"; in the masks to ignore {self.ignore}" if self.ignore != self.objects else ""
-        return f"{self.objects}{others} (by the levels of {of} files)"
+        by = "whatever the levels mean" if self.objects == ANY_LEVEL else f"by the levels of {of} files"
+        return f"{self.objects}{others} ({by})"
 
 
 def find_masks(folder: Path, ids: Sequence[str]) -> dict[str, MaskFiles]:
@@ -73,8 +74,12 @@ def find_masks(folder: Path, ids: Sequence[str]) -> dict[str, MaskFiles]:
     }
 
 
-def understand_masks(masks: Iterable[MaskFiles]) -> MaskMeanings:
+def understand_masks(masks: Iterable[MaskFiles], any_level: bool = False) -> MaskMeanings:
     """Decides for a data set what the levels of its masks mean; see :func:`utils.data.mask_levels.understand`.
+
+    Args:
+        masks: the data set's.
+        any_level: whether every level but 0 is object, whatever it may mean: of CUB's, one annotator's share.
 
     Raises:
         MaskError: it cannot be told for sure.
@@ -82,8 +87,9 @@ def understand_masks(masks: Iterable[MaskFiles]) -> MaskMeanings:
     masks = list(masks)
     objects = {path for files in masks for path in files.objects}
     ignore = {files.ignore for files in masks if files.ignore is not None}
-    meaning = understand(objects)
-    return MaskMeanings(meaning, understand(ignore) if ignore else meaning, len(objects) + len(ignore))
+    meaning = ANY_LEVEL if any_level else understand(objects)
+    of_ignore = understand(ignore) if ignore and not any_level else meaning
+    return MaskMeanings(meaning, of_ignore, len(objects) + len(ignore))
 
 
 def read_mask(

@@ -44,6 +44,7 @@ class Split:
         class_names: K names; K is the number of classes.
         masks: image id -> mask files, for the images that have some.
         sizes: image id -> (width, height) of the picture that its boxes were drawn on, where a list tells it.
+        banner: rows at the bottom of every picture that are no part of it and are cut off.
 
     Raises:
         UsageError: another name.
@@ -59,6 +60,7 @@ class Split:
     class_names: tuple[str, ...]
     masks: Mapping[str, MaskFiles]
     sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    banner: int = 0
 
     def __post_init__(self) -> None:
         check_split_name(self.name, SPLITS_WITH_VAL)
@@ -278,6 +280,12 @@ def parse_box(numbers: Sequence[str], line: Line, strict: bool = False, widths: 
     if len(boxes) != 1:
         raise line.error(f"{len(numbers)} numbers are no box {'x,y,w,h' if widths else 'x0,y0,x1,y1'}")
     return boxes
+
+
+def parse_one_based_box(numbers: Sequence[str], line: Line) -> np.ndarray:
+    """As :func:`parse_box`, of corners that count pixels from 1 and both belong to the box, as MATLAB's tools have it:
+    `1 1 10 10` is the box of ten pixels from the picture's edge, (0, 0, 10, 10)."""
+    return parse_box(numbers, line) - (1, 1, 0, 0)
 
 
 def _parse_coordinate(text: str, line: Line) -> float:

@@ -73,7 +73,7 @@ class TrainingImages(Pictures):
         seed: int,
         skip_bad: bool = False,
     ) -> None:
-        super().__init__(split.paths, split.labels)
+        super().__init__(split.paths, split.labels, banner=split.banner)
         self._transform = transform
         self._seed = seed
         self._skip_bad = skip_bad

@@ -89,7 +89,7 @@ def _evaluate(run: Run, model: BAS, spec: EvaluationSpec) -> Evaluation:
 
 
 def _report(record: Mapping[str, Any], images: int) -> str:
-    rows = {f"{title} (threshold {one['threshold']:g})": one["scores"] for title, one in record["maps"].items()}
+    rows = {f"{title} (threshold {one['threshold']:g})": one for title, one in record["maps"].items()}
     scores = record["scores"]
     classified = f"Top-1 Cls {scores['top1_cls']['image_mean']:.2f}, Top-5 Cls {scores['top5_cls']['image_mean']:.2f}"
     return (

@@ -43,7 +43,7 @@ class DemoDataset(Dataset):
     def root_of(self, run: Path) -> Path:
         return run.parent / "data"
 
-    def recipe(self, arch: str, name: str = "cvpr") -> Recipe:
+    def recipe(self, arch: str, name: str | None = None) -> Recipe:
         """The demo's settings, tuned on such pictures.
 
         - Pictures of 96 pixels: minutes on two processor cores.

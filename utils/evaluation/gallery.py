@@ -1,4 +1,5 @@
-"""Sheets of test pictures: each picture with its true boxes, then its maps with the boxes that are found."""
+"""Sheets of test pictures: each picture with its true boxes, then its maps with the boxes that are found; outlines
+where there are masks and no boxes."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ import torch
 
 from utils.data.class_names import short_name
 from utils.data.evaluation import EvaluationBatch, read_pictures
+from utils.data.mask_levels import OBJECT
 from utils.data.split import Split
 from utils.data.transforms import as_image, centre_crop
 from utils.evaluation.kinds import TITLES, MapKind
@@ -20,8 +22,9 @@ from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops, true_boxes
 from utils.evaluation.spec import EvaluationSpec
 from utils.localization.boxes import best_iou
+from utils.metrics import pixel_iou
 from utils.models.bas import BAS
-from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, overlay_map
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, draw_outline, overlay_map
 from utils.results.sheet import SCALE, SIDE, Cell, Entry, draw_sheet
 from utils.system.files import write_atomically
 
@@ -36,6 +39,7 @@ class Subject(NamedTuple):
     image: np.ndarray  # (S, S, 3) uint8 RGB, the centre crop
     name: str  # of its class
     boxes: np.ndarray  # (n, 4) true ones, xyxy in crop pixels; perhaps none
+    mask: np.ndarray | None = None  # (S, S), see `utils.data.masks.read_mask`, of a data set without boxes
 
 
 class Found(NamedTuple):
@@ -67,7 +71,7 @@ def save_gallery(
     size = 1 + len(spec.thresholds)
     per_row = max(1, COLUMNS // size)
     rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
-    sheet = draw_sheet(rows, build_key(spec), group=size)
+    sheet = draw_sheet(rows, build_key(spec, spec.with_masks and not split.boxes), group=size)
     return write_atomically(path, lambda file: sheet.save(file, optimize=True))
 
 
@@ -77,13 +81,15 @@ def read_subjects(split: Split, indices: Sequence[int], spec: EvaluationSpec) ->
     Raises:
         UserError: a picture cannot be read.
     """
-    batch = read_pictures(split, indices, spec.resize_size)
+    with_masks = spec.with_masks and not split.boxes
+    batch = read_pictures(split, indices, spec.resize_size, spec.crop_size, with_masks)
+    masks = [None] * len(indices) if batch.masks is None else list(batch.masks.numpy())
     subjects = []
     crops = as_image(centre_crop(batch.images, spec.crop_size))
-    for crop, index, size in zip(crops, indices, batch.sizes.tolist(), strict=True):
+    for crop, index, size, mask in zip(crops, indices, batch.sizes.tolist(), masks, strict=True):
         has_boxes = len(split.boxes.get(split.ids[index], ())) > 0
         boxes = true_boxes(split, index, size, spec) if has_boxes else np.empty((0, 4))
-        subjects.append(Subject(crop, short_name(split.class_names[split.labels[index]]), boxes))
+        subjects.append(Subject(crop, short_name(split.class_names[split.labels[index]]), boxes, mask))
     return batch, subjects
 
 
@@ -108,8 +114,10 @@ def localize_pictures(
 def draw_group(subject: Subject, found: Mapping[MapKind, Found], spec: EvaluationSpec) -> list[Cell]:
     """The cells of one picture: itself with its true boxes, then each map with the true boxes and its own."""
     image = cv2.resize(subject.image, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR)
-    scale = SIDE / len(subject.image)
     cells = [Cell(image.copy(), (subject.name,))]
+    if subject.mask is not None:
+        return cells + _draw_masks(image, cells[0], subject.mask, found, spec)
+    scale = SIDE / len(subject.image)
     cells += [
         Cell(overlay_map(image, one.score_map), (kind.title, *_describe_hit(one.box, subject.boxes, spec)))
         for kind, one in found.items()
@@ -119,15 +127,31 @@ def draw_group(subject: Subject, found: Mapping[MapKind, Found], spec: Evaluatio
     return cells
 
 
-def build_key(spec: EvaluationSpec) -> list[Entry]:
-    """What colours, marks and maps mean."""
+def _draw_masks(
+    image: np.ndarray, first: Cell, mask: np.ndarray, found: Mapping[MapKind, Found], spec: EvaluationSpec
+) -> list[Cell]:
+    """The cells of the maps, with outlines of mask and map; the picture's own cell gets the mask's."""
+    draw_outline(first.image, mask == OBJECT, TRUE_COLOUR)
+    cells = []
+    for kind, one in found.items():
+        threshold = spec.thresholds[kind]
+        iou = pixel_iou(one.score_map, threshold, mask)
+        cell = Cell(overlay_map(image, one.score_map), (kind.title, *(() if iou is None else (f"IoU {iou:.2f}",))))
+        draw_outline(cell.image, mask == OBJECT, TRUE_COLOUR)
+        draw_outline(cell.image, one.score_map >= threshold, PREDICTED_COLOUR)
+        cells.append(cell)
+    return cells
+
+
+def build_key(spec: EvaluationSpec, of_masks: bool = False) -> list[Entry]:
+    """What colours, marks and maps mean; for outlines of masks, or for boxes."""
     rule = "above 0.5" if spec.protocol.strict else "0.5 or more"
     of_class = [TITLES[kind.kind] for kind in spec.thresholds if kind.kind in ("cam", "gradcam")]
     return [
-        Entry("true box", TRUE_COLOUR),
-        Entry("predicted box", PREDICTED_COLOUR),
+        Entry("true mask" if of_masks else "true box", TRUE_COLOUR),
+        Entry("map at its threshold" if of_masks else "predicted box", PREDICTED_COLOUR),
         Entry("map, low to high", SCALE),
-        Entry(f"✓ ✗  IoU {rule} or not"),
+        Entry("IoU of pixels" if of_masks else f"✓ ✗  IoU {rule} or not"),
         *([Entry(f"{' and '.join(of_class)} of the true class")] if of_class else []),
     ]
 

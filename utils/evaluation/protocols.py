@@ -1,7 +1,7 @@
 """Evaluation protocols: how a paper's code turns pictures, maps and boxes into right and wrong, one class each.
 
 - `authors`: the BAS authors' CVPR code, the default;
-- `ijcv`: their IJCV code;
+- `ijcv`: their IJCV code for boxes, `count_pxap` that for masks;
 - `wsolevaluation`: Choe et al., Evaluating Weakly Supervised Object Localization Methods Right (CVPR 2020), and the
   rules in which MaxBoxAcc, MaxBoxAccV2 and PxAP are usually reported.
 
@@ -34,6 +34,7 @@ class Protocol:
         mean: the headline figure, `class_mean` or `image_mean`.
         draws_contours: whether boxes are drawn around contours or components.
         ten_crops: whether class scores come from ten crops unless the user says otherwise.
+        any_level: whether a pixel is object wherever a mask is not black, and not where its levels say so.
     """
 
     name = "authors"
@@ -42,6 +43,11 @@ class Protocol:
     mean = "class_mean"
     draws_contours = False
     ten_crops = True
+    any_level = False
+
+    def for_masks(self) -> Protocol:
+        """The rules for a data set that has masks and no boxes; mostly the same."""
+        return self
 
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
         """What the picture is resized to and what is cropped from it, given the settings' two sizes."""
@@ -92,7 +98,10 @@ class IJCVProtocol(Protocol):
     """The authors' IJCV code: true boxes in whole pixels up to S - 1, an IoU of 0.5 is enough, mean over images."""
 
     name = "ijcv"
-    title = "ijcv: the authors' IJCV code, true boxes in whole pixels up to 223, IoU >= 0.5, mean over images"
+    title = (
+        "ijcv: the authors' IJCV code, true boxes in whole pixels up to 223, IoU >= 0.5, mean over images; for masks "
+        "without boxes count_pxap"
+    )
     strict = False
     mean = "image_mean"
 
@@ -102,6 +111,24 @@ class IJCVProtocol(Protocol):
     def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
         scaled = super().true_boxes(boxes, image_size, resize_size, crop_size)
         return np.minimum(np.trunc(scaled), crop_size - 1)
+
+    def for_masks(self) -> Protocol:
+        return PROTOCOLS["count_pxap"]
+
+
+class CountPxAPProtocol(IJCVProtocol):
+    """The authors' IJCV code for masks (count_pxap.py): the whole picture, and every annotator's pixels are object."""
+
+    name = "count_pxap"
+    title = (
+        "count_pxap: the authors' IJCV code for masks, resized to 224 without a crop, object wherever a mask is not "
+        "black"
+    )
+    ten_crops = False
+    any_level = True
+
+    def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
+        return crop_size, crop_size
 
 
 class WsolEvaluationProtocol(Protocol):
@@ -138,7 +165,12 @@ class WsolEvaluationProtocol(Protocol):
         return np.trunc(np.asarray(boxes, dtype=np.float64) * crop_size / np.array([*image_size, *image_size]))
 
 
-PROTOCOLS = {protocol.name: protocol for protocol in (Protocol(), IJCVProtocol(), WsolEvaluationProtocol())}
+_ALL = (Protocol(), IJCVProtocol(), CountPxAPProtocol(), WsolEvaluationProtocol())
+PROTOCOLS = {protocol.name: protocol for protocol in _ALL}
+
+
+# In which the papers' figures were measured.
+PAPER_PROTOCOLS = {"cvpr": PROTOCOLS["authors"], "ijcv": PROTOCOLS["ijcv"]}
 
 
 def find_protocol(name: str) -> Protocol:

@@ -26,6 +26,7 @@ from utils.metrics import (
     error_type,
     extremes_by_class,
     find_dead_maps,
+    pixel_iou,
 )
 
 
@@ -44,6 +45,7 @@ class MapPart(NamedTuple):
     boxes: np.ndarray  # (n, 4)
     missed: np.ndarray  # (n,)
     constant: np.ndarray  # (n,)
+    pixel_ious: np.ndarray  # (n,)
     errors: list[str]
     max_box_acc: MaxBoxAcc | None
     pixels: PixelScores | None
@@ -60,6 +62,8 @@ class MapResult:
         boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
         missed: (N,) whether a picture gave no such map: unreadable, or an output that is not finite.
         constant: (N,) whether a picture's map is the same everywhere, so that it draws no box of its own.
+        pixel_ious: (N,) of pictures with masks and no boxes, the IoU of mask and map at the threshold in force; NaN
+            elsewhere.
         errors: N error types at the threshold in force, "" for pictures without true boxes.
         max_box_acc: counts, or None where it was not asked for.
         pixels: counts, or None where there are no masks.
@@ -81,6 +85,7 @@ class MapResult:
         self.boxes = np.zeros((count, 4), dtype=np.int64)
         self.missed = np.zeros(count, dtype=bool)
         self.constant = np.zeros(count, dtype=bool)
+        self.pixel_ious = np.full(count, np.nan)
         self.errors = [""] * count
         self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
         self.pixels = PixelScores() if has_masks else None
@@ -109,6 +114,8 @@ class MapResult:
                 self.max_box_acc.update(largest[None, columns], best[None, columns])
         if self.pixels is not None and truth.mask is not None:
             self.pixels.update(score_map, truth.mask)
+            if truth.true_boxes is None and (iou := pixel_iou(score_map, self.threshold, truth.mask)) is not None:
+                self.pixel_ious[index] = iou
 
     def miss(self, index: int, has_boxes: bool) -> None:
         """Counts a picture without such a map."""
@@ -121,13 +128,22 @@ class MapResult:
     def part(self, indices: np.ndarray) -> MapPart:
         """The rows of these pictures, the only ones that were counted."""
         errors = [self.errors[index] for index in indices]
-        rows = self.ious[indices], self.boxes[indices], self.missed[indices], self.constant[indices]
-        return MapPart(*rows, errors, self.max_box_acc, self.pixels)
+        return MapPart(
+            ious=self.ious[indices],
+            boxes=self.boxes[indices],
+            missed=self.missed[indices],
+            constant=self.constant[indices],
+            pixel_ious=self.pixel_ious[indices],
+            errors=errors,
+            max_box_acc=self.max_box_acc,
+            pixels=self.pixels,
+        )
 
     def merge(self, indices: np.ndarray, part: MapPart) -> None:
         """Adds the rows and counts of other pictures of the split."""
         self.ious[indices], self.boxes[indices] = part.ious, part.boxes
         self.missed[indices], self.constant[indices] = part.missed, part.constant
+        self.pixel_ious[indices] = part.pixel_ious
         for index, error in zip(indices, part.errors, strict=True):
             self.errors[index] = error
         if self.max_box_acc is not None and part.max_box_acc is not None:
@@ -156,6 +172,7 @@ class Observation(NamedTuple):
     index: int  # type: ignore[assignment]  # in the split; tuple's method goes unused
     picture: Tensor | None  # (3, R, R) uint8, None where unreadable
     main_map: np.ndarray | None  # (S, S) in [0, 1], None where missed
+    mask: np.ndarray | None  # (S, S) of a picture with a mask and no boxes, as in `Truth`
     failure: str  # a sentence, "" where fine
     seconds: float  # the picture's share of its batch's time
 

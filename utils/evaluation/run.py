@@ -120,6 +120,7 @@ def build_loader(split: Split, spec: EvaluationSpec, batch_size: int, num_worker
         device,
         crop_size=spec.crop_size,
         with_masks=spec.with_masks,
+        any_level=spec.protocol.any_level,
     )
 
 
@@ -132,6 +133,7 @@ class _Output:
         self.batch = batch
         self._rows: list[int] = []  # of the pictures whose maps are scored
         self._main_maps: dict[int, np.ndarray | None] = {}  # by row
+        self._masks: dict[int, np.ndarray] = {}  # by row, of pictures without boxes
         self._failures: dict[int, str] = {}  # by position in the split
         labels = batch.labels.to(device, non_blocking=True)
         with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():
@@ -193,6 +195,8 @@ class _Output:
                 self._failures[index] = batch.mask_errors[row]
             elif split.ids[index] in split.masks:
                 mask = batch.masks[row].numpy()
+                if not evaluation.boxed[index]:
+                    self._masks[row] = mask
         boxes = true_boxes(split, index, batch.sizes[row].tolist(), spec) if evaluation.boxed[index] else None
         return Truth(boxes, mask, predicted == split.labels[index])
 
@@ -215,7 +219,8 @@ class _Output:
         index = int(self.batch.indices[row])
         picture = self.batch.images[row] if self.batch.readable[row] else None
         seconds = self.seconds / len(self.batch.labels)
-        return Observation(index, picture, self._main_maps.get(row), self._failures.get(index, ""), seconds)
+        mask = self._masks.get(row)
+        return Observation(index, picture, self._main_maps.get(row), mask, self._failures.get(index, ""), seconds)
 
 
 def _under_way(outputs: Iterable[_Output], evaluation: Evaluation, split: Split, pool: Scorers) -> Iterator[_Output]:

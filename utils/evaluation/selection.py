@@ -1,4 +1,4 @@
-"""Chooses thresholds by a split's boxes, so that the test set need not be looked at."""
+"""Chooses thresholds by a split's boxes, or masks, so that the test set need not be looked at."""
 
 from __future__ import annotations
 
@@ -25,34 +25,45 @@ def choose_thresholds(
     num_workers: int,
     scorers: int = 0,
 ) -> dict[MapKind, float]:
-    """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01.
+    """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01; on one
+    that has masks alone, that with the highest IoU of pixels, in steps of 0.001.
 
     Args:
         model: on `device`.
-        split: pictures with boxes; those without are passed over.
+        split: pictures with boxes or masks; those without are passed over.
         spec: protocol, sizes and kinds of maps.
         device: where the model is.
         batch_size, num_workers: of the loader.
         scorers: of :func:`utils.evaluation.run.evaluate`.
 
     Raises:
-        UserError: the split has no boxes, or too many that cannot be of their pictures.
+        UserError: the split has neither boxes nor masks, or too many boxes that cannot be of their pictures.
     """
-    if not split.boxes:
+    if not split.boxes and not split.masks:
         raise UserError(
-            f"the {split.name} split has no boxes to choose a threshold by ({split.layout}); choose another with "
-            "--select-on, or give --threshold"
+            f"the {split.name} split has neither boxes nor masks to choose a threshold by ({split.layout}); choose "
+            "another with --select-on, or give --threshold"
         )
-    boxed = [index for index, image_id in enumerate(split.ids) if len(split.boxes.get(image_id, ()))]
-    split = take(split, boxed)
-    asked = replace(spec, ten_crops=False, grid=threshold_grid(), contour_grid=(), with_masks=False, swept={})
+    by_boxes = bool(split.boxes)
+    known = split.boxes if by_boxes else split.masks
+    split = take(split, [index for index, image_id in enumerate(split.ids) if len(known.get(image_id, ()))])
+    grid = threshold_grid() if by_boxes else ()
+    asked = replace(spec, ten_crops=False, grid=grid, contour_grid=(), with_masks=not by_boxes, swept={})
     loader = build_loader(split, asked, batch_size, num_workers, device)
     evaluation = evaluate(model, loader, split, asked, device, f"thresholds on {split.name}", scorers=scorers)
     if evaluation.failures:
         print(failure_report(evaluation.failures))
     for line in misfit_lines(summarize_misfits(evaluation)):
         print(line)
-    return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
+    if by_boxes:
+        return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
+    chosen = {}
+    for kind in asked.thresholds:
+        pixels = evaluation.maps[kind].pixels
+        if pixels is None or not pixels.foreground.any():
+            raise UserError(f"no mask of the {split.name} split that could be read marks an object; give --threshold")
+        chosen[kind] = pixels.best_threshold()
+    return chosen
 
 
 def with_thresholds(spec: EvaluationSpec, chosen: dict[MapKind, float]) -> EvaluationSpec:

@@ -107,7 +107,9 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         "iou": iou_distribution(result.ious[seen, result.in_force]) if seen.any() else None,
         "edges": edges(result.boxes[~result.missed], evaluation.spec.crop_size),
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
-        "pixels": pixels.summary() if pixels is not None and pixels.foreground.any() else None,
+        "pixels": {**pixels.summary(), "iou": pixels.iou_at(result.threshold)}
+        if pixels is not None and pixels.foreground.any()
+        else None,
     }
 
 
@@ -194,13 +196,43 @@ def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
+def _pixel_curves(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """IoU, precision and recall of pixels against threshold, for every kind of map."""
+    drawn = []
+    for kind in evaluation.spec.thresholds:
+        result = evaluation.maps[kind]
+        if result.pixels is None or not result.pixels.foreground.any():
+            continue
+        values = result.pixels.curves()
+        below = values["threshold"] < 1
+        of_threshold = {name: series[below].tolist() for name, series in values.items()}
+        drawn.append(
+            {
+                "title": f"{kind.title}: pixels against threshold",
+                "x_label": "threshold",
+                "y_label": "percent",
+                "x": of_threshold["threshold"],
+                "series": {
+                    "IoU": of_threshold["iou"],
+                    "precision": of_threshold["precision"],
+                    "recall": of_threshold["recall"],
+                },
+                "mark": result.threshold,
+            }
+        )
+    return drawn
+
+
 def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """Loc against threshold for every fully scored map, and against top-k for the generator's.
+    """Loc against threshold for every fully scored map, and against top-k for the generator's; where there are masks
+    and no boxes, what their pixels tell.
 
     Returns:
         A list of `title`, `x_label`, `y_label`, `x`, `series` (name -> values in percent) and `mark`, the x in force.
     """
     spec, mean = evaluation.spec, evaluation.spec.protocol.mean
+    if not evaluation.boxed.any():
+        return _pixel_curves(evaluation)
     titles = {metric: METRICS[metric] for metric in LOC_METRICS}
     y_label = f"percent ({mean.replace('_', ' ')})"
     drawn = []

@@ -44,6 +44,14 @@ _OF_TEST_SETS = (
     "ignore_misfits",
     "scorers",
 )
+_EXAMPLES = {
+    "--data /data/pictures": "the paper's figures, and more",
+    "--compare bas cam center": "methods in one table, one pass",
+    "--sweep --select-on train": "curves; an honest threshold",
+    "--save report": "a page to look at, a row an image",
+    "--images holiday/ --save boxes": "pictures of your own",
+    "--download": "the authors' released network",
+}
 QUESTIONS, FILES_GROUP = "what is asked", "input and output"
 _USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items())
 
@@ -63,16 +71,23 @@ class EvaluationSettings(Common):
         words="the highest epoch in logs/<arch>/, the released name",
         metavar="FILE",
     )
+    download: bool = option(
+        "fetch the authors' released file of the recipe from Google Drive, unless it is there, and evaluate it",
+        SWITCH,
+        default=False,
+        words="",
+    )
     batch_size: int = option("pictures in a batch, of ten crops each", POSITIVE, default=8)
     tencrop: bool | None = option(
         "class scores from ten crops, or from the one crop of the map", FLAG, default=None, words="the protocol's, ten"
     )
     amp: bool = option("compute in half precision (float16), on CUDA", SWITCH, default=False, words="")
 
-    protocol: str = option(
+    protocol: str | None = option(
         "; ".join(protocol.title for protocol in PROTOCOLS.values()),
         Choice(PROTOCOLS),
-        default="authors",
+        default=None,
+        words="the paper's that has the data set: authors for CUB and ILSVRC, else ijcv",
         group=QUESTIONS,
     )
     map: str | None = option(
@@ -196,25 +211,38 @@ class InferenceCommand:
 
 
 def parse_arguments(
-    dataset: Dataset, argv: Sequence[str] | None = None, parser_class: type[CommandParser] = CommandParser
+    datasets: Dataset | Mapping[str, Dataset],
+    argv: Sequence[str] | None = None,
+    parser_class: type[CommandParser] = CommandParser,
 ) -> InferenceCommand:
-    """Reads the command line; `--help` explains every option."""
+    """Reads the command line; `--help` explains every option.
+
+    Args:
+        datasets: the data set, or those to choose from by `--dataset`, by name; the first one is the default.
+        argv: the arguments; `sys.argv` if None.
+        parser_class: what parses, and so how errors are told.
+    """
+    choices = {datasets.name: datasets} if isinstance(datasets, Dataset) else datasets
+    default, program = next(iter(choices)), "python BAS_inference.py"
+    if len(choices) > 1:
+        program = f"python -m utils.inference --dataset {list(choices)[-1]}"
     parser = parser_class(
-        description=f"Evaluates a BAS checkpoint on {dataset.name}, or draws boxes on pictures of your own (--images).",
+        prog="python -m utils.inference" if len(choices) > 1 else None,
+        description="Evaluates a BAS checkpoint on "
+        f"{default if len(choices) == 1 else 'a data set'}, or draws boxes on pictures of your own (--images).",
         epilog="examples:\n"
-        f"  python BAS_inference.py --arch resnet --data /data/{dataset.name:18} the paper's figures, and more\n"
-        "  python BAS_inference.py --arch resnet --compare bas cam center          methods in one table, one pass\n"
-        "  python BAS_inference.py --arch resnet --sweep --select-on train         curves; an honest threshold\n"
-        "  python BAS_inference.py --arch resnet --save report                     a page to look at, a row an image\n"
-        "  python BAS_inference.py --arch resnet --images holiday/ --save boxes    pictures of your own\n"
-        f"\ntaps (--tap): {taps_in_words()}\n"
+        + "".join(f"  {program} --arch resnet {options:39} {what}\n" for options, what in _EXAMPLES.items())
+        + f"\ntaps (--tap): {taps_in_words()}\n"
         "Settings that are not given come from the run's settings.json beside the checkpoint, else from the recipe.",
     )
+    if len(choices) > 1:
+        parser.add_argument("--dataset", choices=tuple(choices), help=f"default: {default}")
     add_arch(parser)
     add_options(parser, EvaluationSettings)
     add_options(parser, Recipe, marked("evaluates"), words=_of_checkpoint)
     args = parser.parse_args(argv)
     _check(parser, args)
+    dataset = choices[getattr(args, "dataset", None) or default]
     if args.dataset_dir:
         dataset = own_dataset(dataset, args.dataset_dir)
     settings = settle(EvaluationSettings(num_workers=BY_DEVICE), given(EvaluationSettings, args))
@@ -239,6 +267,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error(f"--json {args.json} cannot be written below {above}; choose another place")
     if args.dataset_dir and args.root:
         parser.error("give --dataset-dir or --data, not both")
+    if args.download and args.checkpoint:
+        parser.error("--download fetches a checkpoint; leave out --checkpoint")
     if args.images:
         ignored = [name for name in _OF_TEST_SETS if getattr(args, name)]
         if ignored or args.root:

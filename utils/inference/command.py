@@ -1,8 +1,8 @@
-"""`python BAS_inference.py`: figures for a test set, or boxes for pictures of one's own."""
+"""`BAS_inference.py` and `python -m utils.inference`: figures for a test set, or boxes for pictures of one's own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from utils.data.dataset import Dataset
@@ -14,27 +14,28 @@ from utils.system.errors import UsageError
 TIMEOUT = 1800.0
 
 
-def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
+def run(datasets: Dataset | Mapping[str, Dataset], argv: Sequence[str] | None = None) -> None:
     """Evaluates a checkpoint on a data set's test images, or localises the pictures of `--images`.
 
     `torchrun --nproc_per_node=N BAS_inference.py` shares a test set's pictures out among N processes, one a device, and
     gives the figures and files of a single one.
 
     Args:
-        dataset: whose recipes and layout hold.
+        datasets: whose recipes and layout hold, or those to choose from, by name.
         argv: the command line; `sys.argv` if None.
 
     Raises:
         UserError: whatever the user can put right.
     """
-    command = parse_arguments(dataset, argv)
+    command = parse_arguments(datasets, argv)
     settings = command.settings
 
     # Only now: help and errors of the command line come at once, without PyTorch.
     from utils.inference import pictures, test_set
     from utils.inference.loading import load
+    from utils.inference.released import fetch_released
     from utils.system.devices import choose_device, set_numerics
-    from utils.system.processes import process_count, process_group
+    from utils.system.processes import first_on_each_machine, process_count, process_group
 
     set_numerics(settings.tf32, settings.deterministic)
     device = choose_device(settings.device)
@@ -44,10 +45,14 @@ def run(dataset: Dataset, argv: Sequence[str] | None = None) -> None:
     with process_group(device, TIMEOUT):
         if settings.images and process_count() > 1:
             raise UsageError("--images is for a single process; start it with python, not with torchrun")
+        checkpoint = settings.checkpoint
+        if settings.download:
+            with first_on_each_machine():
+                checkpoint = fetch_released(command.dataset, command.arch, command.given.get("name"))
         loaded = load(
             command.dataset,
             command.arch,
-            settings.checkpoint,
+            checkpoint,
             device=str(device),
             amp=settings.amp,
             protocol=settings.protocol,

@@ -60,7 +60,7 @@ def load(
     *,
     device: str | None = None,
     amp: bool = False,
-    protocol: str = "authors",
+    protocol: str | None = None,
     classes: str | Path | None = None,
     **given: Any,
 ) -> Loaded:
@@ -72,7 +72,7 @@ def load(
         checkpoint: a file; the highest epoch in the data set's logs where None.
         device: see :func:`utils.system.devices.choose_device`.
         amp: half precision, on CUDA.
-        protocol: the rules' name, see :mod:`utils.evaluation.protocols`.
+        protocol: the rules' name, see :mod:`utils.evaluation.protocols`; the data set's own where None.
         classes: a file of the classes' names, one a line; the run's or the data set's own where None.
         given: settings of the recipe that win over the run's and the paper's: those marked `evaluates`, and as `name`
             the paper's; None leaves one out.
@@ -92,7 +92,7 @@ def load(
     if amp and on.type != "cuda":
         raise UsageError(f"--amp computes in half precision on CUDA, but the device is {on}; leave it out")
     read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch))
-    rules = find_protocol(protocol)
+    rules = find_protocol(protocol or dataset.protocol)
     require_arch(read, arch)
     recipe, recorded = settle(dataset, arch, read, rules, given)
     check_sizes(recipe.resize_size, recipe.crop_size)
@@ -125,7 +125,7 @@ def settle(
     recorded = recorded_settings(checkpoint)
     if recorded.is_run:
         print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
-    recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else "cvpr"))
+    recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else None))
     return override(override(override(recipe, from_file), recorded.settings), given), recorded
 
 

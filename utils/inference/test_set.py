@@ -13,13 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.data.mask_levels import OBJECT
 from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
 from utils.data.transforms import as_image
 from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.map_files import are_scored, count_maps, describe_maps, save_map
-from utils.evaluation.records import Evaluation, Observation
+from utils.evaluation.protocols import PAPER_PROTOCOLS
+from utils.evaluation.records import Evaluation, MapResult, Observation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds, with_thresholds
 from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
@@ -28,7 +30,7 @@ from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, require_same_classes
 from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
-from utils.models.recipe import STRETCHED, Published
+from utils.models.recipe import STRETCHED, Published, PublishedPixels
 from utils.results.charts import save_charts
 from utils.results.report import ImageRecord, Report
 from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
@@ -37,6 +39,7 @@ from utils.results.tables import (
     comparison_table,
     failure_report,
     further_lines,
+    pixel_lines,
     score_table,
     sweep_table,
 )
@@ -68,16 +71,18 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     root = settings.root or dataset.root
     split = dataset.load_split(root, "test")
     require_same_classes(loaded.checkpoint, split)
-    is_whole = not dataset.is_own and dataset.num_classes == len(split.class_names)
+    is_whole = not dataset.is_own and len(dataset.class_names()) == len(split.class_names)
     if settings.classes or is_whole:  # any other data set names its classes itself
         split = replace(split, class_names=loaded.class_names)
     name = dataset.shown
     print(f"{name} test: {len(split)} pictures, {len(split.class_names)} classes; {split.layout}")
     if not split.boxes and not split.masks:
         raise UserError(f"the test split has neither boxes nor masks ({split.layout}); there is nothing to score")
-    if settings.sweep and not split.boxes:
-        raise UsageError(f"--sweep compares boxes and the test split has none ({split.layout}); leave it out")
-    spec = build_test_spec(loaded, settings, given, bool(split.masks))
+    if not split.boxes:
+        loaded = replace(loaded, protocol=loaded.protocol.for_masks())
+        if settings.top_ks:
+            raise UsageError(f"--top-ks compares boxes and the test split has none ({split.layout}); leave it out")
+    spec = build_test_spec(loaded, settings, given, split)
     rules = {
         "map": spec.main.title,
         "protocol": spec.protocol.name,
@@ -94,7 +99,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         if is_main():
             describe_maps(settings.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
     if split.masks:
-        print(f"masks: {understand_masks(split.masks.values())}")
+        print(f"masks: {understand_masks(split.masks.values(), spec.protocol.any_level)}")
 
     with ExitStack() as stack:
         report = None
@@ -132,23 +137,24 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
 
 
 def build_test_spec(
-    loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any], has_masks: bool
+    loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any], split: Split
 ) -> EvaluationSpec:
-    """What the arguments ask of the test set."""
+    """What the arguments ask of the test set, as far as its boxes and masks can answer."""
+    sweeps_boxes = settings.sweep and bool(split.boxes)
     spec = build_spec(
         loaded.recipe,
         loaded.protocol,
         settings.kinds,
         settings.tencrop,
         given.get("threshold"),
-        grid=threshold_grid() if settings.sweep else (),
-        contour_grid=threshold_grid(settings.max_box_acc_step),
-        with_masks=has_masks,
+        grid=threshold_grid() if sweeps_boxes else (),
+        contour_grid=threshold_grid(settings.max_box_acc_step) if split.boxes else (),
+        with_masks=bool(split.masks),
         amp=loaded.amp,
         map_folder=settings.map_files,
         ignore_misfits=settings.ignore_misfits,
     )
-    if not (settings.sweep and "bas" in settings.kinds):
+    if not (sweeps_boxes and "bas" in settings.kinds):
         return spec
     (main,) = (kind for kind in spec.thresholds if kind.kind == "bas")
     top_ks = sorted({min(k, loaded.model.num_classes) for k in settings.top_ks or TOP_KS} - {main.top_k})
@@ -172,16 +178,22 @@ def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: Evaluation
     reading = settings.batch_size, settings.num_workers, settings.scorers
     chosen = choose_thresholds(loaded.model, split, spec, loaded.device, *reading)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
-    print(f"thresholds with the highest GT-known Loc on the {len(split)} pictures of {settings.select_on}: {listed}")
+    best = "GT-known Loc" if split.boxes else "pixel IoU"
+    print(f"thresholds with the highest {best} on the {len(split)} pictures of {settings.select_on}: {listed}")
     return with_thresholds(spec, chosen)
 
 
-def find_published(loaded: Loaded, spec: EvaluationSpec) -> Published | None:
-    """The CVPR paper's figures, where they are about the same: its model, the whole data set, BAS, its protocol."""
-    dataset = loaded.dataset
+def find_published(loaded: Loaded, spec: EvaluationSpec) -> Published | PublishedPixels | None:
+    """A paper's figures, where they are about the same: its model, the whole data set, BAS, its protocol."""
+    dataset, paper = loaded.dataset, loaded.recipe.name
     is_whole = loaded.model.num_classes == dataset.num_classes and not dataset.is_own
-    is_comparable = spec.main.kind == "bas" and loaded.protocol.name == "authors" and loaded.recipe.name == "cvpr"
-    return dataset.published(loaded.model.arch) if is_whole and is_comparable else None
+    if (
+        not is_whole
+        or spec.main.kind != "bas"
+        or spec.protocol not in (PAPER_PROTOCOLS[paper], PAPER_PROTOCOLS[paper].for_masks())
+    ):
+        return None
+    return dataset.published(loaded.model.arch, paper)
 
 
 def _settings_line(loaded: Loaded, spec: EvaluationSpec) -> str:
@@ -192,7 +204,7 @@ def _settings_line(loaded: Loaded, spec: EvaluationSpec) -> str:
     relu = f"final ReLU {'on' if loaded.recipe.final_relu else 'off'}, recipe {loaded.recipe.name}"
     relu += f", generator at {loaded.recipe.tap}" if loaded.recipe.tap else ""
     where = f"{loaded.device}{' in float16' if spec.amp else ''}"
-    return f"settings: {thresholds}; {size}, {crops}; {relu}; {where}\nprotocol: {loaded.protocol.title}"
+    return f"settings: {thresholds}; {size}, {crops}; {relu}; {where}\nprotocol: {spec.protocol.title}"
 
 
 def collect(
@@ -202,7 +214,7 @@ def collect(
     settings: EvaluationSettings,
     given: Mapping[str, Any],
     seconds: float,
-    published: Published | None,
+    published: Published | PublishedPixels | None,
 ) -> dict[str, Any]:
     """All figures with what made them, as JSON holds them."""
     spec = evaluation.spec
@@ -230,7 +242,7 @@ def collect(
         "threshold_from": source,
         **evaluation_record(evaluation, split.class_names),
         "sweep": sweep(evaluation) if spec.grid else None,
-        "curves": curves(evaluation) if spec.grid else [],
+        "curves": curves(evaluation) if settings.sweep else [],
         "published": asdict(published) if published else None,
         "seconds": seconds,
         "tf32": tf32_settings(),
@@ -239,16 +251,21 @@ def collect(
     }
 
 
-def print_results(evaluation: Evaluation, results: dict[str, Any], published: Published | None) -> None:
+def print_results(
+    evaluation: Evaluation, results: dict[str, Any], published: Published | PublishedPixels | None
+) -> None:
     """The tables."""
     spec, count = evaluation.spec, len(evaluation.labels)
-    print(score_table(results["scores"], published))
-    print("\n".join([*further_lines(results), *caution_lines(results["cautions"])]))
+    has_boxes = bool(evaluation.boxed.any())
+    of_boxes = score_table(results["scores"], published if isinstance(published, Published) else None)
+    of_pixels = pixel_lines(results, published if isinstance(published, PublishedPixels) else None)
+    lines = [of_boxes, *further_lines(results), *of_pixels] if has_boxes else [*of_pixels, of_boxes]
+    print("\n".join([*lines, *caution_lines(results["cautions"])]))
     if spec.with_masks and results["pixels"] is None:
         print("no PxAP: no mask that could be read marks an object inside the crop")
     if len(spec.thresholds) > 1:
         rows = {
-            f"{kind.title} (threshold {value:g})": results["maps"][kind.title]["scores"]
+            f"{kind.title} (threshold {value:g})": results["maps"][kind.title]
             for kind, value in spec.thresholds.items()
         }
         print(f"\n{comparison_table(rows, spec.protocol.mean)}")
@@ -286,12 +303,22 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
         box=box,
         true_boxes=tuple(tuple(box) for box in np.asarray(split.boxes.get(image_id, ())).tolist()),
         size=size,
-        iou=float(result.ious[index, result.in_force]) if evaluation.boxed[index] and not failed else None,
+        iou=None if failed else _iou_of(evaluation, result, index),
         error=result.errors[index],
         seconds=seen.seconds,
         failure=seen.failure,
     )
     if seen.picture is None:
         return record, None
-    share = spec.crop_size / spec.resize_size
-    return record, encode_jpeg(draw_thumbnail(record, as_image(seen.picture), seen.main_map, share))
+    share, outlines = spec.crop_size / spec.resize_size, None
+    if seen.mask is not None and seen.main_map is not None:
+        outlines = seen.mask == OBJECT, seen.main_map >= result.threshold
+    drawn = draw_thumbnail(record, as_image(seen.picture), seen.main_map, share, outlines=outlines)
+    return record, encode_jpeg(drawn)
+
+
+def _iou_of(evaluation: Evaluation, result: MapResult, index: int) -> float | None:
+    """Of the picture's box, or of its map's pixels where it has a mask alone."""
+    if evaluation.boxed[index]:
+        return float(result.ious[index, result.in_force])
+    return None if np.isnan(result.pixel_ious[index]) else float(result.pixel_ious[index])

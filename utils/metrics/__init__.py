@@ -9,13 +9,14 @@ from utils.metrics.dead_maps import DeadMaps, extremes_by_class, find_dead_maps,
 from utils.metrics.distribution import iou_distribution
 from utils.metrics.localization import LOC_METRICS, METRICS, LocalizationScores
 from utils.metrics.max_box_acc import MaxBoxAcc
-from utils.metrics.pixels import PixelScores
+from utils.metrics.pixels import PIXEL_METRICS, PixelScores, pixel_iou
 
 __all__ = [
     "ERROR_TYPES",
     "LOC_METRICS",
     "METRICS",
     "MISSED",
+    "PIXEL_METRICS",
     "DeadMaps",
     "LocalizationScores",
     "MaxBoxAcc",
@@ -26,4 +27,5 @@ __all__ = [
     "find_dead_maps",
     "iou_distribution",
     "map_extremes",
+    "pixel_iou",
 ]

@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike
 from utils.localization.sweep import as_normalized_map
 
 BACKGROUND, FOREGROUND, IGNORED = 0, 1, 255
+# Key -> title, as `METRICS`: of the summary, and `iou`, that of the threshold in force.
+PIXEL_METRICS = {"px_ap": "PxAP", "iou": "pixel IoU", "peak_iou": "peak pixel IoU"}
 
 
 class PixelScores:
@@ -99,6 +101,15 @@ class PixelScores:
             "iou": 100 * true_positives / union,
         }
 
+    def iou_at(self, threshold: float) -> float:
+        """The IoU in percent of mask and map where the map reaches a threshold, rounded up to a bin's edge.
+
+        Raises:
+            ValueError: no foreground pixel was counted.
+        """
+        curves = self.curves()
+        return float(curves["iou"][np.searchsorted(self.edges[:-1], threshold - self.step / 1000)])
+
     def summary(self) -> dict[str, float | int]:
         """Scores in percent over the pixels of all images together.
 
@@ -120,6 +131,12 @@ class PixelScores:
             "images": self.images,
         }
 
+    def best_threshold(self) -> float:
+        """The lowest threshold below 1 with the highest IoU; ValueError as :meth:`curves`."""
+        curves = self.curves()
+        below = curves["threshold"] < 1
+        return float(curves["threshold"][below][curves["iou"][below].argmax()])
+
     def _bins(self, values: np.ndarray) -> np.ndarray:
         """Finds each value's bin, exactly as a search among the edges would."""
         # A hundredth of a bin outweighs rounding, so the guess is the bin or, just below its edge, the one after.
@@ -128,3 +145,21 @@ class PixelScores:
         bins = guess.astype(np.intp)
         bins -= values < self.edges[bins]
         return bins
+
+
+def pixel_iou(score_map: ArrayLike, threshold: float, mask: ArrayLike) -> float | None:
+    """The IoU of one image's mask with its map where that reaches a threshold, 0 to 1.
+
+    Args:
+        score_map: (H, W) in [0, 1].
+        threshold: of the map.
+        mask: (H, W), see :meth:`PixelScores.update`.
+
+    Returns:
+        None where both are empty.
+    """
+    mask = np.asarray(mask)
+    found = (np.asarray(score_map) >= threshold) & (mask != IGNORED)
+    truth = mask == FOREGROUND
+    union = np.count_nonzero(found | truth)
+    return np.count_nonzero(found & truth) / union if union else None

@@ -42,11 +42,19 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class Published:
-    """Localization accuracy in percent that the CVPR paper reports for one backbone on one data set."""
+    """Localization accuracy in percent that a paper, or its authors' README, reports of a backbone on a data set."""
 
     top1_loc: float
     top5_loc: float
     gt_known_loc: float
+
+
+@dataclass(frozen=True)
+class PublishedPixels:
+    """The same for a data set of masks, in percent."""
+
+    peak_iou: float
+    px_ap: float
 
 
 @dataclass(frozen=True, kw_only=True)

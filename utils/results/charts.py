@@ -115,11 +115,12 @@ def _name_highest(name: str, values: Sequence[float | None], x: Sequence[float])
     return f"{name}, highest {value:.5g} at {x[-place]:.5g}"
 
 
-def draw_histogram(ious: Sequence[float]) -> Figure:
+def draw_histogram(ious: Sequence[float], of_pixels: bool = False) -> Figure:
     """Draws how many predicted boxes have which IoU with the nearest true box.
 
     Args:
         ious: n numbers in [0, 1], n >= 1.
+        of_pixels: whether they are those of maps with masks.
 
     Raises:
         UserError: matplotlib is missing.
@@ -127,12 +128,13 @@ def draw_histogram(ious: Sequence[float]) -> Figure:
     figure = new_figure(WIDTH, HEIGHT)
     axes = figure.add_subplot()
     right = f"{sum(value > 0.5 for value in ious):,} of {len(ious):,}"
-    _prepare(axes, f"{right} predicted boxes with IoU above 0.5; median {np.median(ious):.2f}")
+    what = "maps" if of_pixels else "predicted boxes"
+    _prepare(axes, f"{right} {what} with IoU above 0.5; median {np.median(ious):.2f}")
     counts, edges = np.histogram(ious, BINS, (0, 1))
     bars = axes.bar(edges[:-1] + 0.5 / BINS, counts, 0.92 / BINS, color=COLOURS[5])
     axes.bar_label(bars, [str(count) if count else "" for count in counts], fontsize=7, color=INK, padding=1)
     axes.axvline(0.5, color=INK, linestyle=(0, (3, 3)), linewidth=1)
-    axes.set_xlabel("IoU with the nearest true box", color=INK)
+    axes.set_xlabel("IoU of pixels with the mask" if of_pixels else "IoU with the nearest true box", color=INK)
     axes.set_ylabel("pictures", color=INK)
     return figure
 

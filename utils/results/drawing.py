@@ -104,6 +104,24 @@ def draw_box(
     return left, top, right, bottom
 
 
+def draw_outline(image: np.ndarray, region: np.ndarray, colour: tuple[int, int, int], share: float = 1.0) -> None:
+    """Draws the outline of a region in place, with a dark rim.
+
+    Args:
+        image: (H, W, 3) uint8 RGB, contiguous.
+        region: (h, w) bool, of the centred part of the picture.
+        colour: RGB.
+        share: of the picture's width and height that the region's frame covers, as for :func:`overlay_map`.
+    """
+    height, width = image.shape[:2]
+    top, left = round(height * (1 - share) / 2), round(width * (1 - share) / 2)
+    frame = width - 2 * left, height - 2 * top
+    shown = cv2.resize(region.astype(np.uint8), frame, interpolation=cv2.INTER_NEAREST)
+    contours = cv2.findContours(shown, cv2.RETR_LIST, cv2.CHAIN_APPROX_NONE, offset=(left, top))[0]
+    for line, thickness in ((INK, 4), (PAPER, 3), (colour, 2)):
+        cv2.drawContours(image, contours, -1, line, thickness)
+
+
 def _draw_tag(image: np.ndarray, text: str, colour: tuple[int, int, int], corner: tuple[int, int], below: bool) -> None:
     """A word on a plate of the box's colour, outside the box where the picture has room, else inside."""
     height, width = image.shape[:2]

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from utils.metrics import LOC_METRICS, METRICS
-from utils.models.recipe import Published
+from utils.metrics import LOC_METRICS, METRICS, PIXEL_METRICS
+from utils.models.recipe import Published, PublishedPixels
 
 
 def score_table(summary: Mapping[str, Any], published: Published | None = None) -> str:
-    """The five figures in percent, as the authors' mean over classes and as the mean over images.
+    """The five figures in percent, as the authors' mean over classes and as the mean over images; without boxes, those
+    of the classifier alone.
 
     Args:
         summary: of :meth:`utils.metrics.LocalizationScores.summary`.
@@ -22,32 +23,72 @@ def score_table(summary: Mapping[str, Any], published: Published | None = None) 
     """
     paper = asdict(published) if published else {}
     lines = [f"{'':14}{'class mean':>12}{'image mean':>12}" + (f"{'published':>12}" if paper else "")]
-    for metric in METRICS:
+    shown = [metric for metric in METRICS if summary["boxed"] or metric not in LOC_METRICS]
+    for metric in shown:
         figures = summary[metric]
         line = f"{METRICS[metric]:14}{_cell(figures['class_mean'], 12)}{_cell(figures['image_mean'], 12)}"
         lines.append(line + (f"{paper[metric]:12.2f}" if metric in paper else ""))
     return "\n".join(lines)
 
 
-def comparison_table(summaries: Mapping[str, Mapping[str, Any]], mean: str = "image_mean") -> str:
-    """Localization figures of several methods in percent, one line a method.
+def comparison_table(figures: Mapping[str, Mapping[str, Any]], mean: str = "image_mean") -> str:
+    """Figures of several methods in percent, one line a method: Loc where there are boxes, PxAP and the IoU of pixels
+    at the threshold in force where there are masks.
 
     Args:
-        summaries: title -> of :meth:`utils.metrics.LocalizationScores.summary`.
+        figures: title -> of :func:`utils.evaluation.summary.summarize_map`; `scores` is enough.
         mean: `image_mean` or `class_mean`.
 
     Returns:
         The table.
     """
-    width = max(len(title) for title in summaries) + 2
-    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{METRICS[metric]:>14}" for metric in LOC_METRICS)]
-    for title, summary in summaries.items():
-        lines.append(f"{title:{width}}" + "".join(_cell(summary[metric][mean], 14) for metric in LOC_METRICS))
+    columns = [(METRICS[metric], "scores", metric) for metric in LOC_METRICS]
+    if not any(one["scores"]["boxed"] for one in figures.values()):
+        columns = []
+    if any(one.get("pixels") for one in figures.values()):
+        columns += [(title, "pixels", key) for key, title in PIXEL_METRICS.items()]
+    width = max(len(title) for title in figures) + 2
+    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{head:>{_width(head)}}" for head, *_ in columns)]
+    for title, one in figures.items():
+        values = [(one.get(group) or {}).get(key) for _, group, key in columns]
+        cells = [value[mean] if isinstance(value, Mapping) else value for value in values]
+        cell_texts = (_cell(value, _width(head)) for value, (head, *_) in zip(cells, columns, strict=True))
+        lines.append(f"{title:{width}}" + "".join(cell_texts))
     return "\n".join(lines)
 
 
+def _width(head: str) -> int:
+    return max(14, len(head) + 2)
+
+
+def pixel_lines(figures: Mapping[str, Any], published: PublishedPixels | None = None) -> list[str]:
+    """PxAP and the IoU of pixels, as far as masks allow them.
+
+    Args:
+        figures: of :func:`utils.evaluation.summary.summarize_map`.
+        published: the paper's figures, shown beside where given.
+
+    Returns:
+        Lines to print.
+    """
+    pixels = figures["pixels"]
+    if not pixels:
+        return []
+    paper = asdict(published) if published else {}
+    told = {
+        "px_ap": f"over {pixels['images']} masks",
+        "iou": f"at threshold {figures['threshold']:g}",
+        "peak_iou": f"at threshold {pixels['peak_iou_threshold']:g}, the best on this test set",
+    }
+    lines = []
+    for key, title in PIXEL_METRICS.items():
+        beside = f", published {paper[key]:.2f}" if key in paper else ""
+        lines.append(f"{title:14}{pixels[key]:12.2f}   {told[key]}{beside}")
+    return lines
+
+
 def further_lines(figures: Mapping[str, Any]) -> list[str]:
-    """MaxBoxAcc, PxAP and the error types, as far as boxes and masks allow them.
+    """MaxBoxAcc and the error types, as far as boxes allow them.
 
     Args:
         figures: of :func:`utils.evaluation.summary.summarize_map`.
@@ -62,11 +103,6 @@ def further_lines(figures: Mapping[str, Any]) -> list[str]:
         lines.append(f"MaxBoxAcc     {accuracy['value']:12.2f}   at threshold {accuracy['threshold']:g}")
         lines.append(f"MaxBoxAccV2   {v2['value']:12.2f}   {each}")
         lines.append("              (MaxBoxAcc takes, by its definition, the best thresholds on this test set)")
-    if figures["pixels"]:
-        pixels = figures["pixels"]
-        lines.append(f"PxAP          {pixels['px_ap']:12.2f}   over {pixels['images']} masks")
-        threshold = f"{pixels['peak_iou_threshold']:g}"
-        lines.append(f"peak pixel IoU{pixels['peak_iou']:12.2f}   at threshold {threshold}, the best on this test set")
     if figures["errors"]:
         types = {name: one for name, one in figures["errors"].items() if name != "images" and one["count"]}
         lines.append("errors        " + ", ".join(f"{name} {one['percent']:.1f} %" for name, one in types.items()))

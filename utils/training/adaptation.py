@@ -73,6 +73,7 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
             LARGEST_NORM if recipe.arch in WITHOUT_NORMS else recipe.max_grad_norm,
             "without batch normalisation the first steps on few pictures end in NaN",
         ),
+        "sync_bn": (False, "a batch is small enough for one process"),
         "frozen_statistics": (
             "masked" if given.get("sync_bn") else "whole",
             "with few classes in a batch, one class's masks would decide what is measured of another's background",

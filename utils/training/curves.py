@@ -40,6 +40,10 @@ PANELS = (
     Panel("classes with dead maps", {"dead maps": ("dead_maps", "count")}, is_count=True),
     _single("Top-1 Cls in training, %", "accuracy"),
     Panel(
+        "pixels of test pictures, %",
+        {"PxAP": ("test", "pixels", "px_ap"), "pixel IoU": ("test", "pixels", "iou")},
+    ),
+    Panel(
         "test pictures (mean over images), %",
         {
             "GT-known Loc": ("test", "gt_known_loc", "image_mean"),

@@ -87,9 +87,11 @@ def build_trainer(
     # Started alone, a process sees the whole batch anyway.
     if recipe.sync_bn and process_count() > 1:
         if device.type != "cuda":
-            raise UsageError(f"--sync_bn needs CUDA and the device is {device}; leave it out")
+            raise UsageError(f"--sync_bn needs CUDA and the device is {device}; give --no-sync_bn")
         if recipe.frozen_statistics == "whole":
-            raise UsageError("--sync_bn does not go with --frozen_statistics whole; give --frozen_statistics masked")
+            raise UsageError(
+                "--sync_bn does not go with --frozen_statistics whole; give --no-sync_bn or --frozen_statistics masked"
+            )
         nn.SyncBatchNorm.convert_sync_batchnorm(model)
     # The fused kernel takes a third of the time; under fp16 it alone passes over a step of infinite gradients without
     # asking the device first.

@@ -5,7 +5,8 @@ An epoch's entry has the same keys whatever the data set: `epoch` (from 1), the 
 `images_per_second`, `data_wait` (share of the time spent waiting for pictures), `memory_mib` (peak of the process, or
 of the epoch on its CUDA device), `steps`, `replaced_pictures`, `dead_maps` where the generator was trained
 (:meth:`utils.metrics.DeadMaps.summary`) and, if the epoch was evaluated, `test`
-(:meth:`utils.metrics.LocalizationScores.summary`) and `cautions` (:func:`utils.evaluation.summary.cautions`).
+(:meth:`utils.metrics.LocalizationScores.summary`, with `pixels` where there are masks and no boxes) and `cautions`
+(:func:`utils.evaluation.summary.cautions`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 
 from utils.data.split import Split
 from utils.evaluation.records import Evaluation
-from utils.evaluation.summary import cautions
+from utils.evaluation.summary import cautions, summarize_map
 from utils.models.recipe import explain
 from utils.results.tables import dead_map_line
 from utils.runs.provenance import describe_run
@@ -141,7 +141,10 @@ class RunRecord:
         """Adds a test set's figures to the last epoch, and lets the best state be kept."""
         if self._log is None:
             return
-        scores = evaluation.scores()
-        self._log.amend(test=scores.summary(), cautions=cautions(evaluation, self._class_names))
-        gt_known_loc = scores.means()["gt_known_loc"][evaluation.spec.protocol.mean]
-        self._states.note_score(self._trainer.progress.epoch, gt_known_loc)
+        figures = summarize_map(evaluation, evaluation.spec.main)
+        test, pixels = dict(figures["scores"]), figures["pixels"]
+        score = test["gt_known_loc"][evaluation.spec.protocol.mean]
+        if not test["boxed"] and pixels:
+            test["pixels"], score = pixels, pixels["px_ap"]
+        self._log.amend(test=test, cautions=cautions(evaluation, self._class_names))
+        self._states.note_score(self._trainer.progress.epoch, score)

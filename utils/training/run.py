@@ -17,11 +17,12 @@ from utils.data.split import Split
 from utils.data.training import build_training_loader
 from utils.evaluation.calibration import Calibration, calibrate, kinds_to_calibrate, offset_key, with_offsets
 from utils.evaluation.misfits import OPTION
+from utils.evaluation.protocols import find_protocol
 from utils.evaluation.records import Evaluation
 from utils.evaluation.run import build_loader, evaluate
 from utils.evaluation.selection import choose_thresholds
 from utils.evaluation.spec import EvaluationSpec, build_spec
-from utils.evaluation.summary import cautions, evaluation_record
+from utils.evaluation.summary import cautions, evaluation_record, summarize_map
 from utils.models.bas import BAS
 from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
@@ -29,7 +30,7 @@ from utils.models.pretrained import load_imagenet
 from utils.models.recipe import CALIBRATED, Recipe, override
 from utils.models.registry import build
 from utils.models.winograd import use_winograd
-from utils.results.tables import caution_lines, failure_report, score_table
+from utils.results.tables import caution_lines, failure_report, pixel_lines, score_table
 from utils.runs.common import by_device
 from utils.runs.recorded import OFFSETS, change_settings, made_weights
 from utils.runs.settings import SNAPSHOTS, Engine
@@ -241,14 +242,15 @@ class Run:
         paper = self.dataset.recipe(recipe.arch, recipe.name)
         is_adapted = settings.adapt_recipe and recipe.num_classes < paper.num_classes
         is_given = "threshold" in self.command.given or recipe.threshold != paper.threshold
-        if is_given or not (is_adapted and split.boxes):
+        if is_given or not (is_adapted and (split.boxes or split.masks)):
             return
-        spec = build_spec(recipe, ten_crops=False, ignore_misfits=settings.ignore_misfits)
+        spec = self._build_spec(split, ten_crops=False)
         model = self.inference_model()
         spec = self.place_maps(model, spec)
         reading = EVALUATION_BATCH, settings.num_workers, by_device(settings.scorers, self.device)
         chosen = choose_thresholds(model, split, spec, self.device, *reading)[spec.main]
-        print(f"threshold {chosen:g} finds most boxes of the training pictures (the paper's is {paper.threshold:g})")
+        finds = "finds most boxes" if split.boxes else "has the highest pixel IoU with the masks"
+        print(f"threshold {chosen:g} {finds} of the training pictures (the paper's is {paper.threshold:g})")
         self.set_threshold(chosen)
 
     def set_threshold(self, threshold: float) -> None:
@@ -281,16 +283,25 @@ class Run:
             change_settings(self.weights, **{OFFSETS: {key: one.record() for key, one in known.items()}})
         return with_offsets(spec, {kind: known[key] for key, kind in wanted.items()})
 
+    def _build_spec(self, split: Split, **more: Any) -> EvaluationSpec:
+        """How a split is scored: by its boxes; where it has masks alone, by these."""
+        protocol, has_masks_alone = find_protocol(self.dataset.protocol), bool(split.masks) and not split.boxes
+        if has_masks_alone:
+            protocol = protocol.for_masks()
+        more |= {"with_masks": has_masks_alone, "ignore_misfits": self.command.settings.ignore_misfits}
+        return build_spec(self.recipe, protocol, **more)
+
     def evaluate_test(self) -> Evaluation:
         """Evaluates the test split as BAS_inference.py does, and prints the table."""
         settings, split = self.command.settings, self.test_split
         assert split is not None  # there is nothing to evaluate without
         model = self.inference_model()
-        spec = self.place_maps(model, build_spec(self.recipe, ignore_misfits=settings.ignore_misfits))
+        spec = self.place_maps(model, self._build_spec(split))
         loader = build_loader(split, spec, EVALUATION_BATCH, settings.num_workers, self.device)
         scorers = by_device(settings.scorers, self.device)
         evaluation = evaluate(model, loader, split, spec, self.device, scorers=scorers)
-        print(score_table(evaluation.scores().summary()))
+        pixel_figures = pixel_lines(summarize_map(evaluation, spec.main))
+        print("\n".join([*pixel_figures, score_table(evaluation.scores().summary())]))
         for line in caution_lines(cautions(evaluation, split.class_names)):
             print(line)
         return evaluation
@@ -305,19 +316,18 @@ class Run:
             print(failure_report(evaluation.failures))
         print(f"figures saved in {path}; to repeat the evaluation:")
         option = "--dataset-dir" if self.dataset.is_own else "--data"
-        paths = [option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
+        paths = ["--arch", self.recipe.arch, option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
         paths += [OPTION] if self.command.settings.ignore_misfits else []
         if self.command.settings.tf32 is not None:
             paths.append("--tf32" if self.command.settings.tf32 else "--no-tf32")
-        command = shlex.join(["python", "BAS_inference.py", "--arch", self.recipe.arch, *map(str, paths)])
-        print(f"  cd {self.dataset.package} && {command}")
+        print(f"  {self.dataset.command} {shlex.join(map(str, paths))}")
 
 
 def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | None) -> Recipe:
     """The data set's recipe, under the settings of the run to resume, under what the user gave."""
     names = set(Recipe.__dataclass_fields__)
     stored = {name: value for name, value in (state["settings"] if state else {}).items() if name in names}
-    name = command.given.get("name") or stored.get("name") or "cvpr"
+    name = command.given.get("name") or stored.get("name") or command.dataset.papers[0]
     recipe = command.dataset.recipe(arch, name)
     own = {"dataset": recipe.dataset, "arch": arch, "name": name}
     recipe = override(override(recipe, stored), {**command.given, **own})

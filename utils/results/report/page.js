@@ -6,8 +6,8 @@
   const MOST_PAIRS = 50;
   const SORTS = { worst: "worst IoU first", best: "best IoU first", unsure: "least certain first", id: "by id" };
   const TITLES = {
-    max_box_acc: "MaxBoxAcc", max_box_acc_v2: "MaxBoxAccV2", px_ap: "PxAP", peak_iou: "peak IoU",
-    peak_iou_threshold: "peak IoU's threshold", pixels: "masks", iou: "IoU", at_iou: "",
+    max_box_acc: "MaxBoxAcc", max_box_acc_v2: "MaxBoxAccV2",
+    peak_iou_threshold: "peak pixel IoU's threshold", pixels: "masks", iou: "IoU", at_iou: "",
   };
   const byId = (id) => document.getElementById(id);
 
@@ -15,7 +15,7 @@
     byId("facts").textContent = "data.js is missing beside this page, or cut short; the rows are in images.csv.";
     return;
   }
-  const { classes, metrics, error_types: errorTypes, interrupted, results } = window.REPORT;
+  const { classes, metrics, pixel_metrics: pixelMetrics, error_types: errorTypes, interrupted, results } = window.REPORT;
   const images = window.REPORT_IMAGES.map(
     ([id, label, predicted, probability, iou, error, picture, failure]) =>
       ({ id, label, predicted, probability, iou, error, picture, failure, lower: id.toLowerCase() }));
@@ -112,11 +112,22 @@
       const columns = Object.entries(summaries).flatMap(([name, summary]) =>
         ["class_mean", "image_mean"].map((kind) => [`${name} ${pretty(kind)}`.trim(), (metric) => summary[metric]?.[kind]]));
       if (Object.keys(published).length) columns.push(["published", (metric) => published[metric]]);
-      const rows = Object.keys(metrics).map((metric) => [metrics[metric], ...columns.map(([, value]) => percent(value(metric)))]);
+      const rows = Object.keys(metrics).map((metric) => [metrics[metric], ...columns.map(([, value]) => percent(value(metric)))])
+        .filter(([, ...cells]) => cells.some((cell) => cell));
       tables.push(table(["percent", ...columns.map(([name]) => name)], rows));
     }
+    if (isGroup(results.pixels)) {
+      const { pixels, published } = results;
+      const where = { iou: results.threshold, peak_iou: pixels.peak_iou_threshold };
+      const ofPixels = table([`pixels, ${plural(pixels.images, "mask")}`, "percent", "at threshold", "published"],
+        Object.keys(pixelMetrics).filter((key) => key in pixels).map((key) => [
+          pixelMetrics[key], percent(pixels[key]), where[key] === undefined ? "" : text(where[key]), percent(published?.[key])]));
+      // Where there are masks and no boxes, they are what the evaluation is about.
+      if (results.scores?.boxed) tables.push(ofPixels);
+      else tables.unshift(ofPixels);
+    }
     tables.push(...compareMaps(results.maps ?? {}, results.mean ?? "image_mean"));
-    const known = ["scores", "published", "errors", "curves", "settings", "versions", "maps", "sweep"];
+    const known = ["scores", "pixels", "published", "errors", "curves", "settings", "versions", "maps", "sweep"];
     const more = Object.entries(results).filter(([key, value]) => isGroup(value) && !known.includes(key));
     for (const [key, value] of more) {
       const rows = flatten(value);
@@ -134,11 +145,14 @@
     const tables = [];
     const loc = ["top1_loc", "top5_loc", "gt_known_loc"];
     if (Object.keys(maps).length > 1) {
-      const head = [pretty(mean), "threshold", ...loc.map((metric) => metrics[metric]), "MaxBoxAcc", "MaxBoxAccV2", "PxAP"];
-      tables.push(table(head, Object.entries(maps).map(([title, one]) => [
-        title, text(one.threshold), ...loc.map((metric) => percent(one.scores[metric][mean])),
-        percent(one.max_box_acc?.max_box_acc.value), percent(one.max_box_acc?.max_box_acc_v2.value), percent(one.pixels?.px_ap),
-      ])));
+      const columns = [
+        ...loc.map((metric) => [metrics[metric], (one) => one.scores[metric][mean]]),
+        ["MaxBoxAcc", (one) => one.max_box_acc?.max_box_acc.value],
+        ["MaxBoxAccV2", (one) => one.max_box_acc?.max_box_acc_v2.value],
+        ...Object.entries(pixelMetrics).map(([key, title]) => [title, (one) => one.pixels?.[key]]),
+      ].filter(([, value]) => Object.values(maps).some((one) => typeof value(one) === "number"));
+      tables.push(table([pretty(mean), "threshold", ...columns.map(([title]) => title)], Object.entries(maps).map(
+        ([title, one]) => [title, text(one.threshold), ...columns.map(([, value]) => percent(value(one)))])));
     }
     if (Array.isArray(results.sweep)) {
       const head = ["sweep", "threshold in force", metrics.gt_known_loc, "best on this test set", metrics.gt_known_loc];

@@ -3,7 +3,8 @@
 Columns: `id`; `label` and `class`, the true class and its name; `top<k>_label`, `top<k>_class`, `top<k>_probability`
 for k = 1 to 5; `x0`, `y0`, `x1`, `y1`, the predicted box in original pixels; `width`, `height` of the picture;
 `true_boxes` in original pixels, four numbers each, boxes separated by semicolons; `iou` of the predicted box with the
-nearest true box; `error`, the type of error; `seconds`; `failure`, a sentence. What does not exist is an empty cell.
+nearest true box, or, for a picture that has a mask alone, of the map's pixels with the mask's; `error`, the type of
+error; `seconds`; `failure`, a sentence. What does not exist is an empty cell.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ImageRecord:
     box: tuple[float, ...] | None  # predicted, xyxy in original pixels
     true_boxes: tuple[tuple[float, ...], ...]  # xyxy in original pixels, perhaps none
     size: tuple[int, int]  # (width, height) in original pixels; (0, 0) where the picture could not be read
-    iou: float | None  # of the predicted box with the nearest true box; None without one of them
+    iou: float | None  # of the predicted box with the nearest true box, or of pixels; None without one of them
     error: str  # one of `utils.metrics.ERROR_TYPES`, or "" where unknown
     seconds: float  # the image's share of the time
     failure: str  # a sentence on what went wrong; "" if nothing did

@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from utils.metrics import ERROR_TYPES, METRICS
+from utils.metrics import ERROR_TYPES, METRICS, PIXEL_METRICS
 from utils.results.charts import draw_chart, draw_histogram, inline_svg
 from utils.results.report.records import COLUMNS, ImageRecord, read_records, to_row
 from utils.results.report.thumbnails import LONGEST_SIDE, draw_thumbnail, encode_jpeg
@@ -117,8 +117,8 @@ class Report:
                 :class:`utils.metrics.LocalizationScores`, or several by title), `published` (percent by metric),
                 `errors` (type -> `count`, `percent`), `curves` (a list of `title`, `x_label`, `x`, `series`: name ->
                 values, perhaps `y_label`, and `mark`: the x in force), `maps` (title -> the figures of one kind of
-                map), `sweep`, `mean` (which of both means these tables show), `settings`, `versions`; and any other
-                group of numbers, such as `max_box_acc` and `pixels`, as a table.
+                map), `sweep`, `mean` (which of both means these tables show), `pixels`, `settings`, `versions`; and any
+                other group of numbers, such as `max_box_acc`, as a table.
 
         Returns:
             The path of report.html.
@@ -164,7 +164,7 @@ class Report:
         ious = []
         with open(self.part / "data.js", "w", encoding="ascii") as file:
             shared: dict[str, Any] = {"classes": self.class_names, "metrics": METRICS, "error_types": ERROR_TYPES}
-            shared |= {"interrupted": interrupted, "results": results}
+            shared |= {"pixel_metrics": PIXEL_METRICS, "interrupted": interrupted, "results": results}
             file.write(f"window.REPORT = {_script(shared)};\nwindow.REPORT_IMAGES = [")
             for number, record in enumerate(read_records(self.part / "images.csv")):
                 file.write(f"{',' if number else ''}\n{_script(_card(self.part, number, record))}")
@@ -173,7 +173,7 @@ class Report:
         page, style, script = (_page_file(name) for name in ("page.html", "page.css", "page.js"))
         # The title comes last: whatever it holds is not replaced in turn.
         page = page.replace("{{style}}", style).replace("{{script}}", script)
-        page = page.replace("{{charts}}", _draw_charts(results.get("curves", ()), ious))
+        page = page.replace("{{charts}}", _draw_charts(results, ious))
         page = page.replace("{{title}}", html.escape(self.title))
         (self.part / "report.html").write_text(page, encoding="utf-8", errors="backslashreplace")
 
@@ -215,10 +215,12 @@ def _require_vacant(folder: Path, part: Path) -> None:
         raise UsageError(f"cannot write a report to {folder}: {_reason(error)}; choose another folder") from error
 
 
-def _draw_charts(curves: Sequence[Mapping[str, Any]], ious: Sequence[float]) -> str:
+def _draw_charts(results: Mapping[str, Any], ious: Sequence[float]) -> str:
     """The page's section of charts; nothing where there is nothing to draw."""
+    curves = results.get("curves", ())
+    of_pixels = bool(results.get("pixels")) and not results["scores"]["boxed"]
     drawn = [draw_chart(curve) for curve in curves if any(v is not None for y in curve["series"].values() for v in y)]
-    drawn += [draw_histogram(ious)] if ious else []
+    drawn += [draw_histogram(ious, of_pixels)] if ious else []
     if not drawn:
         return ""
     figures = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from utils.results.drawing import draw_boxes, overlay_map
+from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, draw_outline, overlay_map
 from utils.results.report.records import ImageRecord
 
 LONGEST_SIDE = 240
@@ -20,6 +20,7 @@ def draw_thumbnail(
     spatial_map: np.ndarray | None,
     map_share: float,
     longest_side: int = LONGEST_SIDE,
+    outlines: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Draws one image's thumbnail.
 
@@ -29,6 +30,8 @@ def draw_thumbnail(
         spatial_map: (h, w) of the centred part of the picture, any range of values; None leaves the right half out.
         map_share: the share of the picture's width and height that the map covers: crop size / resize size.
         longest_side: of each half, in pixels.
+        outlines: (h, w) bool each, the true mask's object and the map's where it reaches the threshold, to be drawn
+            instead of boxes; None draws boxes.
 
     Returns:
         (H, W, 3) uint8 RGB, each half with a longest side of `longest_side` pixels.
@@ -38,8 +41,12 @@ def draw_thumbnail(
     shrunk = cv2.resize(picture, (width, height), interpolation=cv2.INTER_LINEAR)  # AREA takes five times as long
     halves = [shrunk] if spatial_map is None else [shrunk, overlay_map(shrunk, spatial_map, map_share)]
     scale = np.array([width, height] * 2) / np.array([*original, *original])
-    predicted = None if record.box is None else np.asarray(record.box) * scale
-    draw_boxes(shrunk, [np.asarray(box) * scale for box in record.true_boxes], predicted)
+    if outlines is None:
+        predicted = None if record.box is None else np.asarray(record.box) * scale
+        draw_boxes(shrunk, [np.asarray(box) * scale for box in record.true_boxes], predicted)
+    else:
+        for region, colour in zip(outlines, (TRUE_COLOUR, PREDICTED_COLOUR), strict=True):
+            draw_outline(shrunk, region, colour, map_share)
     return cv2.hconcat([halves[0], np.full((height, GAP, 3), 255, np.uint8), halves[1]]) if halves[1:] else shrunk
 
 
