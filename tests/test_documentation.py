@@ -45,6 +45,7 @@ RUN_BY = {
     "tests.gpu": "test_gpu_suite.py",
     "utils.demo.ablation": "test_ablation_grid.py",
     "utils.exploratory": "test_exploratory.py",
+    "utils.inference": "test_datasets.py",
     "Img": "test_figures_command.py",
 }
 BENCHMARKS = {
@@ -58,6 +59,7 @@ OTHER_TOOLS = {
     *("python", "python3", "pip", "ruff", "mypy", "pre-commit", ".ci/run", "torchrun"),
     *("[", "cd", "exit", "head", "scontrol"),
 }
+OTHER_DATASETS = {name for name in train.DATASETS if name not in DATASETS}
 TOO_LARGE = {"--demo", "--download", "--help"}
 
 
@@ -251,6 +253,8 @@ def test_commands_run(path: Path, home: Path, monkeypatch: pytest.MonkeyPatch, c
             program = None if command.words[0] == "torchrun" else program_of(command)
             if program is None or program.name not in SCRIPTS or TOO_LARGE & set(program.arguments):
                 continue
+            if OTHER_DATASETS & set(program.arguments):  # trained in test_datasets.py
+                continue
             monkeypatch.chdir(home / command.folder.relative_to(ROOT))
             code = run_small(program, home)
             assert code == 0, f"{' '.join(command.words)}: {capsys.readouterr().err}"
@@ -308,6 +312,35 @@ def test_tables_of_recipes_and_checkpoints(dataset: str, arch: str) -> None:
         f"| {arch} | [`{train.DATASETS[dataset].weights_name(arch, models.recipe(arch).epochs - 1)}`](https://drive"
         in text
     )
+
+
+def test_table_of_the_second_papers_recipes() -> None:
+    """Protects the page of the other data sets: every recipe has a row, and every row is one."""
+    text = (ROOT / "utils" / "datasets" / "README.md").read_text(encoding="utf-8")
+    found = {}
+    for row in re.findall(r"^\| (\w+) \| ([a-z, ]+) \| (\d.*) \|$", text, re.MULTILINE):
+        for arch in row[1].split(", "):
+            assert found.setdefault((row[0], arch), row[2]) == row[2]
+    expected = {}
+    for name, dataset in train.DATASETS.items():
+        for arch in dataset.archs if name not in DATASETS else ():
+            recipe = dataset.recipe(arch)
+            beyond_one = {"zero": 0, "one": 1}[recipe.ratio_beyond_one]
+            losses = recipe.frg_weight, recipe.area_weight, recipe.threshold, recipe.top_k, beyond_one
+            schedule = recipe.epochs, " and ".join(map(str, recipe.lr_steps)), recipe.batch_size
+            expected[name, arch] = cells(*losses, *schedule).strip("| \n")
+    assert found == expected
+
+
+def test_second_papers_released_files() -> None:
+    """Protects the tables of released files: figure and link of each of the nine."""
+    for name, page in (("CUB", "CUB"), ("ILSVRC", "ILSVRC"), ("OpenImages", "utils/datasets")):
+        text, dataset = (ROOT / page / "README.md").read_text(encoding="utf-8"), train.DATASETS[name]
+        for arch in dataset.archs:
+            if (released := dataset.released(arch, "ijcv")) is not None:
+                assert f"[`{released.path.name}`]({released.page})" in text
+                figures = [f"{value:.2f}" for value in vars(dataset.published(arch, "ijcv")).values()]
+                assert " / ".join(figures) in text or " | ".join(figures) in text
 
 
 def test_table_of_published_results() -> None:
