@@ -77,9 +77,9 @@ def assert_losses(output, losses, area_weight: float, expected: dict, relative: 
         "bas_plus_area": losses.bas + area_weight * losses.area,
         "total": losses.total,
     }
-    assert {name: value.item() for name, value in found.items()} == pytest.approx(
-        {name: expected[name] for name in found}, rel=relative
-    )
+    assert found.keys() - expected.keys() <= {"bas_plus_area"}  # which one of their programs does not print
+    for name in found.keys() & expected.keys():
+        assert found[name].item() == pytest.approx(expected[name], rel=relative), name
     # S and S_bg may be negative: told before the ReLU of the ratio. Rounding is that of the largest of the four.
     for name, values in (("activation", output.activation), ("background_activation", output.background_activation)):
         scale = relative * max(map(abs, expected[name]))

@@ -54,6 +54,7 @@ class Dataset:
         how_to_get: the end of the sentence that says that it cannot be downloaded by `--download`.
         home: where its `data` and `logs` lie, beside its code where None.
         papers: those that have recipes for it, of :data:`utils.models.recipe.PAPERS`; the first one's are the default.
+        segments: whether it has masks of classes, for :mod:`utils.segmentation`, and `load_list(root, name)`.
         protocol: of its figures unless the user says otherwise, see :mod:`utils.evaluation.protocols`.
     """
 
@@ -66,6 +67,7 @@ class Dataset:
     how_to_get: str = ""
     home: Path | None = None
     papers: tuple[str, ...] = PAPERS
+    segments: bool = False
     protocol: str = "authors"
 
     # What is otherwise with the user's own data sets and the demo.
@@ -110,6 +112,10 @@ class Dataset:
     def load_split(self, root: Path, name: str) -> Split:
         """Reads `train`, `val` or `test` from the folder `root`; UserError if something is missing or malformed."""
         return self._loader.load_split(root, name)
+
+    def load_list(self, root: Path, name: str) -> Split:
+        """Reads the pictures of a list, of a data set that `segments`; UserError as :meth:`load_split`."""
+        return self._loader.load_list(root, name)
 
     def class_names(self) -> tuple[str, ...]:
         """K names for people, or none where the files alone have names."""

@@ -44,6 +44,8 @@ class Split:
         class_names: K names; K is the number of classes.
         masks: image id -> mask files, for the images that have some.
         sizes: image id -> (width, height) of the picture that its boxes were drawn on, where a list tells it.
+        positives: (N, K) bool, all labels of pictures that may have several, of which `labels` has the first; None
+            where each has one.
         banner: rows at the bottom of every picture that are no part of it and are cut off.
 
     Raises:
@@ -60,6 +62,7 @@ class Split:
     class_names: tuple[str, ...]
     masks: Mapping[str, MaskFiles]
     sizes: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    positives: np.ndarray | None = None
     banner: int = 0
 
     def __post_init__(self) -> None:
@@ -88,6 +91,7 @@ def take(split: Split, indices: Sequence[int]) -> Split:
         ids=tuple(split.ids[index] for index in indices),
         paths=tuple(split.paths[index] for index in indices),
         labels=split.labels[list(indices)],
+        positives=None if split.positives is None else split.positives[list(indices)],
     )
 
 

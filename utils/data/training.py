@@ -16,6 +16,7 @@ from utils.data.images import ImageError
 from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
 from utils.data.split import Split
 from utils.data.transforms import TrainingTransform, stack_pixels
+from utils.models.recipe import BILINEAR
 from utils.system.processes import process_count, rank
 
 
@@ -34,12 +35,15 @@ class TrainingBatch(NamedTuple):
         labels: (B,) int64.
         indices: (B,) int64, positions in the split.
         replaced: a sentence for each picture that could not be read and whose place another one took.
+        positives: (B, K) bool, all labels of pictures of several, of which `labels` has one, drawn at random; None
+            where each has one.
     """
 
     images: Tensor
     labels: Tensor
     indices: Tensor
     replaced: tuple[str, ...]
+    positives: Tensor | None = None
 
 
 class TrainingItem(NamedTuple):
@@ -49,6 +53,7 @@ class TrainingItem(NamedTuple):
     label: int
     index: int  # type: ignore[assignment]  # as in `Draw`
     replaced: str
+    positives: np.ndarray | None = None
 
 
 class TrainingImages(Pictures):
@@ -74,6 +79,7 @@ class TrainingImages(Pictures):
         skip_bad: bool = False,
     ) -> None:
         super().__init__(split.paths, split.labels, banner=split.banner)
+        self._positives = split.positives
         self._transform = transform
         self._seed = seed
         self._skip_bad = skip_bad
@@ -81,7 +87,11 @@ class TrainingImages(Pictures):
     def __getitem__(self, draw: Draw) -> TrainingItem:
         index, picture, replaced = self._read_or_replace(draw.index)
         generator = np.random.default_rng((self._seed, draw.epoch, draw.index))
-        return TrainingItem(self._transform(picture, generator), int(self._labels[index]), index, replaced)
+        image = self._transform(picture, generator)
+        if self._positives is None:
+            return TrainingItem(image, int(self._labels[index]), index, replaced)
+        positives = self._positives[index]
+        return TrainingItem(image, int(generator.choice(np.flatnonzero(positives))), index, replaced, positives)
 
     def _read_or_replace(self, index: int) -> tuple[int, Image.Image, str]:
         try:
@@ -118,15 +128,16 @@ class EpochBatches(Sampler):
         count: pictures in the split.
         batch_size: of this process.
         seed: of all epochs' orders.
+        drop_last: whether to leave out every last batch that is not full, unless it is the only one.
     """
 
-    def __init__(self, count: int, batch_size: int, seed: int) -> None:
+    def __init__(self, count: int, batch_size: int, seed: int, drop_last: bool = False) -> None:
         pictures: Any = range(count)  # no Dataset, and only its length is asked for
         self._order: DistributedSampler[int] = DistributedSampler(pictures, process_count(), rank(), seed=seed)
         self._batch_size = batch_size
         self._epoch, self._first = 0, 0
         steps, rest = divmod(len(self._order), batch_size)
-        self.steps = steps + (rest > 1 or (rest == 1 and steps == 0))  # of a whole epoch
+        self.steps = steps + (steps == 0 or (rest > 1 and not drop_last))  # of a whole epoch
 
     def start_at(self, epoch: int, step: int = 0) -> None:
         """Sets which epoch the next iteration gives, and how many of its batches it passes over."""
@@ -151,12 +162,13 @@ class TrainingLoader(PictureLoader):
 def _collate_training(items: list[TrainingItem] | ImageError) -> TrainingBatch | ImageError:
     if isinstance(items, ImageError):
         return items
-    images, labels, indices, replaced = zip(*items, strict=True)
+    images, labels, indices, replaced, positives = zip(*items, strict=True)
     return TrainingBatch(
         images=stack_pixels(images),
         labels=torch.tensor(labels),
         indices=torch.tensor(indices),
         replaced=tuple(filter(None, replaced)),
+        positives=None if positives[0] is None else torch.from_numpy(np.stack(positives)),
     )
 
 
@@ -170,6 +182,8 @@ def build_training_loader(
     device: torch.device,
     skip_bad: bool = False,
     prefetch: int = 2,
+    drop_last: bool = False,
+    resample: str = BILINEAR,
 ) -> TrainingLoader:
     """Builds the shuffling loader of augmented crops, of this process's share where the run has several.
 
@@ -186,6 +200,8 @@ def build_training_loader(
         device: where the training runs; batches are pinned for CUDA.
         skip_bad: see :class:`TrainingImages`.
         prefetch: batches that each worker reads ahead.
+        drop_last: of :class:`EpochBatches`.
+        resample: how pictures are resized.
 
     Returns:
         A loader of :class:`TrainingBatch`.
@@ -196,8 +212,8 @@ def build_training_loader(
     """
     check_counts(batch_size, num_workers)
     return TrainingLoader(
-        TrainingImages(split, TrainingTransform(resize_size, crop_size), seed, skip_bad),
-        batch_sampler=EpochBatches(len(split), batch_size, seed),
+        TrainingImages(split, TrainingTransform(resize_size, crop_size, resample), seed, skip_bad),
+        batch_sampler=EpochBatches(len(split), batch_size, seed, drop_last),
         num_workers=num_workers,
         collate_fn=_collate_training,
         pin_memory=device.type == "cuda",

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from utils.models.recipe import BILINEAR
 from utils.system.errors import UsageError
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -23,27 +24,31 @@ CENTRE_CROP = 4
 
 
 class TrainingTransform:
-    """The training augmentation: resize (aspect ignored, bilinear), random crop, random mirror.
+    """The training augmentation: resize (aspect ignored), random crop, random mirror.
 
     Called with an RGB PIL image and the generator to draw from, it gives (3, S, S) uint8 pixels.
 
     Args:
         resize_size: side of the resized picture, in pixels (256 in the paper's recipe).
         crop_size: side S of the crop (224).
+        resample: `bilinear`, or `bicubic` as the segmentation has it.
 
     Raises:
         UsageError: a size is not positive, or the crop is larger than the resized picture.
     """
 
-    def __init__(self, resize_size: int, crop_size: int) -> None:
+    def __init__(self, resize_size: int, crop_size: int, resample: str = BILINEAR) -> None:
         check_sizes(resize_size, crop_size)
+        self._resample = Image.Resampling[resample.upper()]
         self._resize_size = resize_size
         self._crop_size = crop_size
         self._places = resize_size - crop_size + 1
 
     def __call__(self, picture: Image.Image, generator: np.random.Generator) -> Tensor:
         top, left = generator.integers(self._places, size=2).tolist()
-        crop = _resize(picture, self._resize_size)[top : top + self._crop_size, left : left + self._crop_size]
+        crop = _resize(picture, self._resize_size, self._resample)[
+            top : top + self._crop_size, left : left + self._crop_size
+        ]
         return _as_tensor(crop[:, ::-1] if generator.random() < 0.5 else crop)
 
 
@@ -140,9 +145,9 @@ def _cut(images: Tensor, top: int, left: int, size: int) -> Tensor:
     return images[..., top : top + size, left : left + size]
 
 
-def _resize(picture: Image.Image, side: int) -> np.ndarray:
+def _resize(picture: Image.Image, side: int, resample: Image.Resampling = Image.Resampling.BILINEAR) -> np.ndarray:
     """(side, side, 3) uint8."""
-    return np.asarray(picture.resize((side, side), Image.Resampling.BILINEAR))
+    return np.asarray(picture.resize((side, side), resample))
 
 
 def _as_tensor(pixels: np.ndarray) -> Tensor:

@@ -68,7 +68,7 @@ class WideSigmoid(nn.Sigmoid):
         return super().forward(widen(input))
 
 
-def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """Convolves each sample with its own kernels: what a full convolution gives, for the chosen output channels only.
 
     One batched matrix product gives the response of every kernel tap at every position; `fold` shifts and adds them.
@@ -76,7 +76,7 @@ def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Args:
         features: (B, C, h, w).
         weight: (B, k, C, s, s), k kernels of odd size s for each sample.
-        bias: (B, k).
+        bias: (B, k), or None.
 
     Returns:
         (B, k, h, w), stride 1 and padding s // 2, in float32 at least.
@@ -86,7 +86,7 @@ def convolve_selected(features: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     taps = weight.flip(3, 4).permute(0, 1, 3, 4, 2).reshape(batch, kernels * size * size, channels)
     responses = widen(torch.bmm(taps, features.flatten(2)))
     maps = F.fold(responses, features.shape[-2:], kernel_size=size, padding=size // 2)
-    return maps + bias[:, :, None, None]
+    return maps if bias is None else maps + bias[:, :, None, None]
 
 
 def call_frozen(module: nn.Module, inputs: Tensor, statistics: Mapping[nn.Module, Statistics] | None = None) -> Tensor:
@@ -169,6 +169,8 @@ class BAS(nn.Module):
         final_relu: bool = True,
         tap: str | None = None,
         same_padding: bool = False,
+        coarse_features: bool = False,
+        plain_heads: bool = False,
     ) -> None:
         """Adds the classifier head and the generator, after the trunk's layers.
 
@@ -179,10 +181,14 @@ class BAS(nn.Module):
             final_relu: whether the class maps end in a ReLU (CVPR) or not (IJCV).
             tap: one of `taps`, the paper's where None.
             same_padding: whether the trunk pads as TensorFlow's SAME does, see :mod:`utils.models.same_padding`.
+            coarse_features: a backbone that knows them does not hand this on.
+            plain_heads: the segmentation's heads, see :class:`utils.models.recipe.Recipe`.
 
         Raises:
-            UsageError: no such tap, or the backbone's weights do not come from TensorFlow.
+            UsageError: no such tap, features or head, or the backbone's weights do not come from TensorFlow.
         """
+        if coarse_features:
+            raise UsageError(f"{self.arch} has no features at 1/16; leave --coarse_features out")
         self.tap = self.paper_tap if tap is None else tap
         if self.tap not in self.taps:
             raise UsageError(f"{self.arch} has no tap {tap!r}; choose one of {', '.join(self.taps)}")
@@ -194,6 +200,16 @@ class BAS(nn.Module):
         self.same_padding = same_padding
         self.num_classes = num_classes
         self._head_name = head_name
+        channels = self.taps[self.tap].channels
+        generator = nn.Conv2d(channels, num_classes, 3, padding=1, bias=not plain_heads)
+        self.add_module(head_name, self._build_head(head_channels, num_classes, final_relu, plain_heads))
+        self.classifier_loc = nn.Sequential(generator, WideSigmoid())
+
+    def _build_head(self, head_channels: int, num_classes: int, final_relu: bool, plain_heads: bool) -> nn.Module:
+        if plain_heads:
+            if final_relu:
+                raise UsageError("--plain_heads has no final ReLU; give --no-final_relu")
+            return nn.Conv2d(head_channels, num_classes, 1, bias=False)
         head = nn.Sequential(
             nn.Conv2d(head_channels, 1024, 3, padding=1),
             nn.ReLU(inplace=True),
@@ -203,12 +219,10 @@ class BAS(nn.Module):
         )
         if final_relu:
             head.append(nn.ReLU(inplace=True))
-        self.add_module(head_name, head)
-        generator = nn.Conv2d(self.taps[self.tap].channels, num_classes, 3, padding=1)
-        self.classifier_loc = nn.Sequential(generator, WideSigmoid())
+        return head
 
     @property
-    def head(self) -> nn.Sequential:
+    def head(self) -> nn.Module:
         """The classifier head, whatever its published name."""
         return getattr(self, self._head_name)
 
@@ -219,7 +233,7 @@ class BAS(nn.Module):
     @property
     def final_relu(self) -> bool:
         """Whether the class maps end in a ReLU (CVPR) or not (IJCV)."""
-        return isinstance(self.head[-1], nn.ReLU)
+        return isinstance(list(self.head.modules())[-1], nn.ReLU)
 
     @property
     def feature_grid(self) -> Grid:
@@ -268,8 +282,7 @@ class BAS(nn.Module):
         return self
 
     def _enter_head(self, features: Tensor) -> Tensor:
-        first = self.head[0]
-        assert isinstance(first, nn.Conv2d)
+        first = next(module for module in self.head.modules() if isinstance(module, nn.Conv2d))
         is_nhwc = first.weight.is_contiguous(memory_format=torch.channels_last)
         return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
 
@@ -301,10 +314,11 @@ class BAS(nn.Module):
             (B, k, h, w) in [0, 1], in float32 at least.
         """
         convolution, sigmoid = self.classifier_loc
-        assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+        assert isinstance(convolution, nn.Conv2d)
         # A look-up as an embedding: unlike that of indexing, its gradient adds up in a fixed order on any device.
         weight = F.embedding(classes, convolution.weight.flatten(1)).unflatten(-1, convolution.weight.shape[1:])
-        bias = F.embedding(classes, convolution.bias.unsqueeze(1)).squeeze(-1)
+        bias = convolution.bias
+        bias = None if bias is None else F.embedding(classes, bias.unsqueeze(1)).squeeze(-1)
         return sigmoid(convolve_selected(features, weight, bias))
 
     def fuse_top_k(self, features: Tensor, logits: Tensor, top_k: int, labels: Tensor | None = None) -> Tensor:
@@ -379,6 +393,7 @@ class BAS(nn.Module):
         freeze_f2: bool = True,
         frozen_statistics: str = "masked",
         mask_pooling: str = "blocks",
+        constant_maps_in_frg: bool = False,
     ) -> BASOutput:
         """The training pass with all branches of the activation map constraint (paper section 3.3).
 
@@ -395,6 +410,7 @@ class BAS(nn.Module):
             frozen_statistics: what the frozen f2's batch normalisation takes as constants of the batch: `masked`, the
                 statistics of the masked features themselves (the authors' way), or `whole`, those of the first pass.
             mask_pooling: see :meth:`masked_logits`.
+            constant_maps_in_frg: whether the class maps are constants in the scores of the foreground.
 
         Returns:
             Named outputs for the losses.
@@ -418,7 +434,8 @@ class BAS(nn.Module):
                 output = output._replace(background_activation=global_average(select_class(maps, labels)).squeeze(1))
             else:
                 output = output._replace(foreground_logits=global_average(maps))
-        return output._replace(masked_logits=self.masked_logits(class_maps, foreground_map, mask_pooling))
+        in_frg = class_maps.detach() if constant_maps_in_frg else class_maps
+        return output._replace(masked_logits=self.masked_logits(in_frg, foreground_map, mask_pooling))
 
     def classify(self, images: Tensor) -> Tensor:
         """Class scores alone: (B, 3, H, W) normalised pictures -> logits (B, K)."""

@@ -17,7 +17,7 @@ EPSILON = 1e-8  # keeps the ratio finite where the activation is 0
 class BASLosses(NamedTuple):
     """Scalar losses, means over the batch; `total` is what is minimised. None: not computed, nobody needs it."""
 
-    cls: Tensor  # cross-entropy of the whole picture
+    cls: Tensor  # cross-entropy of the whole picture; of several labels L_mcls
     frg: Tensor | None  # foreground region guidance: cross-entropy of the foreground alone
     bas: Tensor | None  # background activation suppression, or what an ablation puts in its place
     area: Tensor | None  # area constraint
@@ -55,6 +55,19 @@ def background_activation_ratio(
     return torch.where(beyond, torch.full_like(ratio, constant), ratio)
 
 
+def multi_label_loss(logits: Tensor, positives: Tensor) -> Tensor:
+    """L_mcls (IJCV paper, equation 9): for each label, the cross-entropy of it against all classes that are no labels
+    of the picture; the sum over its labels, the mean over pictures.
+
+    Args:
+        logits: (B, K).
+        positives: (B, K) bool, each picture's labels.
+    """
+    lowest = torch.finfo(logits.dtype).min  # and not -inf, whose gradient is NaN where all classes are labels
+    negatives = logits.masked_fill(positives, lowest).logsumexp(dim=1, keepdim=True)
+    return (F.softplus(negatives - logits) * positives).sum(dim=1).mean()
+
+
 def generator_loss(output: BASOutput, labels: Tensor, recipe: Recipe) -> Tensor | None:
     """What trains the generator besides L_ac and L_frg; None where its branch was not computed.
 
@@ -71,12 +84,13 @@ def generator_loss(output: BASOutput, labels: Tensor, recipe: Recipe) -> Tensor 
     ).mean()
 
 
-def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe) -> BASLosses:
+def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe, positives: Tensor | None = None) -> BASLosses:
     """The activation map constraint: L_cls + alpha L_frg + L_bas + beta L_ac (paper section 3.3).
 
     Args:
         output: of :func:`utils.training.objective.training_pass` on B pictures with the same recipe.
-        labels: (B,) int64 classes.
+        labels: (B,) int64 classes; of pictures of several classes, the one whose map is trained.
+        positives: (B, K) bool, all labels of such pictures; None where each has one.
         recipe: gives the weights, among them alpha (`frg_weight`) and beta (`area_weight`), and the rules of L_bas.
 
     Returns:
@@ -86,7 +100,7 @@ def bas_losses(output: BASOutput, labels: Tensor, recipe: Recipe) -> BASLosses:
     Raises:
         ValueError: a loss has a weight but no branch in `output`, or none has a weight.
     """
-    cls = F.cross_entropy(output.logits, labels)
+    cls = F.cross_entropy(output.logits, labels) if positives is None else multi_label_loss(output.logits, positives)
     frg = None if output.masked_logits is None else F.cross_entropy(output.masked_logits, labels)
     bas = generator_loss(output, labels, recipe)
     area = None if output.foreground_map is None else output.foreground_map.mean()

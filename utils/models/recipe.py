@@ -34,10 +34,13 @@ ALIGNMENTS = STRETCHED, GEOMETRIC, CALIBRATED = "stretched", "geometric", "calib
 
 # Titles of the options in help, and what is said of them there.
 RECIPE, ABLATIONS = "recipe", "ablations, each off by default"
+SEGMENTATION = "what the second paper's segmentation (VOC) has otherwise"
 GROUPS = {
     RECIPE: "What is not given is the authors' for the data set and backbone.",
     ABLATIONS: "One question of the papers each.",
+    SEGMENTATION: "For the other data sets all of it is off.",
 }
+RESIZES = BILINEAR, BICUBIC = "bilinear", "bicubic"
 
 
 @dataclass(frozen=True)
@@ -193,6 +196,48 @@ class Recipe:
         of_heads=True,
         evaluates=True,
     )
+
+    coarse_features: bool = option(
+        "F at 1/16 of the picture, as large as the class maps, and not at 1/8 (ResNet50 alone: its third stage halves "
+        "the maps, and nothing is pooled before the fourth)",
+        FLAG,
+        default=False,
+        group=SEGMENTATION,
+        of_heads=True,
+        evaluates=True,
+    )
+    plain_heads: bool = option(
+        "the classifier head is one 1 x 1 convolution, and neither head has biases",
+        FLAG,
+        default=False,
+        group=SEGMENTATION,
+        of_heads=True,
+        evaluates=True,
+    )
+    constant_maps_in_frg: bool = option(
+        "L_frg trains the generator alone: the class maps are constants in it",
+        FLAG,
+        default=False,
+        group=SEGMENTATION,
+    )
+    nesterov: bool = option("Nesterov's momentum, or the plain one", FLAG, default=True, group=SEGMENTATION)
+    train_biases: bool = option(
+        "train biases, those of batch normalisation included, or leave them as they start",
+        FLAG,
+        default=True,
+        group=SEGMENTATION,
+    )
+    poly_steps: int = option(
+        "let the rate fall at every step, as (1 - step / N) ** 0.9, instead of at --lr_steps; 0 does not",
+        NATURAL,
+        default=0,
+        group=SEGMENTATION,
+        metavar="N",
+    )
+    drop_last: bool = option(
+        "leave out an epoch's last batch where it is not full", FLAG, default=False, group=SEGMENTATION
+    )
+    resize: str = option("how training pictures are resized", Choice(RESIZES), default=BILINEAR, group=SEGMENTATION)
 
     threshold: float = option("of the normalised map, in [0, 1]", SHARE, default=0.15, evaluates=True, may_change=True)
     top_k: int = option("foreground maps to average", POSITIVE, default=1, evaluates=True, may_change=True)

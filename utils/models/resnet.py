@@ -1,4 +1,7 @@
-"""ResNet50 (He et al., 2016) for BAS: layer3 keeps stride 8, so F is 28 x 28; a max-pool precedes layer4."""
+"""ResNet50 (He et al., 2016) for BAS: layer3 keeps stride 8, so F is 28 x 28; a max-pool precedes layer4.
+
+Or, for segmentation, F and A are at 1/16: layer3 has its stride of 2 and there is no pool.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from torch import nn
 from torchvision.models.resnet import Bottleneck, conv1x1
 
 from utils.models.bas import BAS, initialize_xavier
+from utils.models.taps import Grid, Tap
 
 
 def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
@@ -26,10 +30,11 @@ class ResNet50(BAS, arch="resnet"):
 
     Args:
         num_classes: K.
+        coarse_features: whether F is at 1/16 of the picture and not at 1/8.
         heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
 
-    def __init__(self, num_classes: int, **heads: Any) -> None:
+    def __init__(self, num_classes: int, coarse_features: bool = False, **heads: Any) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(64)
@@ -37,9 +42,12 @@ class ResNet50(BAS, arch="resnet"):
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
         self.layer1 = _stage(64, 64, blocks=3, stride=1)
         self.layer2 = _stage(256, 128, blocks=4, stride=2)
-        self.layer3 = _stage(512, 256, blocks=6, stride=1)
-        self.pool = nn.MaxPool2d(2)
+        self.layer3 = _stage(512, 256, blocks=6, stride=2 if coarse_features else 1)
+        self.pool = nn.Identity() if coarse_features else nn.MaxPool2d(2)
         self.layer4 = _stage(1024, 512, blocks=3, stride=1)
+        if coarse_features:
+            self.class_grid = Grid(0, 16)
+            self.taps = {**self.taps, "layer3": Tap(1024, Grid(0, 16)), "layer4": Tap(2048, Grid(0, 16))}
         self.add_heads(2048, num_classes, **heads)
         self.apply(initialize_xavier)
 

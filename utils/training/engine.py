@@ -96,13 +96,18 @@ def build_trainer(
     # The fused kernel takes a third of the time; under fp16 it alone passes over a step of infinite gradients without
     # asking the device first.
     fused = device.type in ("cpu", "cuda") or None
-    optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay, fused, recipe.generator_rate)
+    if not recipe.train_biases:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not name.endswith("bias"))
+    optimizer = build_optimizer(
+        model, recipe.lr, recipe.momentum, recipe.weight_decay, fused, recipe.generator_rate, recipe.nesterov
+    )
     if recipe.momentum:
         # The fused kernel wants the momenta of all of a group's parameters or of none, which the end of a warm-up does
         # not give it, and leaves them unwritten in a first step of infinite gradients. From 0 a first step is the same.
-        for parameter in model.parameters():
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-    scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay)
+    scheduler = build_scheduler(optimizer, recipe.lr_steps, recipe.lr_decay, recipe.poly_steps)
     scaler = torch.amp.GradScaler(device.type, enabled=engine.amp == "fp16")
     return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)
 
@@ -178,7 +183,8 @@ def train_one_epoch(
     }
     if progress.extremes:
         figures["dead_maps"] = find_dead_maps(np.array(progress.extremes))
-    trainer.scheduler.step()
+    if not trainer.recipe.poly_steps:
+        trainer.scheduler.step()
     trainer.progress = Progress(epoch=progress.epoch + 1)
     return figures
 
@@ -198,16 +204,18 @@ class _Row(NamedTuple):
 def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[_Row]:
     """One step of the optimiser; the figures of the batch's parts."""
     parts = min(trainer.engine.grad_accum, len(batch.labels))
-    split = (torch.tensor_split(values, parts) for values in (batch.images, batch.labels, batch.indices))
+    of_all = batch.images, batch.labels, batch.indices
+    split = [torch.tensor_split(values, parts) for values in of_all]
+    positives = [()] * parts if batch.positives is None else [(part,) for part in batch.positives.tensor_split(parts)]
     rows = []
     trainer.optimizer.zero_grad(set_to_none=True)
-    for number, (images, labels, indices) in enumerate(zip(*split, strict=True)):
+    for number, (images, labels, indices, more) in enumerate(zip(*split, positives, strict=True)):
         images = to_device(images, trainer.device, trainer.engine.channels_last)
-        on_device = labels.to(trainer.device, non_blocking=True)
+        on_device, *more = (values.to(trainer.device, non_blocking=True) for values in (labels, *more))
         with ExitStack() as stack:
             if number < parts - 1 and isinstance(objective, DistributedDataParallel):
                 stack.enter_context(objective.no_sync())  # the last part's pass averages what all of them gave
-            total, shown, extremes = objective(images, on_device)
+            total, shown, extremes = objective(images, on_device, *more)
             if parts > 1:
                 total = total * (len(labels) / len(batch.labels))
             trainer.scaler.scale(total).backward()
@@ -218,6 +226,8 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
         nn.utils.clip_grad_norm_(trainer.model.parameters(), trainer.recipe.max_grad_norm)
     trainer.scaler.step(trainer.optimizer)
     trainer.scaler.update()
+    if trainer.recipe.poly_steps:
+        trainer.scheduler.step()
     return rows
 
 

@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from utils.metrics import map_extremes
 from utils.models.bas import BAS, BASOutput
-from utils.models.losses import bas_losses
+from utils.models.losses import bas_losses, multi_label_loss
 from utils.models.recipe import Recipe
 from utils.runs.settings import PRECISIONS, Engine
 from utils.system.processes import process_count
@@ -40,6 +40,7 @@ def training_pass(model: nn.Module, images: Tensor, labels: Tensor, recipe: Reci
         freeze_f2=recipe.frozen_f2,
         frozen_statistics=recipe.frozen_statistics,
         mask_pooling=recipe.mask_pooling,
+        constant_maps_in_frg=recipe.constant_maps_in_frg,
     )
 
 
@@ -61,12 +62,15 @@ class Objective(nn.Module):
         self.dtype = getattr(torch, PRECISIONS[amp])
         model.classifier_loc.requires_grad_(not warmup)
 
-    def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
+    def forward(
+        self, images: Tensor, labels: Tensor, positives: Tensor | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor | None]:
         """One pass.
 
         Args:
             images: (B, 3, S, S) normalised.
             labels: (B,) int64.
+            positives: (B, K) bool, see :func:`utils.models.losses.bas_losses`.
 
         Returns:
             The scalar to minimise, and scalars to show, without gradient: the losses by name as far as they are
@@ -77,17 +81,19 @@ class Objective(nn.Module):
         with torch.autocast(images.device.type, self.dtype, enabled=self.dtype is not torch.float32):
             if self.warmup:
                 logits = self.model.classify(images)
-                total = F.cross_entropy(logits, labels)
+                total = F.cross_entropy(logits, labels) if positives is None else multi_label_loss(logits, positives)
                 losses = {"cls": total}
             else:
                 output = training_pass(self.model, images, labels, self.recipe)
                 logits = output.logits
-                losses = bas_losses(output, labels, self.recipe)._asdict()
+                losses = bas_losses(output, labels, self.recipe, positives)._asdict()
                 total = losses["total"]
                 if output.foreground_map is not None:
                     extremes = map_extremes(output.foreground_map)
         shown = {name: loss.detach() for name, loss in losses.items() if loss is not None}
-        shown["accuracy"] = (logits.detach().argmax(dim=1) == labels).float().mean()
+        best = logits.detach().argmax(dim=1)
+        is_right = best == labels if positives is None else positives.gather(1, best[:, None])
+        shown["accuracy"] = is_right.float().mean()
         return total, shown, extremes
 
 

@@ -146,6 +146,8 @@ class Run:
             self.device,
             engine.skip_bad_images,
             settings.prefetch,
+            recipe.drop_last,
+            recipe.resize,
         )
         self.model = build(recipe)
         if state is None:
