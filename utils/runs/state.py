@@ -73,6 +73,8 @@ def fingerprint(split: Split) -> dict[str, Any]:
     """What tells one set of training pictures from another: their number, their classes, a digest of ids and labels."""
     digest = hashlib.sha256("\n".join(split.ids).encode("utf-8", "surrogateescape"))
     digest.update(np.ascontiguousarray(split.labels, dtype=np.int64).tobytes())
+    if split.positives is not None:
+        digest.update(np.packbits(split.positives).tobytes())
     return {"pictures": len(split), "classes": len(split.class_names), "digest": digest.hexdigest()[:16]}
 
 
@@ -220,10 +222,10 @@ def restore_training_state(
     try:
         model.load_state_dict(content["model"])
         _restore_optimizer(content["optimizer"], optimizer)
-        # All else that a scheduler knows follows from the recipe and the epoch.
-        epoch = content["progress"].get("epoch", 0)
+        # All else that a scheduler knows follows from the recipe and how often it was stepped.
+        count = content["scheduler"]["last_epoch"]
         rates = [group["lr"] for group in optimizer.param_groups]
-        scheduler.load_state_dict({"last_epoch": epoch, "_step_count": epoch + 1, "_last_lr": rates})
+        vars(scheduler).update(last_epoch=count, _step_count=count + 1, _last_lr=rates)
         if content["scaler"]:
             scaler.load_state_dict(content["scaler"])
         if len(content["random"]) == process_count():

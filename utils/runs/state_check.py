@@ -49,8 +49,10 @@ def require_sound(content: Mapping[str, Any], progress_type: type) -> None:
         raise ValueError("holds more than tensors in model")
     sound_weights(weights)
     sound_weights(momenta(content["optimizer"]))
-    if content["scheduler"].get("last_epoch") != content["progress"].get("epoch", 0):
-        raise ValueError(f"holds {_shown(content['scheduler'].get('last_epoch'))} as last_epoch in scheduler")
+    count, epoch = content["scheduler"].get("last_epoch"), content["progress"].get("epoch", 0)
+    # Where the rate falls at every step, it counts these.
+    if not (_fits(count, int) and count >= epoch if content["settings"].get("poly_steps") else count == epoch):
+        raise ValueError(f"holds {_shown(count)} as last_epoch in scheduler")
     wrong = [name for name, value in content["scaler"].items() if not _is_count(value)]
     if wrong:
         raise ValueError(f"holds {_shown(content['scaler'][wrong[0]])} as {wrong[0]} in scaler")
