@@ -205,6 +205,12 @@ def parser_of(name: str) -> argparse.ArgumentParser:
     raise AssertionError(f"{name} has ended without reading its command line")
 
 
+def options_of(parser: argparse.ArgumentParser) -> set[str]:
+    """The options of a parser and of its commands."""
+    commands = [action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return set(parser._option_string_actions).union(*(options_of(one) for of in commands for one in of.values()))
+
+
 def start(name: str, *arguments: str) -> int:
     """Runs a program of this repository in this process, as `python` would.
 
