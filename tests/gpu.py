@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -24,6 +27,7 @@ import CUB.Model
 import ILSVRC.Model
 from tests.benchmark_training import AuthorsStep
 from tests.reference_weights import PAIRS, batch, fill, golden
+from utils.data.dataset import ROOT
 from utils.data.images import read_image
 from utils.data.training import TrainingBatch, build_training_loader
 from utils.data.transforms import normalize, resize, stack_pixels
@@ -44,6 +48,7 @@ from utils.runs.settings import Engine
 from utils.system.devices import choose_device, set_numerics
 from utils.system.memory import forget_peak_memory, peak_memory_mib
 from utils.system.options import PLACE, CommandParser
+from utils.system.processes import process_group
 from utils.training.engine import Trainer, _step, build_trainer
 from utils.training.objective import training_pass
 
@@ -244,6 +249,80 @@ def check_waiting(bench: Bench) -> Iterator[Finding]:
     yield Finding(f"{STEPS} steps without a wait", True)
 
 
+def check_pinned(bench: Bench) -> Iterator[Finding]:
+    """Batches whose pinned memory is handed out anew, and overwritten, as soon as a step is launched: the same weights
+    as with a wait after every step."""
+    ends = []
+    set_numerics(False, deterministic=True)
+    try:
+        for waits in (True, False):
+            trainer = make_trainer(bench, Engine())
+            for number in range(20 if bench.quick else 200):
+                one = training_batch(bench, number % 8)
+                _step(trainer, trainer.objective(), one)
+                if waits:
+                    bench.wait()
+                shape = one.images.shape
+                del one
+                torch.empty(shape, dtype=torch.uint8).pin_memory().fill_(255)
+            ends.append(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    yield Finding("overwritten pinned batches", bool(torch.equal(*ends)))
+
+
+def check_processes(bench: Bench) -> Iterator[Finding]:
+    """The step of several processes against that of one: VGG16, in which no picture sees another; and with synchronised
+    batch statistics, which need two cards, MobileNetV1."""
+    cards = torch.cuda.device_count() if bench.is_cuda else 2
+    plan = [("vgg", count) for count in sorted({1, cards})] + [("mobilenet", cards)]
+    for arch, count in plan:
+        if arch == "mobilenet" and (cards < 2 or not bench.is_cuda):
+            yield Finding("sync_bn: not run, it needs two cards")
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "weights.pt")
+            torch.multiprocessing.spawn(step_of_process, (count, bench, arch, path), nprocs=count)
+            found = torch.load(path, weights_only=True)
+        trainer = make_trainer(bench, Engine(), arch=arch)
+        take_step(bench, trainer, 0)
+        expected = torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
+        yield Finding(f"{arch}, {count} processes: {distance(found, expected):.0e}", distance(found, expected) < 1e-5)
+
+
+def step_of_process(rank: int, count: int, bench: Bench, arch: str, path: Path) -> None:
+    """One process of :func:`check_processes`: a step on its share of a batch; the first one saves the weights."""
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29431"}
+    torch.set_num_threads(1)
+    device = choose_device("cuda" if bench.is_cuda else "cpu")
+    set_numerics(False, deterministic=False)
+    with process_group(device):
+        own = replace(bench, device=device)
+        trainer = make_trainer(own, Engine(), arch=arch, sync_bn=arch == "mobilenet")
+        whole = training_batch(own, 0)
+        share = [values.chunk(count)[rank] for values in whole[:3]]
+        _step(trainer, trainer.objective(), TrainingBatch(*share, ()))
+        if rank == 0:
+            torch.save(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]), path)
+
+
+def check_demo(bench: Bench) -> Iterator[Finding]:
+    """The demo as a user starts it, in every precision: GT-known Loc within four points of the CPU's."""
+    expected = 91.8  # Img/README.md
+    kinds = {"float32": ("--no-tf32",), "TF32": ("--tf32",), "bf16": ("--amp", "bf16"), "fp16": ("--amp", "fp16")}
+    kinds["compiled"] = ("--compile",)
+    for name, options in list(kinds.items())[: 2 if bench.quick else None]:
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "train.py", "--demo", "--save_path", folder, "--device", str(bench.device)]
+            begin = time.perf_counter()
+            subprocess.run([*command, *options], cwd=ROOT, check=True, stdout=subprocess.DEVNULL)
+            seconds = time.perf_counter() - begin
+            scores = json.loads(Path(folder, "results.json").read_text())["scores"]
+        found = scores["gt_known_loc"]["image_mean"]
+        yield Finding(f"{name}: GT-known Loc {found:.1f} in {seconds:.0f} s", abs(found - expected) <= 4)
+
+
 # --- speed and memory
 
 
@@ -331,10 +410,12 @@ def recipe_of(bench: Bench, arch: str = "mobilenet") -> Recipe:
     )
 
 
-def make_trainer(bench: Bench, engine: Engine, size: int | None = None, arch: str = "mobilenet") -> Trainer:
+def make_trainer(
+    bench: Bench, engine: Engine, size: int | None = None, arch: str = "mobilenet", sync_bn: bool = False
+) -> Trainer:
     """A trainer of ten classes; MobileNetV1 starts from the shipped weights, all others at random."""
     torch.manual_seed(0)
-    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures)
+    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures, sync_bn=sync_bn)
     model = build(recipe)
     load_imagenet(model, "auto" if arch == "mobilenet" else "none")
     no_loader: Any = None
@@ -416,6 +497,9 @@ CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and 
     "half precision": (check_precisions, False),
     "evaluation": (check_evaluation, False),
     "no wait in a step": (check_waiting, True),
+    "pinned batches": (check_pinned, True),
+    "several processes": (check_processes, False),
+    "the demo": (check_demo, True),
     "memory": (measure_memory, True),
     "training": (measure_training, False),
     "inference": (measure_evaluation, False),

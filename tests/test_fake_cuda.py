@@ -12,10 +12,10 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-import CUB.Model
-import ILSVRC.Model
+from train import DATASETS
 from utils.data import transforms
 from utils.data.training import TrainingBatch
 from utils.evaluation.kinds import KINDS, MapKind
@@ -27,9 +27,10 @@ from utils.models.bas import BAS, rank_classes
 from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS, build
 from utils.runs.settings import Engine
+from utils.segmentation.kinds import KINDS as SEGMENTATION_KINDS
+from utils.segmentation.maps import on_device
 from utils.training.engine import _step, build_trainer
 
-DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 CUDA = torch.device("cuda", 0)
 SIDE, BATCH = 64, 4
 # Name -> changes of recipe and engine.
@@ -80,7 +81,7 @@ def reach_weights(loss: torch.Tensor) -> None:
 
 def take_fused_step(*groups: list[torch.Tensor], **settings: object) -> None:
     """What the kernel asks for: weights, gradients and momenta of one device, type and layout each."""
-    assert settings["nesterov"] and len(groups) == 3
+    assert len(groups) == 3
     for parameter, gradient, momentum in zip(*groups, strict=True):
         for other in (gradient, momentum):
             assert (other.device, other.dtype, other.stride()) == (
@@ -103,6 +104,7 @@ def on_cuda(recipe: Recipe, engine: Engine) -> BAS:
 
 # The data sets' models differ in their numbers of classes.
 PAIRS = [("CUB", variant) for variant in VARIANTS] + [("ILSVRC", "float32"), ("ILSVRC", "bfloat16")]
+PAIRS += [("VOC", variant) for variant in ("float32", "bfloat16", "accumulation", "warm-up")]  # several labels
 
 
 @pytest.mark.parametrize(("dataset", "variant"), PAIRS)
@@ -118,6 +120,7 @@ def test_training_step(fake_cuda: FakeTensorMode, dataset: str, arch: str, varia
         labels=torch.empty(BATCH, dtype=torch.int64),
         indices=torch.arange(BATCH),
         replaced=(),
+        positives=torch.zeros(BATCH, model.num_classes, dtype=torch.bool) if dataset == "VOC" else None,
     )
     rows = _step(trainer, trainer.objective(), batch)
     assert len(rows) == engine.grad_accum
@@ -127,7 +130,8 @@ def test_training_step(fake_cuda: FakeTensorMode, dataset: str, arch: str, varia
     assert ("bas" in shown) != is_warmup
     for name, parameter in model.named_parameters():
         assert parameter.device == CUDA and parameter.dtype is torch.float32, name
-        trained = not (is_warmup and name.startswith("classifier_loc"))
+        is_left = name.endswith("bias") and not recipe.train_biases
+        trained = not is_left and not (is_warmup and name.startswith("classifier_loc"))
         assert (parameter.grad is not None) == trained, name
         assert parameter.grad is None or parameter.grad.device == CUDA
 
@@ -152,3 +156,15 @@ def test_evaluation(fake_cuda: FakeTensorMode, dataset: str, arch: str, ten_crop
     for values in (*maps.values(), extremes, best):
         assert values.device == CUDA and len(values) == 2
     assert maps[MapKind("bas", 1)].dtype is torch.float32
+
+
+@pytest.mark.parametrize("kind", SEGMENTATION_KINDS)
+@pytest.mark.parametrize("arch", ARCHS)
+def test_maps_of_segmentation(fake_cuda: FakeTensorMode, arch: str, kind: str) -> None:
+    """Protects `python -m utils.segmentation maps` on CUDA: a picture's maps, up to the copy to the host."""
+    recipe = DATASETS["VOC"].recipe(arch)
+    model = on_cuda(recipe, Engine()).eval()
+    picture = Image.new("RGB", (SIDE + 10, SIDE))
+    maps = on_device(model, picture, (2, 14), CUDA, kind)
+    assert [list(value.shape) for value in maps] == [[2, 16, 19], [2, SIDE, SIDE + 10]]
+    assert all(value.device == CUDA and value.dtype is torch.float32 for value in maps)

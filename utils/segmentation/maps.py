@@ -34,7 +34,6 @@ class PictureMaps(NamedTuple):
     high_res: np.ndarray
 
 
-@torch.no_grad()
 def make_maps(
     model: BAS,
     picture: Image.Image,
@@ -56,6 +55,21 @@ def make_maps(
         cam_model: whose class activation maps; the model's own where None.
         scales: of the picture.
     """
+    small, large = on_device(model, picture, classes, device, kind, cam_model, scales)
+    return PictureMaps(np.asarray(classes, dtype=np.int64), small.cpu().numpy(), large.cpu().numpy())
+
+
+@torch.no_grad()
+def on_device(
+    model: BAS,
+    picture: Image.Image,
+    classes: Sequence[int],
+    device: torch.device,
+    kind: str = BAS_MAPS,
+    cam_model: BAS | None = None,
+    scales: Sequence[float] = SCALES,
+) -> tuple[Tensor, Tensor]:
+    """As :func:`make_maps`: the small and the large maps, on the device still."""
     cam_model = cam_model or model
     of_bas: list[Tensor] = []
     of_cam: list[Tensor] = []
@@ -71,8 +85,7 @@ def make_maps(
             of_cam.append(add_mirrored(F.relu(cam_model.f2(features)[:, chosen])))
     size = picture.height, picture.width
     merged = [merge_scales(maps, size) for maps in (of_bas, of_cam) if maps]
-    small, large = fuse(merged)
-    return PictureMaps(np.asarray(classes, dtype=np.int64), small.cpu().numpy(), large.cpu().numpy())
+    return fuse(merged)
 
 
 def mirrored_pair(picture: Image.Image, scale: float, device: torch.device) -> Tensor:
