@@ -1,6 +1,7 @@
 """Trains BAS: `python train.py --arch vgg` for CUB-200-2011, `--dataset ILSVRC`, or `--demo` with no data set at all.
 
-Every default is the authors' recipe for the data set and backbone (CUB/Model/<arch>.py, ILSVRC/Model/<arch>.py).
+Every default is the recipe of the data set and backbone: CUB/Model/<arch>.py, ILSVRC/Model/<arch>.py, or of another
+data set utils/datasets/<dataset>/recipes.py.
 """
 
 from __future__ import annotations

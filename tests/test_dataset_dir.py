@@ -248,6 +248,11 @@ def test_every_annotators_pixels_count_in_the_second_papers_protocol(net, tmp_pa
         assert record["protocol"] == ("count_pxap" if protocol == "ijcv" else protocol)
         assert record["resize_size"] == record["crop_size"]
     assert found["ijcv"] != found["wsolevaluation"]
+    # Levels whose meaning nobody could tell: all of them object there, and on the sheet of pictures, too.
+    odd = make_masks(tmp_path / "odd", np.tile(np.array([0, 90, 180], np.uint8), (64, 22))[:, :64])
+    asked = ("--protocol", "ijcv", "--checkpoint", net, "--vis", 2, "--save", tmp_path / "report")
+    assert evaluate(odd, *asked) == 0
+    assert (tmp_path / "report" / "mobilenet_test.png").is_file()
 
 
 def test_data_sets_that_cannot_be_evaluated(net, tmp_path, capsys):

@@ -18,8 +18,11 @@ from tests.commands import OWN_TRAINING, assert_one_sentence, read_json, run_tra
 from tests.test_cub_data import write_lines
 from train import DATASETS
 from utils.data.evaluation import read_pictures
+from utils.evaluation.protocols import find_protocol
+from utils.evaluation.spec import build_spec
 from utils.inference.__main__ import main as inference
 from utils.inference.released import fetch_released
+from utils.inference.test_set import find_published
 from utils.models.recipe import PublishedPixels
 from utils.models.registry import build
 from utils.system.errors import UsageError, UserError, run_command
@@ -335,6 +338,21 @@ def test_published_figures_stand_beside_the_result(home: Path, tmp_path: Path, c
     assert published("--protocol", "wsolevaluation") is None and published("--map", "center") is None
 
 
+def test_box_figures_are_not_compared_with_the_rules_of_masks() -> None:
+    """Protects comparisons on CUB: the second paper's Loc stands beside its own protocol's alone."""
+    dataset = DATASETS["CUB"]
+    model = types.SimpleNamespace(arch="vgg", num_classes=200)
+    for protocol, has_boxes, expected in (
+        ("ijcv", True, dataset.published("vgg", "ijcv")),
+        ("count_pxap", True, None),
+        ("authors", True, None),
+    ):
+        recipe = dataset.recipe("vgg", "ijcv")
+        loaded = types.SimpleNamespace(dataset=dataset, recipe=recipe, model=model)
+        spec = build_spec(recipe, find_protocol(protocol))
+        assert find_published(loaded, spec, has_boxes) == expected
+
+
 def hundred_classes(home: Path, name: str):
     from utils.datasets.openimages import DataLoader
 
@@ -377,16 +395,52 @@ def test_released_files_are_fetched(tmp_path: Path, capsys, monkeypatch: pytest.
         fetch_released(DATASETS["StanfordDogs"], "vgg")
 
 
-def test_download_and_checkpoint_contradict_each_other(tmp_path: Path, capsys) -> None:
+def test_a_run_of_ones_own_is_not_taken_for_the_authors(tmp_path: Path) -> None:
+    """Protects from figures of the wrong network: a default run on CUB writes the very name of the authors' file."""
+    dataset = type(DATASETS["CUB"])(**{**vars(DATASETS["CUB"]), "home": tmp_path})
+    place = tmp_path / "logs" / "vgg"
+    place.mkdir(parents=True)
+    (place / "vgg99.pth.tar").touch()
+    assert fetch_released(dataset, "vgg") == place / "vgg99.pth.tar"  # the authors', fetched earlier
+    (place / "settings.json").write_text(json.dumps({"weights": "vgg99.pth.tar"}))
+    with pytest.raises(UsageError, match=r"vgg99\.pth\.tar is of a run of yours"):
+        fetch_released(dataset, "vgg")
+
+
+def test_the_papers_file_is_taken_where_both_are(tmp_path: Path) -> None:
+    """Protects `--recipe ijcv`: its own released file, not the first paper's that lies beside it."""
+    dataset = type(DATASETS["CUB"])(**{**vars(DATASETS["CUB"]), "home": tmp_path})
+    place = tmp_path / "logs" / "vgg"
+    place.mkdir(parents=True)
+    for name in ("vgg99.pth.tar", "vgg_ijcv.pth.tar"):
+        (place / name).touch()
+    found = {paper: dataset.find_checkpoint("vgg", paper).name for paper in (None, "cvpr", "ijcv")}
+    assert found == {None: "vgg99.pth.tar", "cvpr": "vgg99.pth.tar", "ijcv": "vgg_ijcv.pth.tar"}
+    (place / "vgg_ijcv.pth.tar").unlink()
+    assert dataset.find_checkpoint("vgg", "ijcv").name == "vgg99.pth.tar"  # a run's may be of either
+
+
+@pytest.mark.parametrize("other", ["--checkpoint", "--dataset-dir"])
+def test_download_contradicts_other_options(tmp_path: Path, capsys, other: str) -> None:
     """Protects from an option that would be ignored."""
-    options = ["--dataset", "OpenImages", "--download", "--checkpoint", str(tmp_path / "x.pth")]
     with pytest.raises(SystemExit, match="2"):
-        inference(options)
-    assert "--download fetches a checkpoint; leave out --checkpoint" in capsys.readouterr().err
+        inference(["--dataset", "OpenImages", "--download", other, str(tmp_path)])
+    assert f"leave out {other}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", DATASETS)
+def test_what_cannot_be_downloaded_says_so(name: str, capsys) -> None:
+    """Protects `train.py --download`: a data set has what it takes, or a sentence that says where to get it."""
+    dataset = DATASETS[name]
+    if dataset.can_download:
+        assert callable(dataset._loader.download)
+        return
+    assert run_training("--dataset", name, "--download") == 2
+    assert f"--download cannot fetch {dataset.title}; {dataset.how_to_get}" in capsys.readouterr().err
 
 
 def test_every_released_file_has_an_id_of_its_own() -> None:
-    """Protects the ids on Google Drive: nine of the second paper's models, eight of the first's, no two the same."""
+    """Protects the ids on Google Drive: ten of the second paper's models, eight of the first's, no two the same."""
     released = {
         (name, arch, paper): file
         for name, dataset in DATASETS.items()
@@ -394,9 +448,9 @@ def test_every_released_file_has_an_id_of_its_own() -> None:
         for arch in dataset.archs
         if (file := dataset.released(arch, paper))
     }
-    assert len(released) == len({file.drive_id for file in released.values()}) == 17
-    assert sum(paper == "ijcv" for *_, paper in released) == 9
-    assert len({file.path for file in released.values()}) == 17
+    assert len(released) == len({file.drive_id for file in released.values()}) == 18
+    assert sum(paper == "ijcv" for *_, paper in released) == 10
+    assert len({file.path for file in released.values()}) == 18
     assert all(re.fullmatch(r"[\w-]{33}", file.drive_id) for file in released.values())
 
 

@@ -51,7 +51,7 @@ BOTH = {
     ("CUB", "cvpr"): {"epochs": 100, "ratio_compare": "ge"},
     ("CUB", "ijcv"): {"epochs": 120, "threshold": 0.1},
     ("ILSVRC", "cvpr"): {"batch_size": 128},
-    ("ILSVRC", "ijcv"): {"sync_bn": True},
+    ("ILSVRC", "ijcv"): {"sync_bn": True, "seed": 0},
 }
 # alpha, beta, threshold; for CUB top-k.
 CVPR = {

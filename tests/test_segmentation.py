@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
+import pickle
 import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,18 +18,20 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.commands import OWN_TRAINING, assert_one_sentence, read_json, run_training
+from tests.commands import OWN_TRAINING, ROOT, assert_one_sentence, read_json, run_training
 from tests.splits import make_split
 from tests.test_cub_data import write_lines
 from train import DATASETS
-from utils.data.training import EpochBatches, build_training_loader
+from utils.data.training import EpochBatches, TrainingBatch, build_training_loader
 from utils.datasets.voc.DataLoader import CLASSES
 from utils.metrics.segmentation import IGNORED, Confusion, SeedScores, seeds
 from utils.models.losses import multi_label_loss
 from utils.models.registry import build
+from utils.runs.settings import Engine
 from utils.segmentation.__main__ import main as segmentation
 from utils.segmentation.store import palette, read_maps, read_mask, save_mask
 from utils.system.errors import UsageError, UserError, run_command
+from utils.training.engine import _step, build_trainer
 
 CPU = torch.device("cpu")
 SIDE = (50, 40)  # width, height
@@ -130,7 +136,7 @@ def test_labels_of_other_files(data: Path) -> None:
     expected = VOC.load_split(data, "train").positives
     folder = data / "VOCdevkit" / "VOC2012"
     shutil.rmtree(folder / "Annotations")
-    with pytest.raises(UserError, match=r"no labels in .* \(looked for Annotations, train_cls.txt and cls_labels.npy"):
+    with pytest.raises(UserError, match=r"no labels in .* \(looked for Annotations, cls_labels.npy and train_cls.txt"):
         VOC.load_split(data, "train")
     rows = {int(name.replace("_", "")): row.astype(np.float32) for name, row in zip(TRAIN, expected, strict=True)}
     write_cls_labels(data / "cls_labels.npy", rows)
@@ -138,6 +144,15 @@ def test_labels_of_other_files(data: Path) -> None:
     write_lines(folder / "train_cls.txt", [" ".join(map(str, (name, *indices(name)))) for name in TRAIN])
     (data / "cls_labels.npy").unlink()
     assert (VOC.load_split(data, "train").positives == expected).all()
+    # Where both are there, IRN's, which the authors train on, wins; it was written by Python 2's protocol.
+    header = io.BytesIO()
+    np.save(header, np.array(rows, dtype=object), allow_pickle=True)
+    content = header.getvalue()
+    length = 10 + int.from_bytes(content[8:10], "little")
+    one_more = {**rows, 2007000032: np.ones(20, dtype=np.float32)}
+    pickled = pickle.dumps(np.array(one_more, dtype=object), protocol=2)
+    (folder / "cls_labels.npy").write_bytes(content[:length] + pickled)
+    assert VOC.load_split(data, "train").positives[0].all()
 
 
 class Evil:
@@ -281,6 +296,59 @@ def test_trained_stopped_and_resumed(home: Path, tmp_path: Path, capsys) -> None
     assert first["classifier_cls.weight"].shape == (20, 1024, 1, 1) and "classifier_loc.0.bias" not in first
 
 
+def test_resumed_in_the_middle_of_an_epoch(home: Path, tmp_path: Path) -> None:
+    """Protects the rate's place: a state of any step goes on at that step's rate, to the same weights."""
+    options = ("--dataset", "VOC", "--root", home, *OWN_TRAINING, "--batch_size", 2, "--no-sync_bn", "--epochs", 2)
+    options = (*options, "--poly_steps", 5, "--save_every_steps", 1, "--keep", 9)
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    assert run_training(*options, "--save_path", whole) == 0
+    (state,) = (whole / "mobilenet" / "states").glob("*1*step*1*.pth.tar")
+    assert torch.load(state, weights_only=True)["scheduler"]["last_epoch"] == 3
+    assert run_training(*options, "--save_path", part, "--resume", state) == 0
+    first, second = (torch.load(f / "mobilenet" / "mobilenet1.pth.tar", weights_only=True) for f in (whole, part))
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_biases_stay_out_of_it() -> None:
+    """Protects --no-train_biases with heads that have some: no gradient gathers in them, in or after a warm-up."""
+    recipe = replace(DATASETS["CUB"].recipe("mobilenet"), train_biases=False, num_classes=3, warmup_epochs=1)
+    torch.manual_seed(0)
+    trainer = build_trainer(build(recipe), None, (), recipe, Engine(), CPU)
+    pixels = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8)
+    for epoch in range(2):
+        trainer.progress.epoch = epoch
+        _step(trainer, trainer.objective(), TrainingBatch(pixels, torch.tensor([0, 1, 2, 0]), torch.arange(4), ()))
+        for name, parameter in trainer.model.named_parameters():
+            is_left = name.endswith("bias") or (epoch == 0 and name.startswith("classifier_loc"))
+            assert (parameter.grad is None) == is_left, name
+
+
+@pytest.mark.parametrize("warmup", [0, 1])
+def test_parts_of_a_batch_of_several_labels(warmup: int) -> None:
+    """Protects --grad_accum on VOC: VGG16, in which no picture sees another, takes the same step."""
+    recipe = replace(VOC.recipe("vgg"), warmup_epochs=warmup)
+    ends = []
+    for parts in (1, 2):
+        torch.manual_seed(0)
+        trainer = build_trainer(build(recipe).train(), None, (), recipe, Engine(grad_accum=parts), CPU)
+        positives = torch.zeros(4, 20, dtype=torch.bool)
+        positives[torch.arange(4), torch.arange(4)] = positives[0, 7] = positives[3, 11] = True
+        pixels = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+        batch = TrainingBatch(pixels, torch.arange(4), torch.arange(4), (), positives)
+        rows = _step(trainer, trainer.objective(), batch)
+        assert len(rows) == parts
+        ends.append(torch.cat([parameter.detach().flatten() for parameter in trainer.model.parameters()]))
+    assert torch.allclose(*ends, rtol=1e-5, atol=1e-7)
+
+
+def test_falls_at_epochs_take_the_place_of_those_at_steps(home: Path, tmp_path: Path, capsys) -> None:
+    """Protects --lr_steps on VOC, which would go unheard beside its falling rate."""
+    options = ("--dataset", "VOC", "--root", home, *OWN_TRAINING, "--no-sync_bn", "--epochs", 2, "--lr_steps", 1)
+    assert run_training(*options, "--save_path", tmp_path) == 0
+    rates = [json.loads(line)["lr"] for line in (tmp_path / "mobilenet" / "log.jsonl").read_text().splitlines()]
+    assert rates == pytest.approx([0.005, 0.0005])
+
+
 def test_heads_and_features_of_other_backbones() -> None:
     """Protects options that do not go together: coarse features without ResNet50, plain heads with a final ReLU."""
     for arch, setting, words in (
@@ -399,7 +467,7 @@ def test_masks_are_read_as_indices(tmp_path: Path, kind: str) -> None:
         (lambda path: Image.new("RGB", (4, 4), "red").save(path), ("a picture in colours (RGB)",)),
         (lambda path: Image.fromarray(np.full((4, 4), 21, np.uint8)).save(path), ("the class 21", "0 to 20 and 255")),
         (lambda path: path.write_bytes(b"nothing"), ("the mask", "m.png")),
-        (lambda path: Image.fromarray(np.zeros((4, 4), np.float32), mode="F").save(path, format="TIFF"), ("m.png",)),
+        (lambda path: Image.fromarray(np.zeros((4, 4), np.float32)).save(path, format="TIFF"), ("in colours (F)",)),
     ],
     ids=["colours", "a class beyond 20", "no picture", "fractions"],
 )
@@ -513,6 +581,77 @@ def test_wrong_inputs_of_the_commands(home: Path, net: Path, tmp_path: Path, cap
         with pytest.raises(SystemExit, match="2"):
             segmentation(list(map(str, arguments)))
         assert "error: " in capsys.readouterr().err
+
+
+def test_nothing_is_overwritten(data: Path, net: Path, tmp_path: Path, capsys) -> None:
+    """Protects files that others made: seeds and scores go into new folders, true masks are never replaced."""
+    folder = data / "VOCdevkit" / "VOC2012" / "SegmentationClass"
+    maps, saved = tmp_path / "maps", tmp_path / "seeds"
+    made = ("maps", "--root", data, "--arch", "mobilenet", "--checkpoint", net, "--maps", maps, "--scales", 1)
+    assert run(*made) == 0
+    asked = ("seeds", "--root", data, "--maps", maps, "--vis", 2)
+    before = {path: path.read_bytes() for path in folder.iterdir()}
+    assert run(*asked, "--save", folder) == 2
+    assert_one_sentence(capsys.readouterr().err, "2007_000032.png is there already; name a new folder with --save")
+    assert {path: path.read_bytes() for path in folder.iterdir()} == before
+    assert run(*asked, "--save", saved) == 0
+    capsys.readouterr()
+    assert run("evaluate", "--root", data, "--masks", saved, "--save", saved) == 2
+    assert_one_sentence(capsys.readouterr().err, "results.json is there already")
+    # A network that was trained anew makes maps anew, whatever its file is called.
+    torch.manual_seed(1)
+    anew = tmp_path / "anew" / net.name
+    anew.parent.mkdir()
+    torch.save(build(VOC.recipe("mobilenet")).state_dict(), anew)
+    assert run(*made[:6], anew, *made[7:]) == 2
+    assert_one_sentence(capsys.readouterr().err, "holds maps of checkpoint_sha256", "name another --maps folder")
+    copied = shutil.copy(net, tmp_path / "anew" / "same.pth.tar")
+    assert run(*made[:6], copied, *made[7:]) == 0
+
+
+def test_masks_that_are_unsure_count_as_background(home: Path, tmp_path: Path, capsys) -> None:
+    """Protects `evaluate` for masks with 255 in them, as IRN's labels have: background, and said."""
+    for image_id in TRAIN:
+        truth = read_mask(home / "VOCdevkit" / "VOC2012" / "SegmentationClass" / f"{image_id}.png", 20)
+        save_mask(tmp_path / f"{image_id}.png", np.where(truth == 0, IGNORED, truth).astype(np.uint8))
+    assert run("evaluate", "--root", home, "--masks", tmp_path, "--save", tmp_path / "r", "--vis", 0) == 0
+    output, results = capsys.readouterr().out, read_json(tmp_path / "r" / "results.json")
+    assert results["miou"] == pytest.approx(100) and results["unsure_pixels"] > 1000
+    assert f"{results['unsure_pixels']} pixels of the masks are 255, unsure, and count as background" in output
+
+
+def test_lists_without_masks(data: Path, net: Path, tmp_path: Path, capsys) -> None:
+    """Protects who has no truth of a list: it cannot choose the threshold, but seeds are cut all the same."""
+    for image_id in VAL:
+        (data / "VOCdevkit" / "VOC2012" / "SegmentationClass" / f"{image_id}.png").unlink()
+    maps = tmp_path / "maps"
+    for name in ("train", "val"):
+        made = ("--root", data, "--list", name, "--arch", "mobilenet", "--checkpoint", net, "--maps", maps)
+        assert run("maps", *made, "--scales", 1) == 0
+    capsys.readouterr()
+    asked = ("seeds", "--root", data, "--maps", maps)
+    for more in (("--select-on", "val"), ("--list", "val", "--select-on", "val"), ("--list", "val")):
+        assert run(*asked, *more) == 2
+        assert_one_sentence(capsys.readouterr().err, "no picture of val has a mask to choose the threshold by")
+    assert run(*asked, "--list", "val", "--threshold", 0.3, "--save", tmp_path / "seeds") == 0
+    assert sorted(path.stem for path in (tmp_path / "seeds").glob("2008*.png")) == list(VAL)
+    assert run("evaluate", "--root", data, "--list", "val", "--masks", tmp_path / "seeds") == 1
+    assert_one_sentence(capsys.readouterr().err, "no picture of val has a mask to compare with")
+
+
+def test_several_processes_share_the_pictures(home: Path, net: Path, tmp_path: Path) -> None:
+    """Protects torchrun: every picture's maps, once, as one process makes them; the first one tells of all."""
+    alone, shared = tmp_path / "alone", tmp_path / "shared"
+    made = ["--root", home, "--arch", "mobilenet", "--checkpoint", net, "--scales", 1, "--device", "cpu"]
+    assert run("maps", *made, "--maps", alone) == 0
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", "-m"]
+    command = [*launch, "utils.segmentation", "maps", *made, "--maps", shared]
+    result = subprocess.run(list(map(str, command)), cwd=ROOT, capture_output=True, text=True, timeout=240)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("4 pictures in ") == result.stdout.count("labels from") == 1
+    for image_id in TRAIN:
+        for one, other in zip(read_maps(alone, image_id), read_maps(shared, image_id), strict=True):
+            assert np.allclose(one, other, atol=1e-5)
 
 
 def test_unreadable_picture_is_named_at_the_end(data: Path, net: Path, tmp_path: Path, capsys) -> None:

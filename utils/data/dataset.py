@@ -179,13 +179,15 @@ class Dataset:
         name = of_first if paper == "cvpr" else f"{arch}_{paper}.pth.tar"
         return Released(self.logs / arch / name, drive_id) if drive_id else None
 
-    def build(self, arch: str, num_classes: int | None = None, final_relu: bool = True, tap: str | None = None) -> BAS:
+    def build(
+        self, arch: str, num_classes: int | None = None, final_relu: bool | None = None, tap: str | None = None
+    ) -> BAS:
         """Builds a BAS model with random weights and the published state-dict keys; nothing is downloaded.
 
         Args:
             arch: `vgg`, `mobilenet`, `resnet` or `inception`.
             num_classes: K; the data set's own count when not given.
-            final_relu: whether the class maps end in a ReLU (CVPR, default) or not (IJCV).
+            final_relu: whether the class maps end in a ReLU (CVPR) or not (IJCV); the recipe's when not given.
             tap: the layer after which f1 ends, one of the backbone's `taps`; the paper's when not given.
 
         Returns:
@@ -194,21 +196,24 @@ class Dataset:
         Raises:
             UsageError: no such backbone or tap.
         """
-        classes = num_classes or self.num_classes
-        return build(replace(self.recipe(arch), num_classes=classes, final_relu=final_relu, tap=tap))
+        recipe = replace(self.recipe(arch), num_classes=num_classes or self.num_classes, tap=tap)
+        return build(recipe if final_relu is None else replace(recipe, final_relu=final_relu))
 
     def weights_name(self, arch: str, epoch: int) -> str:
         """The published file name of the model after `epoch`, counted from 0."""
         return self.weights.format(arch=arch, epoch=epoch)
 
-    def find_checkpoint(self, arch: str) -> Path:
+    def find_checkpoint(self, arch: str, paper: str | None = None) -> Path:
         """The checkpoint of the highest epoch under its published name in `<logs>/<arch>/`, else the second paper's
-        released file there.
+        released file there; this one first where that paper is asked for.
 
         Raises:
             UserError: there is none; names the file that the authors' release would be.
         """
         folder = self.logs / arch
+        wanted = self.released(arch, paper) if paper in self.papers[1:] else None
+        if wanted is not None and wanted.path.exists():
+            return wanted.path
         pattern = re.compile(re.escape(self.weights_name(arch, 0)).replace("0", r"(\d+)", 1))
         found = [(int(match[1]), file) for file in folder.glob("*.pth.tar") if (match := pattern.fullmatch(file.name))]
         if found:
@@ -301,4 +306,4 @@ def defaults_in_words(datasets: Iterable[Dataset]) -> Callable[[str], str | None
 def _in_words(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return " ".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

@@ -75,7 +75,7 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         # Beside the target, so that the rename stays on one disk.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            with tarfile.open(archive, "r:gz") as tar:
+            with tarfile.open(archive, "r:*") as tar:
                 tar.extractall(temporary, filter="data")  # nothing outside, and nothing but files, folders and links
             unpacked = Path(temporary, folder.name)
             if not unpacked.is_dir() or unpacked.is_symlink():

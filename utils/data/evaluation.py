@@ -162,6 +162,7 @@ def read_pictures(
     resize_size: int,
     crop_size: int | None = None,
     with_masks: bool = False,
+    any_level: bool = False,
 ) -> EvaluationBatch:
     """Reads a few pictures of a split as one batch, in the order of `indices`; the rest as for
     :class:`EvaluationImages`.
@@ -169,7 +170,7 @@ def read_pictures(
     Raises:
         UserError: a picture or mask cannot be read.
     """
-    pictures = EvaluationImages(split, resize_size, crop_size, with_masks)
+    pictures = EvaluationImages(split, resize_size, crop_size, with_masks, any_level)
     batch = collate_evaluation([pictures[index] for index in indices])
     for error in (*batch.errors, *batch.mask_errors):
         if error:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.data.split import read_bytes
-from utils.system.errors import UserError
+from utils.system.errors import UserError, reason_of
 
 
 def read_matlab(path: Path, names: Sequence[str], hint: str) -> dict[str, np.ndarray]:
@@ -34,8 +34,7 @@ def read_matlab(path: Path, names: Sequence[str], hint: str) -> dict[str, np.nda
     try:
         found = loadmat(io.BytesIO(content), squeeze_me=True, variable_names=list(names))
     except Exception as error:  # of a damaged file, of whatever kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no MATLAB file that can be read ({reason}); {hint}") from error
+        raise UserError(f"{path} is no MATLAB file that can be read ({reason_of(error)}); {hint}") from error
     missing = [name for name in names if name not in found]
     if missing:
         raise UserError(f"{path} holds no variable {missing[0]}; {hint}")

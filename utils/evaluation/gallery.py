@@ -82,7 +82,8 @@ def read_subjects(split: Split, indices: Sequence[int], spec: EvaluationSpec) ->
         UserError: a picture cannot be read.
     """
     with_masks = spec.with_masks and not split.boxes
-    batch = read_pictures(split, indices, spec.resize_size, spec.crop_size, with_masks)
+    any_level = spec.protocol.any_level
+    batch = read_pictures(split, indices, spec.resize_size, spec.crop_size, with_masks, any_level)
     masks = [None] * len(indices) if batch.masks is None else list(batch.masks.numpy())
     subjects = []
     crops = as_image(centre_crop(batch.images, spec.crop_size))

@@ -123,7 +123,7 @@ class EvaluationSettings(Common):
         metavar="K",
     )
     select_on: str | None = option(
-        "choose each map's threshold on this split's boxes before the test set is looked at",
+        "choose each map's threshold on this split's boxes, or masks, before the test set is looked at",
         Choice(("train", "val")),
         default=None,
         group=QUESTIONS,
@@ -269,6 +269,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
         parser.error("give --dataset-dir or --data, not both")
     if args.download and args.checkpoint:
         parser.error("--download fetches a checkpoint; leave out --checkpoint")
+    if args.download and args.dataset_dir:
+        parser.error("--download fetches a network for the data set's own classes; leave out --dataset-dir")
     if args.images:
         ignored = [name for name in _OF_TEST_SETS if getattr(args, name)]
         if ignored or args.root:

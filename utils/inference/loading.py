@@ -91,7 +91,7 @@ def load(
     on = choose_device(device)
     if amp and on.type != "cuda":
         raise UsageError(f"--amp computes in half precision on CUDA, but the device is {on}; leave it out")
-    read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch))
+    read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch, given.get("name")))
     rules = find_protocol(protocol or dataset.protocol)
     require_arch(read, arch)
     recipe, recorded = settle(dataset, arch, read, rules, given)
@@ -120,7 +120,7 @@ def settle(
     from_file: dict[str, Any] = {"num_classes": checkpoint.num_classes}
     if checkpoint.is_ijcv:
         from_file["final_relu"] = False
-        if protocol.name == "ijcv" and checkpoint.best_threshold is not None:
+        if protocol.for_masks().name == "count_pxap" and checkpoint.best_threshold is not None:
             from_file["threshold"] = checkpoint.best_threshold
     recorded = recorded_settings(checkpoint)
     if recorded.is_run:

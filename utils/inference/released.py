@@ -6,7 +6,8 @@ from pathlib import Path
 
 from utils.data.dataset import Dataset
 from utils.models.checkpoint import read_checkpoint
-from utils.system.errors import UsageError, UserError
+from utils.runs.recorded import made_weights
+from utils.system.errors import UsageError, UserError, reason_of
 from utils.system.files import write_atomically
 
 
@@ -22,7 +23,7 @@ def fetch_released(dataset: Dataset, arch: str, paper: str | None = None) -> Pat
         The file, under the name by which the commands find it.
 
     Raises:
-        UsageError: the authors released none.
+        UsageError: the authors released none, or a run has written a file of that name.
         UserError: Google Drive cannot be reached or sends something else, or the disk is full.
     """
     released = dataset.released(arch, paper)
@@ -30,6 +31,11 @@ def fetch_released(dataset: Dataset, arch: str, paper: str | None = None) -> Pat
         there_are = [one for one in dataset.papers for known in dataset.archs if dataset.released(known, one)]
         hint = "choose another --recipe or --arch" if there_are else "train one"
         raise UsageError(f"the authors released no {arch} on {dataset.name} for this recipe; {hint}")
+    if released.path in made_weights(released.path.parent):
+        raise UsageError(
+            f"{released.path} is of a run of yours, whose name the authors' file has, too; move the run away, or leave "
+            "out --download"
+        )
     if not released.path.exists():
         print(f"fetching {released.path} from {released.page}")
         by_hand = f"fetch it by hand from {released.page} (id {released.drive_id}) and put it at {released.path}"
@@ -45,8 +51,7 @@ def _fetch(temporary: Path, drive_id: str, by_hand: str) -> None:
         download_file_from_google_drive(drive_id, temporary.parent, temporary.name)
     # gdown's and requests' errors have no common class but this; without gdown, torchvision's says how to get it.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"cannot fetch the file from Google Drive: {reason}; {by_hand}") from error
+        raise UserError(f"cannot fetch the file from Google Drive: {reason_of(error)}; {by_hand}") from error
     try:
         read_checkpoint(temporary)
     except UserError as error:

@@ -118,7 +118,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         if not is_main():
             return
         seconds = time.perf_counter() - begin
-        published = find_published(loaded, spec)
+        published = find_published(loaded, spec, bool(split.boxes))
         results = collect(loaded, evaluation, split, settings, given, seconds, published)
         print_results(evaluation, results, published)
         if report is not None:
@@ -130,9 +130,11 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.sweep and not settings.save:
         for path in save_charts(loaded.checkpoint.path.parent, f"{loaded.model.arch}_sweep", results["curves"]):
             print(f"look at {path}")
-    if settings.vis and not evaluation.failed.all():
+    is_whole = ~evaluation.failed
+    is_whole[list(evaluation.failure_of)] = False  # a mask that cannot be read
+    if settings.vis and is_whole.any():
         path = (settings.save or loaded.checkpoint.path.parent) / f"{loaded.model.arch}_test.png"
-        indices = spread(~evaluation.failed, settings.vis)
+        indices = spread(is_whole, settings.vis)
         print(f"look at {save_gallery(path, loaded.model, split, indices, spec, loaded.device)}")
 
 
@@ -183,17 +185,13 @@ def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: Evaluation
     return with_thresholds(spec, chosen)
 
 
-def find_published(loaded: Loaded, spec: EvaluationSpec) -> Published | PublishedPixels | None:
+def find_published(loaded: Loaded, spec: EvaluationSpec, has_boxes: bool) -> Published | PublishedPixels | None:
     """A paper's figures, where they are about the same: its model, the whole data set, BAS, its protocol."""
     dataset, paper = loaded.dataset, loaded.recipe.name
     is_whole = loaded.model.num_classes == dataset.num_classes and not dataset.is_own
-    if (
-        not is_whole
-        or spec.main.kind != "bas"
-        or spec.protocol not in (PAPER_PROTOCOLS[paper], PAPER_PROTOCOLS[paper].for_masks())
-    ):
-        return None
-    return dataset.published(loaded.model.arch, paper)
+    rules = PAPER_PROTOCOLS[paper]
+    is_comparable = spec.main.kind == "bas" and spec.protocol is (rules if has_boxes else rules.for_masks())
+    return dataset.published(loaded.model.arch, paper) if is_whole and is_comparable else None
 
 
 def _settings_line(loaded: Loaded, spec: EvaluationSpec) -> str:

@@ -11,7 +11,7 @@ IGNORED = 255
 
 
 class Confusion:
-    """Counts of pixels by true and predicted class, 0 the background; parts of a data set add up exactly.
+    """Counts of pixels by true and predicted class, 0 the background.
 
     Args:
         num_classes: K, without the background.
@@ -42,11 +42,6 @@ class Confusion:
         cells = truth[known].astype(np.int64) * size + predicted[known]
         self.counts += np.bincount(cells, minlength=size * size).reshape(size, size)
         self.images += 1
-
-    def merge(self, other: Confusion) -> None:
-        """Adds the counts of another part of the same data set."""
-        self.counts += other.counts
-        self.images += other.images
 
     def ious(self) -> np.ndarray:
         """(K + 1,) IoU of each class, 0 to 1; NaN of one that is neither in truth nor in prediction."""

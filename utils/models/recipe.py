@@ -112,7 +112,7 @@ class Recipe:
     batch_size: int = option("pictures in a batch, of all processes together", POSITIVE, default=32, group=RECIPE)
     seed: int = option("of order, crops and random weights", SEED, default=6, group=RECIPE)
     sync_bn: bool = option(
-        "batch statistics over all processes' pictures, instead of each process's own, as the authors had",
+        "batch statistics over all processes' pictures, or each process's own",
         FLAG,
         default=False,
         group=RECIPE,

@@ -136,7 +136,7 @@ class RunSettings(Common):
         metavar="N",
     )
     keep: int = option(
-        "how many of the newest states to keep, besides the one of the best GT-known Loc",
+        "how many of the newest states to keep, besides the one of the best GT-known Loc (without boxes PxAP)",
         POSITIVE,
         default=2,
         group=SURVIVAL,

@@ -21,7 +21,7 @@ from utils.models.recipe import Recipe, as_of_today, marked
 from utils.runs.settings import Engine
 from utils.runs.state_check import MOMENTUM, PARTS, RATES, require_sound
 from utils.runs.state_folder import StateFolder, damage_of_file
-from utils.system.errors import UsageError, UserError, is_out_of_memory
+from utils.system.errors import UsageError, UserError, is_out_of_memory, reason_of
 from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
 
 OTHER_STATE = "give another state, or none for the newest"
@@ -233,8 +233,7 @@ def restore_training_state(
     except Exception as error:  # torch, NumPy and Python's random each stumble in their own way over what is no state
         if is_out_of_memory(error):
             raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise UserError(f"--resume: {name} cannot be restored ({reason}); {OTHER_STATE}") from error
+        raise UserError(f"--resume: {name} cannot be restored ({reason_of(error)[:200]}); {OTHER_STATE}") from error
     return Progress(**content["progress"])
 
 

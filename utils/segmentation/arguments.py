@@ -26,6 +26,7 @@ from utils.system.options import (
 )
 
 MAKE, SCORE, PICTURES = "what is made", "what is scored", "pictures and files"
+DESCRIPTION = "From a network to segments: maps, seeds, mean IoU. A command's --help has its options."
 EXAMPLES = """examples:
   python train.py --dataset VOC --arch resnet --root /data/VOCdevkit
   python -m utils.segmentation maps --root /data/VOCdevkit --list train --maps maps
@@ -68,6 +69,13 @@ class MapSettings(Common):
         words="the highest epoch in logs/<arch>",
         group=MAKE,
         metavar="FILE",
+    )
+    download: bool = option(
+        "fetch the authors' released file from Google Drive, unless it is there, and use it",
+        SWITCH,
+        default=False,
+        words="",
+        group=MAKE,
     )
     map: str = option(
         "bas, the generator's maps; cam, the class maps; fused, both, each brought to a highest value of 1 and added",
@@ -164,8 +172,7 @@ def parse_arguments(
     Returns:
         The data set, and the settings of the command that was named.
     """
-    parser = CommandParser(prog="python -m utils.segmentation", description=__doc__, epilog=EXAMPLES)
-    parser.description = "From a network to segments: maps, seeds, mean IoU. A command's --help has its options."
+    parser = CommandParser(prog="python -m utils.segmentation", description=DESCRIPTION, epilog=EXAMPLES)
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
     default = next(iter(datasets))
     for name, (settings, words) in COMMANDS.items():
@@ -175,6 +182,8 @@ def parse_arguments(
     args = parser.parse_args(argv)
     settings, _ = COMMANDS[args.command]
     chosen = settle(settings(), given(settings, args))
+    if args.command == "maps" and args.download and args.checkpoint:
+        parser.error("--download fetches a checkpoint; leave out --checkpoint")
     if args.command == "maps" and args.cam_weights and chosen.map == "bas":
         parser.error("--cam-weights has no part in --map bas; give --map cam or fused")
     if args.command == "seeds" and args.select_on and args.threshold is not None:

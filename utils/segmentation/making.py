@@ -5,26 +5,36 @@ from __future__ import annotations
 import json
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from utils.data.dataset import Dataset
 from utils.data.images import ImageError, read_image
-from utils.inference.loading import Loaded, load
+from utils.data.split import Split
+from utils.inference.loading import load
+from utils.inference.released import fetch_released
 from utils.models.bas import BAS
 from utils.models.checkpoint import GENERATOR_KEY, clean_state, differences, load_file
 from utils.models.fold import fold_batch_norm
 from utils.models.registry import build
 from utils.segmentation.arguments import MapSettings
-from utils.segmentation.kinds import TITLES
+from utils.segmentation.kinds import CAM, TITLES
 from utils.segmentation.maps import make_maps
 from utils.segmentation.store import RECORD, save_maps
 from utils.system.errors import UsageError, UserError
-from utils.system.files import read_json, require_writable, write_text
+from utils.system.files import file_digest, read_json, require_writable, write_text
 from utils.system.memory import peak_memory_mib
-from utils.system.processes import is_main, process_count, process_group, rank, wait_for_all
+from utils.system.processes import (
+    first_on_each_machine,
+    gather_everywhere,
+    is_main,
+    process_count,
+    process_group,
+    rank,
+    wait_for_all,
+)
 from utils.system.progress import progress_bar
 
 # Of IRN's network for class activation maps, whose layers have several names each in its file.
@@ -38,64 +48,99 @@ def make_all(dataset: Dataset, settings: MapSettings, device: torch.device) -> N
     Raises:
         UserError: whatever the user can put right; what was made stays.
     """
-    split = dataset.load_list(settings.root or dataset.root, settings.of_list)
-    require_writable(settings.maps, "--maps")
-    print(f"{dataset.name} {settings.of_list}: {len(split)} pictures; {split.layout}")
-    loaded = load(dataset, settings.arch, settings.checkpoint, device=str(device))
-    cam_model = None if settings.cam_weights is None else load_cam_network(dataset, settings.cam_weights, device)
     with process_group(device, TIMEOUT):
+        split = dataset.load_list(settings.root or dataset.root, settings.of_list)
+        print(f"{dataset.name} {settings.of_list}: {len(split)} pictures; {split.layout}")
+        require_writable(settings.maps, "--maps")
+        networks = _load_networks(dataset, settings, device)
         if is_main():
-            _describe(settings, loaded)
+            _describe(settings, networks)
         wait_for_all()
-        assert split.positives is not None  # of a data set that segments
-        todo = [
-            index
-            for index, image_id in enumerate(split.ids)
-            if not (settings.maps / f"{image_id}.npz").is_file()
-            or (settings.npy and not (settings.maps / f"{image_id}.npy").is_file())
-        ][rank() :: process_count()]
-        begin, failures = time.perf_counter(), []
-        for index in progress_bar(todo, "maps"):
-            image_id, classes = split.ids[index], np.flatnonzero(split.positives[index]).tolist()
-            try:
-                picture = read_image(split.paths[index])
-            except ImageError as error:
-                failures.append(str(error))
-                continue
-            maps = make_maps(loaded.model, picture, classes, device, settings.map, cam_model, settings.scales)
-            if not np.isfinite(maps.high_res).all():
-                raise UserError(f"{split.paths[index]}: the network's maps are not finite; take another checkpoint")
-            save_maps(settings.maps, image_id, maps, settings.npy)
+        begin, own = time.perf_counter(), range(rank(), len(split), process_count())
+        todo = [index for index in own if not _is_made(settings, split.ids[index])]
+        failures = [
+            failure for index in progress_bar(todo, "maps") if (failure := _make(settings, split, index, networks))
+        ]
         seconds = time.perf_counter() - begin
-        wait_for_all()
-    made = len(todo) - len(failures)
-    memory = peak_memory_mib(device)
-    used = "" if memory is None else f", {memory:.0f} MiB at most"
-    print(
-        f"{made} pictures in {seconds:.1f} s, {made / max(seconds, 1e-9):.2f} a second{used}; maps in {settings.maps}"
-    )
+        everyones = gather_everywhere((len(todo), failures))
+        failures = [failure for _, found in everyones for failure in found]
+        made = sum(count for count, _ in everyones) - len(failures)
+        memory = peak_memory_mib(device)
+        used = "" if memory is None else f", {memory:.0f} MiB at most"
+        rate = made / max(seconds, 1e-9)
+        print(f"{made} pictures in {seconds:.1f} s, {rate:.2f} a second{used}; maps in {settings.maps}")
     if failures:
-        raise UserError(f"{len(failures)} pictures have no maps; the first: {failures[0]}")
+        raise MissingMapsError(f"{len(failures)} pictures have no maps; the first: {failures[0]}")
 
 
-def _describe(settings: MapSettings, loaded: Loaded) -> None:
+class MissingMapsError(UserError):
+    """Pictures that could not be read; what all processes know, one tells."""
+
+    is_shared = True
+
+
+class _Networks(NamedTuple):
+    """What makes the maps."""
+
+    model: BAS  # whose generator, and class maps unless there is another network for them
+    cam_model: BAS | None
+    device: torch.device
+    files: dict[str, Path]  # of their weights, by the option that names them
+
+
+def _load_networks(dataset: Dataset, settings: MapSettings, device: torch.device) -> _Networks:
+    """Only those that are used: the class maps of another network need no checkpoint."""
+    files = {}
+    cam_model = None
+    if settings.cam_weights is not None:
+        cam_model, files["cam_weights"] = load_cam_network(dataset, settings.cam_weights, device), settings.cam_weights
+        if settings.map == CAM:
+            return _Networks(cam_model, cam_model, device, files)
+    checkpoint = settings.checkpoint
+    if settings.download:
+        with first_on_each_machine():
+            checkpoint = fetch_released(dataset, settings.arch)
+    loaded = load(dataset, settings.arch, checkpoint, device=str(device))
+    return _Networks(loaded.model, cam_model, device, {"checkpoint": loaded.checkpoint.path, **files})
+
+
+def _is_made(settings: MapSettings, image_id: str) -> bool:
+    suffixes = (".npz", ".npy") if settings.npy else (".npz",)
+    return all((settings.maps / f"{image_id}{suffix}").is_file() for suffix in suffixes)
+
+
+def _make(settings: MapSettings, split: Split, index: int, networks: _Networks) -> str:
+    """Makes and saves the maps of one picture; a sentence where it cannot be read."""
+    assert split.positives is not None  # of a data set that segments
+    try:
+        picture = read_image(split.paths[index])
+    except ImageError as error:
+        return str(error)
+    classes = np.flatnonzero(split.positives[index]).tolist()
+    model, cam_model, device, _ = networks
+    maps = make_maps(model, picture, classes, device, settings.map, cam_model, settings.scales)
+    if not np.isfinite(maps.high_res).all():
+        raise UserError(f"{split.paths[index]}: the network's maps are not finite; take another checkpoint")
+    save_maps(settings.maps, split.ids[index], maps, settings.npy)
+    return ""
+
+
+def _describe(settings: MapSettings, networks: _Networks) -> None:
     """Writes what the folder's maps are; UsageError if there are others in it."""
-    record: dict[str, Any] = {
-        "map": settings.map,
-        "title": TITLES[settings.map],
-        "checkpoint": str(loaded.checkpoint.path.resolve()),
-        "cam_weights": None if settings.cam_weights is None else str(settings.cam_weights.resolve()),
-        "scales": list(settings.scales),
-    }
+    record: dict[str, Any] = {"map": settings.map, "title": TITLES[settings.map], "scales": list(settings.scales)}
+    for name, file in networks.files.items():
+        record |= {name: str(file.resolve()), f"{name}_sha256": file_digest(file)}
     path = settings.maps / RECORD
     if path.is_file():
         before = read_json(path, "is no record of maps", "name another --maps folder", dict)
-        changed = [name for name in record if before.get(name) != record[name]]
+        # Weights are the same wherever they lie, and others where a run has written anew.
+        compared = sorted(({*record} | {*before}) - {"checkpoint", "cam_weights", "title"})
+        changed = [name for name in compared if before.get(name) != record.get(name)]
         if changed:
             name = changed[0]
             raise UsageError(
-                f"{settings.maps} holds maps of {name} {before.get(name)!r}, not {record[name]!r}; name another --maps "
-                "folder"
+                f"{settings.maps} holds maps of {name} {before.get(name)!r}, not {record.get(name)!r}; name another "
+                "--maps folder"
             )
     write_text(path, json.dumps(record, indent=2) + "\n")
 

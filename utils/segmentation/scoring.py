@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from utils.data.dataset import Dataset
 from utils.data.split import Split, spread
-from utils.metrics.segmentation import Confusion, SeedScores, seeds
+from utils.metrics.segmentation import IGNORED, Confusion, SeedScores, seeds
 from utils.results.charts import draw_chart, save_figure
 from utils.segmentation.arguments import MaskSettings, SeedSettings
 from utils.segmentation.figures import save_sheet
@@ -38,24 +38,22 @@ def score_seeds(dataset: Dataset, settings: SeedSettings) -> dict[str, Any]:
     require_maps(settings.maps, split.ids)
     title = _title_of(settings.maps)
     if settings.save is not None:
-        require_writable(settings.save)
-    truth = _with_masks(split)
-    if not truth and settings.threshold is None and settings.select_on is None:
-        raise UsageError(f"no picture of {settings.of_list} has a mask to choose the threshold by; give --threshold")
-    threshold, chosen = settings.threshold, "given"
+        _require_new(settings.save, (RESULTS, *(f"{image_id}.png" for image_id in split.ids)))
+    truth, threshold, chosen = _with_masks(split), settings.threshold, "given"
+    select_on = None if settings.select_on == settings.of_list else settings.select_on
+    if select_on is not None:
+        other = _load_list(dataset, root, select_on)
+        require_maps(settings.maps, other.ids)
+        threshold = _best_threshold(count_seeds(other, _with_masks(other), settings.maps), select_on)
+        chosen = f"the best on {select_on}"
     known = THRESHOLDS if threshold is None else tuple(sorted({*THRESHOLDS, threshold}))
     scores = count_seeds(split, truth, settings.maps, known)
-    if settings.select_on is not None and settings.select_on != settings.of_list:
-        other = _load_list(dataset, root, settings.select_on)
-        require_maps(settings.maps, other.ids)
-        threshold = count_seeds(other, _with_masks(other), settings.maps).best_threshold()
-        chosen = f"the best on {settings.select_on}"
-    elif threshold is None:
-        threshold, chosen = scores.best_threshold(), "the best on these very pictures"
+    if threshold is None:
+        threshold, chosen = _best_threshold(scores, settings.of_list), "the best on these very pictures"
     results: dict[str, Any] = {"what": f"seeds of {title}", "list": settings.of_list, "maps": str(settings.maps)}
     results |= {"threshold": threshold, "threshold_from": chosen, "layout": split.layout}
     print(f"seeds of {title}, threshold {threshold:g}, {chosen}")
-    if truth:
+    if scores.counts.any():
         results |= scores.confusion(threshold).summary()
         results["curve"] = {"thresholds": list(scores.thresholds), "miou": scores.curve()}
         print(iou_table(results, dataset.class_names()))
@@ -64,7 +62,7 @@ def score_seeds(dataset: Dataset, settings: SeedSettings) -> dict[str, Any]:
             maps = read_maps(settings.maps, image_id)
             save_mask(settings.save / f"{image_id}.png", seeds(maps.high_res, maps.keys, threshold))
         _save(settings.save, results, split, truth, settings.vis)
-        if truth:
+        if "curve" in results:
             curve = {
                 "title": f"seeds of {title}: mean IoU against the background's threshold",
                 "x_label": "threshold",
@@ -102,7 +100,7 @@ def score_masks(dataset: Dataset, settings: MaskSettings) -> dict[str, Any]:
     if not truth:
         raise UserError(f"no picture of {settings.of_list} has a mask to compare with ({split.layout})")
     if settings.save is not None:
-        require_writable(settings.save)
+        _require_new(settings.save, (RESULTS, SHEET))
     names = [split.ids[index] for index in truth]
     found = {name: path for name in names if (path := find_mask(settings.masks, name)) is not None}
     missing = [name for name in names if name not in found]
@@ -111,20 +109,38 @@ def score_masks(dataset: Dataset, settings: MaskSettings) -> dict[str, Any]:
             f"{settings.masks} has no {missing[0]}.png or .npy, as for {len(missing)} of {len(names)} pictures of the "
             "list; add them, or name another --list"
         )
-    confusion = Confusion(len(split.class_names))
+    confusion, unsure = Confusion(len(split.class_names)), 0
     for image_id, path in _masks_of(split, truth, "scores"):
+        predicted = read_mask(found[image_id], len(split.class_names))
+        unsure += int(np.count_nonzero(predicted == IGNORED))
         try:
-            confusion.update(
-                read_mask(found[image_id], len(split.class_names)), read_mask(path, len(split.class_names))
-            )
+            confusion.update(np.where(predicted == IGNORED, 0, predicted), read_mask(path, len(split.class_names)))
         except ValueError as error:
             raise UserError(f"{found[image_id]} and {path} do not go together: {error}") from error
-    results = {"what": f"masks in {settings.masks}", "list": settings.of_list, "layout": split.layout}
-    results |= confusion.summary()
+    results: dict[str, Any] = {"what": f"masks in {settings.masks}", "list": settings.of_list, "layout": split.layout}
+    if not confusion.counts.any():
+        raise UserError(f"the masks of {settings.of_list} mark no pixel that counts ({split.layout})")
+    results |= {**confusion.summary(), "unsure_pixels": unsure}
     print(iou_table(results, dataset.class_names()))
+    if unsure:
+        print(f"{unsure} pixels of the masks are {IGNORED}, unsure, and count as background")
     if settings.save is not None:
         _save(settings.save, results, split, truth, settings.vis, settings.masks)
     return results
+
+
+def _best_threshold(scores: SeedScores, name: str) -> float:
+    if not scores.counts.any():
+        raise UsageError(f"no picture of {name} has a mask to choose the threshold by; give --threshold")
+    return scores.best_threshold()
+
+
+def _require_new(folder: Path, names: Iterable[str]) -> None:
+    """UsageError if files of these names are in a folder already, whoever made them; UserError if it takes none."""
+    for name in names:
+        if (folder / name).exists():
+            raise UsageError(f"{folder / name} is there already; name a new folder with --save")
+    require_writable(folder)
 
 
 def iou_table(results: dict[str, Any], class_names: Sequence[str]) -> str:

@@ -12,7 +12,7 @@ from PIL import Image
 from utils.data.images import ImageError, open_picture
 from utils.metrics.segmentation import IGNORED
 from utils.segmentation.maps import PictureMaps
-from utils.system.errors import UserError
+from utils.system.errors import UserError, reason_of
 from utils.system.files import write_atomically
 
 RECORD = "maps.json"
@@ -55,8 +55,7 @@ def read_maps(folder: Path, image_id: str) -> PictureMaps:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing; make the maps of this list first") from error
     except Exception as error:  # of a damaged file, of whatever kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no file of maps ({reason}); make it anew") from error
+        raise UserError(f"{path} is no file of maps ({reason_of(error)}); make it anew") from error
     return maps
 
 

@@ -35,6 +35,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _OUT_OF_MEMORY.search(str(error)) is not None
 
 
+def reason_of(error: BaseException) -> str:
+    """What an error says, in one line; its name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def run_command(main: Callable[[], None]) -> int:
     """Runs a command line's `main` and turns the failures that a user can correct into one sentence.
 
@@ -68,7 +73,7 @@ def _run(main: Callable[[], None]) -> int:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        _tell("error: out of memory; lower --batch_size or --crop_size")
+        _tell("error: out of memory; lower --batch_size or --crop_size, or leave the largest of --scales out")
         return 1
     except KeyboardInterrupt:
         _tell("interrupted")

@@ -63,6 +63,7 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
         "final_relu": (False, "behind a final ReLU the class maps of few classes die, all logits 0"),
         "batch_size": (batch_size, f"about {STEPS_PER_EPOCH} steps an epoch"),
         "warmup_epochs": (warmup, "the classifier learns first, since maps are trained by what it has learnt"),
+        "poly_steps": (0, "the rate falls at two epochs instead"),
         "lr_steps": (tuple(falls), "the rate falls when the maps' training begins, and near the end"),
         "lr_decay": (RATE_FALL, "for these two falls"),
         "generator_rate": (

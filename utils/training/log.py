@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from utils.system.errors import reason_of
 from utils.system.files import read_json_lines, write_text
 from utils.training.curves import save_curves
 
@@ -131,7 +132,7 @@ class RunLog:
             show()
         except Exception as error:  # whatever it is, days of training do not end for a view of their figures
             if name not in self._told:
-                message = " ".join(str(error).split()) or type(error).__name__
+                message = reason_of(error)
                 print(f"{self.path.with_name(name)} is not kept up to date: {message}", file=sys.stderr)
             self._told.add(name)
 

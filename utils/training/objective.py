@@ -60,7 +60,8 @@ class Objective(nn.Module):
         self.recipe = recipe
         self.warmup = warmup
         self.dtype = getattr(torch, PRECISIONS[amp])
-        model.classifier_loc.requires_grad_(not warmup)
+        for name, parameter in model.classifier_loc.named_parameters():
+            parameter.requires_grad_(not warmup and (recipe.train_biases or not name.endswith("bias")))
 
     def forward(
         self, images: Tensor, labels: Tensor, positives: Tensor | None = None

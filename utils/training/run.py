@@ -259,7 +259,7 @@ class Run:
         """Puts a threshold that was chosen on the training pictures into force, and into the run's settings."""
         self.recipe = replace(self.recipe, threshold=threshold)
         if is_main():
-            chosen_on = "training pictures and their boxes"
+            chosen_on = f"training pictures and their {'boxes' if self.train_split.boxes else 'masks'}"
             change_settings(self.weights, recipe=asdict(self.recipe), threshold_chosen_on=chosen_on)
 
     def inference_model(self) -> BAS:
@@ -332,7 +332,10 @@ def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | N
     name = command.given.get("name") or stored.get("name") or command.dataset.papers[0]
     recipe = command.dataset.recipe(arch, name)
     own = {"dataset": recipe.dataset, "arch": arch, "name": name}
-    recipe = override(override(recipe, stored), {**command.given, **own})
+    given = {**command.given, **own}
+    if "lr_steps" in given:  # instead of a fall at every step
+        given = {"poly_steps": 0, **given}
+    recipe = override(override(recipe, stored), given)
     if not any((recipe.cls_weight, recipe.frg_weight, recipe.bas_weight, recipe.area_weight)):
         raise UsageError("all four losses have the weight 0; leave one of --cls_weight, --bas_weight, ... as it is")
     if recipe.warmup_epochs >= recipe.epochs:

@@ -16,6 +16,7 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -25,16 +26,19 @@ from utils.data.listing import require_pictures
 from utils.data.masks import MaskFiles
 from utils.data.split import SPLITS_WITH_VAL, Split, check_split_name, parse_number, read_bytes, read_lines
 from utils.data.voc_xml import read_voc_xml
-from utils.system.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError, reason_of
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog"),
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 LISTS = ("train", "train_aug", "val")
+PAGE = "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/"
+URL = f"{PAGE}VOCtrainval_11-May-2012.tar"
+MD5 = "6cd6e144f989b92b3379bac3b3de84fd"
 HINT = (
-    "get VOCtrainval_11-May-2012.tar (md5 6cd6e144f989b92b3379bac3b3de84fd) from "
-    "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/; --root names the folder that holds VOCdevkit"
+    f"get VOCtrainval_11-May-2012.tar (md5 {MD5}) from {PAGE}, or let train.py --download do it; --root names the "
+    "folder that holds VOCdevkit"
 )
 AUG_HINT = (
     "train_aug.txt (md5 215992f6fd958f89800449fdb4bbabe6) is in voc12/ of https://github.com/jiwoon-ahn/irn; put it "
@@ -67,7 +71,10 @@ def load_split(root: Path, split: str) -> Split:
     if split == "val":
         return load_list(root, "val")
     has_aug = any((place / "train_aug.txt").exists() for place in _places_of_lists(Path(root)))
-    return load_list(root, "train_aug" if has_aug else "train")
+    if has_aug:
+        return load_list(root, "train_aug")
+    found = load_list(root, "train")
+    return replace(found, layout=f"{found.layout} (for the 10,582 pictures that methods train on: {AUG_HINT})")
 
 
 def load_list(root: Path, name: str) -> Split:
@@ -106,10 +113,9 @@ def load_list(root: Path, name: str) -> Split:
     masks = folder / "SegmentationClass"
     present = {entry.stem for entry in masks.glob("*.png")} if masks.is_dir() else set()
     masks_of = {image_id: MaskFiles((masks / f"{image_id}.png",)) for image_id in ids if image_id in present}
-    aug = "" if name != "train" or len(ids) < 1000 else f" ({AUG_HINT})"
     return Split(
         name="val" if name == "val" else "train",
-        layout=f"PASCAL VOC 2012 in {folder}, {path.name}{aug}, labels from {source} "
+        layout=f"PASCAL VOC 2012 in {folder}, {path.name}, labels from {source} "
         f"({positives.sum() / len(ids):.2f} a picture), masks for {len(masks_of)} of {len(ids)} images",
         ids=ids,
         paths=tuple(folder / "JPEGImages" / f"{image_id}.jpg" for image_id in ids),
@@ -119,6 +125,15 @@ def load_list(root: Path, name: str) -> Split:
         masks=masks_of,
         positives=positives,
     )
+
+
+def download(root: Path, url: str = URL, md5: str = MD5) -> None:
+    """Fetches the data set from its owners into `root`/VOCdevkit, unless it is there; arguments and errors as for
+    :func:`utils.data.download.download_dataset`."""
+    from utils.data.download import download_dataset  # here, since it takes a second for torchvision
+
+    if not any((Path(root) / place / "JPEGImages").is_dir() for place in PLACES):
+        download_dataset(Path(root) / "VOCdevkit", url, md5, PAGE)
 
 
 def class_names() -> tuple[str, ...]:
@@ -146,7 +161,7 @@ def _read_labels(root: Path, folder: Path, name: str, ids: Sequence[str]) -> tup
     if (folder / "Annotations").is_dir():
         rows = [_read_xml(folder / "Annotations" / f"{image_id}.xml") for image_id in ids]
         return np.stack(rows), str(folder / "Annotations")
-    files = [f"{'val' if name == 'val' else 'train'}_cls.txt", CLS_LABELS]
+    files = [CLS_LABELS, f"{'val' if name == 'val' else 'train'}_cls.txt"]
     path = next((place / file for place in (folder, root) for file in files if (place / file).exists()), None)
     if path is None:
         raise UserError(f"no labels in {folder} (looked for Annotations, {' and '.join(files)}); {HINT}")
@@ -180,11 +195,15 @@ def _read_cls_list(path: Path) -> dict[str, np.ndarray]:
     return known
 
 
+_OF_ARRAYS = ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar")
+
+
 class _NumpyUnpickler(pickle.Unpickler):
     """Makes arrays of numbers out of a pickle, and nothing else that it asks for."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if module.split(".")[0] == "numpy" and name in ("_reconstruct", "ndarray", "dtype", "_frombuffer", "scalar"):
+        is_numpys = module.split(".")[0] == "numpy" and name in _OF_ARRAYS
+        if is_numpys or (module, name) == ("_codecs", "encode"):  # by which Python 2's protocol writes bytes
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"it asks for {module}.{name}")
 
@@ -205,6 +224,5 @@ def _read_cls_labels(path: Path) -> Mapping[str, np.ndarray]:
             digits = f"{int(number):010d}"  # 2007000032 is 2007_000032
             known[f"{digits[:4]}_{digits[4:]}"] = row.astype(bool)
     except Exception as error:  # of a damaged file, of whatever kind
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"{path} is no {CLS_LABELS} that can be read ({reason}); {HINT}") from error
+        raise UserError(f"{path} is no {CLS_LABELS} that can be read ({reason_of(error)}); {HINT}") from error
     return known

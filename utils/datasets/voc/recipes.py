@@ -51,3 +51,4 @@ BACKBONES: dict[str, dict[str, Any]] = {
     }
     for arch in ARCHS
 }
+BACKBONES["resnet"]["IJCV_DRIVE_ID"] = "1VkjmAFGd0cJxHMjlPE-Qjt-mRpk6xuYh"
