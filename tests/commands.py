@@ -22,7 +22,7 @@ from utils.inference import command
 from utils.system.errors import run_command
 
 ROOT = Path(__file__).parents[1]
-AS_IN_THE_PAPER = {"name": "cvpr", "tap": None, "same_padding": False}
+AS_IN_THE_PAPER = {"name": "cvpr", "tap": None, "same_padding": False, "coarse_features": False, "plain_heads": False}
 SIZES = ["--resize_size", "64", "--crop_size", "48", "--num_workers", "0"]
 OWN_TRAINING = ["--arch", "mobilenet", "--batch_size", "4", *SIZES]
 TRAINING = [*OWN_TRAINING, "--no-adapt_recipe"]  # the paper's recipe, for three classes as well

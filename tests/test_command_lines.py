@@ -91,9 +91,9 @@ RECIPES = {
 def homes(tmp_path_factory):
     """A data set's folder as users fill it, data/ and logs/ beside Model/: data set -> its `Model` package there."""
     homes = {}
-    for name, dataset in train.DATASETS.items():
-        home = tmp_path_factory.mktemp("homes") / name
-        MAKE[name](home / "data", KNOWN, dataset.num_classes)
+    for name, make in MAKE.items():
+        home, dataset = tmp_path_factory.mktemp("homes") / name, train.DATASETS[name]
+        make(home / "data", KNOWN, dataset.num_classes)
         homes[name] = replace(dataset, home=home)
     return homes
 

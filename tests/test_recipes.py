@@ -32,6 +32,14 @@ SHARED = {
     "align_maps": "stretched",
     "same_padding": False,
     "mask_pooling": "blocks",
+    "coarse_features": False,
+    "plain_heads": False,
+    "constant_maps_in_frg": False,
+    "nesterov": True,
+    "train_biases": True,
+    "poly_steps": 0,
+    "drop_last": False,
+    "resize": "bilinear",
     "lr_decay": 0.1,
     "lr": 0.001,
     "momentum": 0.9,
@@ -135,12 +143,17 @@ def test_training_options_set_the_recipe() -> None:
         "resize_size": 100,
         "crop_size": 90,
         "mask_pooling": "aligned",
+        "poly_steps": 70,
+        "resize": "bicubic",
     }
     argv = [text for name, value in values.items() for text in (f"--{name}", str(value))]
     flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn", "--align_maps", "--same_padding"]
+    flags += ["--coarse_features", "--plain_heads", "--constant_maps_in_frg", "--no-nesterov", "--no-train_biases"]
+    flags += ["--drop_last"]
     given = override(recipe, parse(*argv, *flags))
     values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True}
-    values |= {"align_maps": "geometric", "same_padding": True}
+    values |= {"align_maps": "geometric", "same_padding": True, "nesterov": False, "train_biases": False}
+    values |= dict.fromkeys(("coarse_features", "plain_heads", "constant_maps_in_frg", "drop_last"), True)
     assert {name: getattr(given, name) for name in values} == values
     changed = {field.name for field in fields(Recipe) if getattr(given, field.name) != getattr(recipe, field.name)}
     assert changed == values.keys()

@@ -33,6 +33,7 @@ from utils.models.recipe import Recipe
 from utils.runs.provenance import tf32_settings
 from utils.system.devices import set_numerics
 from utils.training import log
+from utils.training import record as recording
 from utils.training import run as running
 from utils.training.optim import build_optimizer
 from utils.training.run import Run
@@ -230,13 +231,13 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
     mean = "class_mean"
 
     def evaluate(*_: object) -> SimpleNamespace:
-        summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}}
-        spec = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={})
-        scored = SimpleNamespace(means=lambda: summary, summary=lambda: summary)
+        summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}, "boxed": 4}
+        spec = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={}, main=None)
         found = {"failures": [], "misfits": [], "checked": 4}
-        return SimpleNamespace(scores=lambda: scored, spec=spec, dead_maps=lambda: None, **found)
+        return SimpleNamespace(summary=summary, spec=spec, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(Run, "evaluate_test", evaluate)
+    monkeypatch.setattr(recording, "summarize_map", lambda one, _: {"scores": one.summary, "pixels": None})
     monkeypatch.setattr(running, "evaluation_record", lambda *_: {})
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
     options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *TRAINING]
