@@ -309,7 +309,7 @@ def test_tables_of_recipes_and_checkpoints(dataset: str, arch: str) -> None:
         beyond_one = {"zero": 0, "one": 1}[recipe.ratio_beyond_one]
         schedule = recipe.epochs, " and ".join(map(str, recipe.lr_steps)), recipe.batch_size
         assert cells(paper.upper(), arch, *losses, beyond_one, *schedule) in text
-    assert f"the seed is {recipe.seed}" in text
+        assert f"the seed is {recipe.seed}" in text
     assert (
         f"| {arch} | [`{train.DATASETS[dataset].weights_name(arch, models.recipe(arch).epochs - 1)}`](https://drive"
         in text

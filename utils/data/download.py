@@ -75,7 +75,9 @@ def _unpack(archive: Path, folder: Path) -> None:
     try:
         # Beside the target, so that the rename stays on one disk.
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as temporary:
-            with tarfile.open(archive, "r:*") as tar:
+            with open(archive, "rb") as file:
+                is_compressed = file.read(2) == b"\x1f\x8b"
+            with tarfile.open(archive, "r:gz" if is_compressed else "r:") as tar:
                 tar.extractall(temporary, filter="data")  # nothing outside, and nothing but files, folders and links
             unpacked = Path(temporary, folder.name)
             if not unpacked.is_dir() or unpacked.is_symlink():

@@ -130,11 +130,11 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.sweep and not settings.save:
         for path in save_charts(loaded.checkpoint.path.parent, f"{loaded.model.arch}_sweep", results["curves"]):
             print(f"look at {path}")
-    is_whole = ~evaluation.failed
-    is_whole[list(evaluation.failure_of)] = False  # a mask that cannot be read
-    if settings.vis and is_whole.any():
+    readable = ~evaluation.failed
+    readable[list(evaluation.failure_of)] = False  # a mask that cannot be read
+    if settings.vis and readable.any():
         path = (settings.save or loaded.checkpoint.path.parent) / f"{loaded.model.arch}_test.png"
-        indices = spread(is_whole, settings.vis)
+        indices = spread(readable, settings.vis)
         print(f"look at {save_gallery(path, loaded.model, split, indices, spec, loaded.device)}")
 
 
