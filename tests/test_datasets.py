@@ -262,13 +262,16 @@ DAMAGE = {
     "empty": lambda path: path.write_bytes(b""),
     "another variable": lambda path: savemat(path, {"other": [1, 2]}),
     "numbers for records": lambda path: savemat(path, {"annotations": [1, 2], "file_list": [1], "labels": [1]}),
-    "a class from 0": lambda path: savemat(path, {"annotations": unclassed_car()}),
+    "a class from 0": lambda path: savemat(path, {"annotations": car_of_class(0)}),
+    "a class in words": lambda path: savemat(path, {"annotations": car_of_class("Hummer")}),
+    "no class": lambda path: savemat(path, {"annotations": car_of_class(np.zeros((0, 0)))}),
+    "half a class": lambda path: savemat(path, {"annotations": car_of_class(1.5)}),
 }
 
 
-def unclassed_car() -> np.ndarray:
+def car_of_class(value: object) -> np.ndarray:
     records = car_records(["00001.jpg"])
-    records["class"][0, 0] = 0
+    records["class"][0, 0] = value
     return records
 
 

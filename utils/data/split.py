@@ -326,6 +326,14 @@ def parse_label(text: str, line: Line) -> int:
     return label
 
 
+def parse_one_based_label(text: str, line: Line) -> int:
+    """As :func:`parse_label`, of classes that count from 1, written as a whole number or, by MATLAB, as 3.0."""
+    number = parse_number(text, line)
+    if not number.is_integer() or number < 1:
+        raise line.error(f"the class is {text}, where whole numbers from 1 are expected")
+    return parse_label(str(int(number) - 1), line)
+
+
 @overload
 def parse_number(text: str, line: Line, kind: type[int]) -> int: ...
 @overload

@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.data.listing import require_pictures
 from utils.data.matlab import read_matlab
-from utils.data.split import Line, Split, check_split_name, parse_label, parse_one_based_box
+from utils.data.split import Line, Split, check_split_name, parse_one_based_box, parse_one_based_label
 from utils.system.errors import UserError
 
 FOLDER = "stanford_cars"
@@ -65,14 +65,15 @@ def load_split(root: Path, split: str) -> Split:
     wanted = (name_field, "class", *CORNERS, *(("test",) if path.name == OLDER else ()))
     _require_fields(path, records, wanted)
     if path.name == OLDER:
-        records = records[[int(record["test"]) == (split == "test") for record in records]]
+        is_test = np.array([str(record["test"]) in ("1", "1.0") for record in records], dtype=bool)
+        records = records[is_test == (split == "test")]
     folder = "" if path.name == OLDER else f"cars_{split}/"
     ids, labels, boxes = [], [], {}
     for record in records:
         image_id = folder + str(record[name_field])
         line = Line(f"{path}, {image_id}", image_id)
         ids.append(image_id)
-        labels.append(parse_label(str(int(record["class"]) - 1), line))
+        labels.append(parse_one_based_label(str(record["class"]), line))
         boxes[image_id] = parse_one_based_box([str(record[corner]) for corner in CORNERS], line)
     require_pictures(root, ids, path, HINT)
     return Split(

@@ -13,7 +13,7 @@ import numpy as np
 
 from utils.data.listing import require_pictures
 from utils.data.matlab import read_matlab
-from utils.data.split import Line, Split, check_split_name, parse_label
+from utils.data.split import Line, Split, check_split_name, parse_one_based_label
 from utils.data.voc_xml import read_voc_xml
 from utils.system.errors import UserError
 
@@ -78,7 +78,7 @@ def _read_list(path: Path) -> tuple[tuple[str, ...], np.ndarray, list[str]]:
         line = Line(f"{path}, image {number}", str(name))
         if "/" not in line.text:
             raise line.error(f"{line.text!r} is not <wnid>-<name>/<file>.jpg")
-        labels.append(parse_label(str(int(label) - 1), line))
+        labels.append(parse_one_based_label(str(label), line))
     ids = tuple(str(name) for name in columns["file_list"])
     return ids, np.array(labels, dtype=np.int64), [str(name) for name in columns["annotation_list"]]
 

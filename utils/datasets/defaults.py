@@ -1,5 +1,4 @@
-"""What the second paper's code says of Stanford Dogs, Stanford Cars and FGVC-Aircraft: no recipe of their own, so the
-defaults of its options hold, and no result is published."""
+"""What the second paper's code says where it has no numbers of a data set or backbone: the defaults of its options."""
 
 from __future__ import annotations
 
@@ -12,8 +11,21 @@ from utils.models.registry import ARCHS
 MOST_TOP_K = 200  # the default of the authors' option, with which their code fails where there are fewer classes
 
 
-def default_recipes(dataset: Dataset) -> dict[str, dict[str, Any]]:
-    """`BACKBONES` of a `recipes.py`: the defaults for every backbone, k as large as the classes allow."""
+def default_recipes(dataset: Dataset, **own: Any) -> dict[str, dict[str, Any]]:
+    """`BACKBONES` of a `recipes.py`: the defaults for every backbone, k as large as the classes allow.
+
+    Args:
+        dataset: whose.
+        own: settings that the data set has otherwise.
+    """
+    settings: dict[str, Any] = {
+        "threshold": 0.1,
+        "top_k": min(MOST_TOP_K, dataset.num_classes),
+        "epochs": 120,
+        "lr_steps": (80,),
+        "batch_size": 32,
+        **own,
+    }
     return {
         arch: {
             "IJCV_RECIPE": Recipe(
@@ -26,12 +38,8 @@ def default_recipes(dataset: Dataset) -> dict[str, dict[str, Any]]:
                 ratio_beyond_one="zero" if arch == "vgg" else "one",
                 frg_weight=0.5,
                 area_weight=1.5,
-                threshold=0.1,
-                top_k=min(MOST_TOP_K, dataset.num_classes),
-                epochs=120,
-                lr_steps=(80,),
-                batch_size=32,
                 seed=6,
+                **settings,
             )
         }
         for arch in ARCHS
