@@ -37,7 +37,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """What an error says, in one line; its name where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(str(error).split()).rstrip(".") or type(error).__name__
 
 
 def run_command(main: Callable[[], None]) -> int:
