@@ -1,9 +1,9 @@
 """How well a network's calibration is known, by how many pictures: `python -m tests.benchmark_calibration --run RUN`.
 
-For a finished run's BAS and CAM maps: the offsets by growing numbers of training pictures; what is found when the
-pictures are moved by a known number of pixels before the network sees them (the difference has to be that number); and,
-as a cross-check by other means, how far from its layers' geometry the gradients of a cell lie in the picture. Gradients
-say which pixels *can* move a cell, not which of them did in pictures, so that both need not agree to the pixel.
+For a finished run's BAS and CAM maps: the offsets by growing numbers of training pictures; how far from the truth they
+are when the network sees its pictures moved by a known number of pixels; and, as a cross-check by other means, how far
+from its layers' geometry the gradients of a cell lie in the picture. Gradients say which pixels *can* move a cell, not
+which of them did in pictures, so that both need not agree to the pixel.
 
 `--arch ARCH --data FOLDER` takes a backbone as it starts, with ImageNet's weights and random heads, and its Grad-CAM.
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from utils.data.dataset import find_datasets
 from utils.data.evaluation import read_pictures
@@ -38,14 +39,22 @@ from utils.system.errors import run_command
 from utils.system.options import NAME, NATURAL, PLACE, POSITIVE, CommandParser
 
 DEVICE = choose_device(None)
-MOVED = ((0, 0), (4, 0), (0, -3), (-5, 6))  # pixels to the right and down
+READING = DEVICE, 16, 0  # device, batch size, workers
+MOVED = ((4, 0), (0, -3), (-5, 6), (3, 0), (0, 4), (-6, -2))  # pixels to the right and down
+MOST = 6
 
 
 @contextmanager
 def moved_input(model: BAS, right: int, down: int) -> Iterator[None]:
-    """A block in which the network sees its pictures moved."""
+    """A block in which the network sees its pictures moved: a window of crops that are wider by MOST on every side."""
     f1 = model.f1
-    model.f1 = lambda images: f1(images.roll((down, right), dims=(2, 3)))  # type: ignore[method-assign]
+
+    def of_window(images: Tensor) -> Tensor:
+        lengths = zip((down, right), images.shape[2:], strict=True)
+        rows, columns = (slice(MOST - by, length - MOST - by) for by, length in lengths)
+        return f1(images[:, :, rows, columns])
+
+    model.f1 = of_window  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -81,6 +90,23 @@ def show(what: str, one: Calibration) -> None:
     print(f"  {what:32} {x:6.2f} ± {error_x:.2f} {y:6.2f} ± {error_y:.2f}   agreement {one.agreement:.3f}", flush=True)
 
 
+def show_moved(model: BAS, split: Split, spec: EvaluationSpec, kind: MapKind, pictures: int) -> None:
+    """Prints by how much moved pictures are found moved, and the largest error."""
+    wide, places, wrong = replace(spec, crop_size=spec.crop_size + 2 * MOST), [], []
+    for move in ((0, 0), *MOVED):
+        with moved_input(model, *move):
+            places.append(calibrate(model, split, wide, [kind], *READING, pictures=pictures)[kind].offset)
+        found = np.subtract(places[0], places[-1])
+        wrong.append(np.abs(found - move))
+        if any(move):
+            print(
+                f"  pictures moved by {move[0]:2}, {move[1]:2}: found moved by {found[0]:5.2f}, {found[1]:5.2f}",
+                flush=True,
+            )
+    x, y = np.max(wrong, axis=0)
+    print(f"  wrong by at most {x:.2f} across, {y:.2f} down")
+
+
 def main() -> None:
     """Measures and prints."""
     parser = CommandParser(prog="python -m tests.benchmark_calibration", description=__doc__)
@@ -96,6 +122,7 @@ def main() -> None:
         dataset = datasets["CUB"]
         split = dataset.load_split(args.data or dataset.root, "train")
         recipe, kinds = replace(dataset.recipe(args.arch), num_classes=len(split.class_names)), ("gradcam",)
+        torch.manual_seed(recipe.seed)  # of the heads
         model = build(replace(recipe, final_relu=False))
         print(load_imagenet(model, args.pretrained))
         model = model.eval().place(DEVICE)
@@ -104,16 +131,12 @@ def main() -> None:
         loaded, split = load(run.dataset, run.arch, run.weights), run.load_split("train", args.data)
         model, recipe, kinds = loaded.model, loaded.recipe, ("bas", "cam")
     spec = build_spec(recipe, kinds=kinds, ten_crops=False)
-    reading = DEVICE, 16, 0
     for kind in kinds_to_calibrate(model, spec):
         print(f"{kind.title}: offset in x and y, pixels of a crop of {spec.crop_size}")
         for count in args.pictures:
-            found = calibrate(model, split, spec, [kind], *reading, pictures=count)
+            found = calibrate(model, split, spec, [kind], *READING, pictures=count)
             show(f"{count} pictures", found[kind])
-        for right, down in MOVED:
-            with moved_input(model, right, down):
-                found = calibrate(model, split, spec, [kind], *reading, pictures=max(args.pictures))
-            show(f"pictures moved by {right}, {down}", found[kind])
+        show_moved(model, split, spec, kind, max(args.pictures))
         if args.gradients and kind.kind != "gradcam":
             x, y = gradient_centre(model, split, spec, kind, args.gradients)
             print(f"  {'gradients (a cross-check)':32} {x:6.2f}        {y:6.2f}")

@@ -32,6 +32,7 @@ PICTURES = 200
 # Offsets are looked for as far as a map of TensorFlow's weights behind five strided layers is off, and a bit.
 REACH, STEP = 24.0, 0.5  # pixels
 LEAST_SHARE = 0.4  # of the crop's side that both maps have to cover
+NEAR, MARGIN = 4.0, 8.0  # pixels: around the best shift, what is compared anew; and what is left out at the maps' edges
 RESAMPLINGS = 200
 
 
@@ -156,30 +157,45 @@ def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid,
     Returns:
         The offsets; of no picture, and 0, where every map is the same everywhere, or not finite.
     """
-    shifts = _candidates(maps.shape[1:], grid, side)
-    horizontal = _agreement(maps, across, grid, side, shifts)
-    vertical = _agreement(maps.swapaxes(1, 2), down.swapaxes(1, 2), grid, side, shifts)
-    usable = np.isfinite([horizontal, vertical]).all(axis=(0, 2))
+    usable = np.all([np.isfinite(views).all((1, 2)) & (np.ptp(views, (1, 2)) > 0) for views in (maps, across, down)], 0)
     count = int(usable.sum())
     if not count:
         return Calibration(Offset(), Offset(), 0.0, 0.0, 0)
+    views = [one[usable] for one in (maps, across, down)]
+    if count > 1:
+        # What all maps have in common, at borders above all, stays where it is whatever a picture shows.
+        views = [one - one.mean(axis=0) for one in views]
+    seen, across, down = views
     draws = np.random.default_rng(0).integers(0, count, (RESAMPLINGS, count))
-    offset, error, best, before = [], [], [], []
-    for curves in (horizontal[usable], vertical[usable]):
-        mean = curves.mean(axis=0)
-        place, agreement = _peak(shifts, mean)
-        offset.append(round(place, 2))
-        error.append(round(float(np.std([_peak(shifts, curves[draw].mean(axis=0))[0] for draw in draws])), 2))
-        best.append(agreement)
-        before.append(np.interp(0, shifts, mean))
-    return Calibration(Offset(*offset), Offset(*error), float(np.mean(best)), float(np.mean(before)), count)
+    axes = [
+        _along_x(seen, across, grid, side, draws),
+        _along_x(seen.swapaxes(1, 2), down.swapaxes(1, 2), grid, side, draws),
+    ]
+    places, errors, best, before = zip(*axes, strict=True)
+    return Calibration(Offset(*places), Offset(*errors), float(np.mean(best)), float(np.mean(before)), count)
 
 
-def _candidates(cells: tuple[int, ...], grid: Grid, side: int) -> np.ndarray:
-    """The shifts to try: those with which the maps still cover enough of the pictures on both sides of the middle."""
+def _along_x(
+    maps: np.ndarray, mirrored: np.ndarray, grid: Grid, side: int, draws: np.ndarray
+) -> tuple[float, float, float, float]:
+    """Offset along x, its standard error, the agreement there and by the layers' geometry.
+
+    First, each shift looks at all that both maps cover with it. Then those around the best one look at the same part of
+    the pictures, clear of the maps' edges: a shift is not to be better because it has more to look at.
+    """
     shifts = np.arange(-REACH, REACH + STEP / 2, STEP)
-    covered = [min(_half_width(count, grid, side, shift) for count in cells) for shift in shifts]
-    return shifts[2 * np.array(covered) >= LEAST_SHARE * side]
+    halves = np.array([_half_width(maps.shape[2], grid, side, shift) for shift in shifts])
+    wide = 2 * halves >= LEAST_SHARE * side
+    shifts, halves = shifts[wide], halves[wide]
+    all_of_it = _agreement(maps, mirrored, grid, side, shifts, halves).mean(axis=0)
+    rough = _peak(shifts, all_of_it)
+    near = np.abs(shifts - rough) <= NEAR
+    half = max(halves[near].min() - MARGIN, LEAST_SHARE * side / 2)
+    curves = _agreement(maps, mirrored, grid, side, shifts[near], np.minimum(halves[near], half))
+    place = _peak(shifts[near], curves.mean(axis=0))
+    error = np.std([_peak(shifts[near], curves[draw].mean(axis=0)) for draw in draws])
+    there, by_layers = np.interp([place, 0], shifts, all_of_it)
+    return round(place, 2), round(float(error), 2), float(there), float(by_layers)
 
 
 def _half_width(cells: int, grid: Grid, side: int, shift: float) -> float:
@@ -188,7 +204,9 @@ def _half_width(cells: int, grid: Grid, side: int, shift: float) -> float:
     return min(middle - first, first + (cells - 1) * grid.stride - middle, middle)
 
 
-def _agreement(maps: np.ndarray, mirrored: np.ndarray, grid: Grid, side: int, shifts: np.ndarray) -> np.ndarray:
+def _agreement(
+    maps: np.ndarray, mirrored: np.ndarray, grid: Grid, side: int, shifts: np.ndarray, halves: np.ndarray
+) -> np.ndarray:
     """How well maps agree with those of mirrored pictures along x, for each shift of the drawing.
 
     Args:
@@ -196,13 +214,13 @@ def _agreement(maps: np.ndarray, mirrored: np.ndarray, grid: Grid, side: int, sh
         grid: see :func:`estimate`.
         side: see :func:`estimate`.
         shifts: (D,) in pixels.
+        halves: (D,) how far from the picture's middle, to either side, to compare.
 
     Returns:
-        (N, D) correlations over what both cover; NaN where a map is the same everywhere, or not finite.
+        (N, D) correlations.
     """
     cells, columns = maps.shape[2], []
-    for shift in shifts:
-        half = _half_width(cells, grid, side, shift)
+    for shift, half in zip(shifts, halves, strict=True):
         away = np.linspace(-half, half, side)  # from the middle; the mirrored map is read the other way
         place = ((side - 1) / 2 + away - grid.first - shift) / grid.stride
         weights = np.maximum(0, 1 - np.abs(place[:, None] - np.arange(cells))).astype(np.float32)
@@ -218,12 +236,12 @@ def _correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
 
 
-def _peak(shifts: np.ndarray, agreement: np.ndarray) -> tuple[float, float]:
-    """The shift of the highest agreement, between the tried ones by the parabola through three, and that agreement."""
+def _peak(shifts: np.ndarray, agreement: np.ndarray) -> float:
+    """The shift of the highest agreement, between the tried ones by the parabola through three."""
     best = int(agreement.argmax())
     if not 0 < best < len(shifts) - 1:
-        return float(shifts[best]), float(agreement[best])
+        return float(shifts[best])
     left, middle, right = agreement[best - 1 : best + 2]
     bend = left - 2 * middle + right
     part = 0.0 if bend == 0 else 0.5 * (left - right) / bend
-    return float(shifts[best] + part * (shifts[1] - shifts[0])), float(middle - 0.25 * (left - right) * part)
+    return float(shifts[best] + part * STEP)
