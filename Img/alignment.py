@@ -12,8 +12,7 @@ from utils.evaluation.spec import build_spec
 from utils.inference.loading import Loaded
 from utils.inference.placing import place_maps
 from utils.models.recipe import ALIGNMENTS, CALIBRATED
-from utils.results.sheet import Cell, draw_sheet
-from utils.system.files import write_atomically
+from utils.results.sheet import Cell, save_sheet
 
 PICTURES = 4
 
@@ -45,5 +44,4 @@ def draw_alignment(path: Path, loaded: Loaded, split: Split, pictures: int = PIC
             row += [picture] if not row else []
             row.append(cell._replace(words=(how, *cell.words[1:])))
         rows.append(row)
-    sheet = draw_sheet(rows, build_key(spec))
-    return write_atomically(path, lambda file: sheet.save(file, optimize=True))
+    return save_sheet(path, rows, build_key(spec))

@@ -25,8 +25,7 @@ from utils.localization.boxes import best_iou
 from utils.metrics import pixel_iou
 from utils.models.bas import BAS
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, draw_outline, overlay_map
-from utils.results.sheet import SCALE, SIDE, Cell, Entry, draw_sheet
-from utils.system.files import write_atomically
+from utils.results.sheet import SCALE, SIDE, Cell, Entry, save_sheet
 
 COLUMNS = 6
 BATCH = 16
@@ -71,8 +70,7 @@ def save_gallery(
     size = 1 + len(spec.thresholds)
     per_row = max(1, COLUMNS // size)
     rows = [sum(groups[i : i + per_row], []) for i in range(0, len(groups), per_row)]
-    sheet = draw_sheet(rows, build_key(spec, spec.with_masks and not split.boxes), group=size)
-    return write_atomically(path, lambda file: sheet.save(file, optimize=True))
+    return save_sheet(path, rows, build_key(spec, spec.with_masks and not split.boxes), group=size)
 
 
 def read_subjects(split: Split, indices: Sequence[int], spec: EvaluationSpec) -> tuple[EvaluationBatch, list[Subject]]:

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from utils.results.drawing import INK, lay_over
 from utils.system.errors import UserError
+from utils.system.files import write_atomically
 
 SIDE, MARGIN, GROUP_GAP = 208, 6, 18  # pixels: of a picture, between two, and between two groups besides
 FONT_SIZE = 16  # pixels; a README shows a sheet of six columns at two thirds of its size
@@ -70,6 +71,15 @@ def draw_sheet(
             for number, words in enumerate(cell.words):
                 draw.text((x, y + side + 2 + number * line), fit(words, side, font), INK, font)
     return sheet
+
+
+def save_sheet(path: Path, rows: Sequence[Sequence[Cell]], key: Sequence[Entry], group: int = 0) -> Path:
+    """Draws a sheet and saves it as PNG; returns `path`.
+
+    Raises:
+        UserError: matplotlib, whose font is used, is missing, or the file cannot be written.
+    """
+    return write_atomically(path, draw_sheet(rows, key, group=group).save)
 
 
 def find_font(size: int) -> ImageFont.FreeTypeFont:

@@ -11,15 +11,14 @@ import numpy as np
 from utils.data.images import read_image
 from utils.data.split import Split
 from utils.metrics.segmentation import IGNORED, Confusion
-from utils.results.sheet import SIDE, Cell, Entry, draw_sheet
+from utils.results.sheet import SIDE, Cell, Entry, save_sheet
 from utils.segmentation.store import find_mask, palette, read_mask
-from utils.system.files import write_atomically
 
 OPACITY = 0.65
 GROUPS = 2  # pictures in a row
 
 
-def save_sheet(path: Path, split: Split, indices: Sequence[int], masks: Path) -> Path:
+def save_mask_sheet(path: Path, split: Split, indices: Sequence[int], masks: Path) -> Path:
     """Draws pictures, their true masks where there are some, and masks of a folder side by side; returns `path`.
 
     Args:
@@ -39,8 +38,7 @@ def save_sheet(path: Path, split: Split, indices: Sequence[int], masks: Path) ->
     rows = [sum(groups[start : start + GROUPS], []) for start in range(0, len(groups), GROUPS)]
     colours = palette()
     key = [Entry(split.class_names[number - 1], tuple(colours[number].tolist())) for number in sorted(seen)]
-    sheet = draw_sheet(rows, key, group=3)
-    return write_atomically(path, lambda file: sheet.save(file, optimize=True))
+    return save_sheet(path, rows, key, group=3)
 
 
 def _draw_group(split: Split, index: int, masks: Path) -> tuple[list[Cell], set[int]]:

@@ -14,7 +14,7 @@ from utils.data.split import Split, spread
 from utils.metrics.segmentation import IGNORED, Confusion, SeedScores, seeds
 from utils.results.charts import draw_chart, save_figure
 from utils.segmentation.arguments import MaskSettings, SeedSettings
-from utils.segmentation.figures import save_sheet
+from utils.segmentation.figures import save_mask_sheet
 from utils.segmentation.kinds import THRESHOLDS
 from utils.segmentation.store import RECORD, find_mask, read_maps, read_mask, require_maps, save_mask
 from utils.system.errors import UsageError, UserError
@@ -185,4 +185,4 @@ def _save(
     shown = np.zeros(len(split), dtype=bool)
     shown[list(truth) or slice(None)] = True
     if vis:
-        print(f"look at {save_sheet(folder / SHEET, split, spread(shown, vis), masks or folder)}")
+        print(f"look at {save_mask_sheet(folder / SHEET, split, spread(shown, vis), masks or folder)}")
