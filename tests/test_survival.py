@@ -27,6 +27,8 @@ from utils.runs.state_folder import INDEX
 EPOCHS, STEPS = 2, 6
 OPTIONS = ["--arch", "mobilenet", "--device", "cpu", "--batch_size", "4", "--resize_size", "64", "--crop_size", "48"]
 OPTIONS += ["--epochs", str(EPOCHS), "--show_step", "1", "--save_every_steps", "2"]
+# Heads of a seventh of the network's weights, not of seven eighths: what is done to a run does not depend on them.
+OPTIONS += ["--plain_heads", "--no-final_relu"]
 TIMES = {"seconds", "images_per_second", "data_wait", "memory_mib"}
 
 
@@ -185,13 +187,13 @@ def test_stopped_and_resumed(home, whole, number: signal.Signals) -> None:
     process = start(home, name, "--save_every_steps", 0, start_new_session=True)
     process.stdout.readline()
     wait_for(process, lambda: (home / name / "mobilenet" / "settings.json").exists())
-    time.sleep(1)
+    time.sleep(random.uniform(0.1, 0.3))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, (out, err)
     told, sentence = err.strip().split("\n")
     assert told.startswith(f"{number.name}: finishing the step") and "Ctrl-C again" in told
-    (saved,) = states(home, name)
+    *_, saved = states(home, name)
     assert sentence.startswith(f"error: stopped by {number.name}; ") and f"saved in {saved}; go on with" in sentence
     result = run(home, name, "--resume")
     assert result.returncode == 0 and f"resumed from {saved}" in result.stdout
@@ -244,7 +246,7 @@ def test_full_disk_while_saving(home, whole) -> None:
     before = (first.read_bytes(), (home / "full" / "mobilenet" / "states" / INDEX).read_bytes())
 
     def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000_000, 50_000_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (5_000_000, 5_000_000))
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 
     result = run(home, "full", "--resume", preexec_fn=limit)

@@ -18,11 +18,11 @@ import torch
 import train
 from tests.commands import (
     AS_IN_THE_PAPER,
+    AS_PUBLISHED,
     MAKE,
     PICTURES,
     ROOT,
     RUN_FILES,
-    TRAINING,
     WHOLE,
     assert_one_sentence,
     make_cub,
@@ -54,7 +54,7 @@ def runs(folder):
     outputs = {}
     for dataset, epochs in (("CUB", 2), ("ILSVRC", 1)):
         options = ["--dataset", dataset, "--root", folder / dataset, "--epochs", epochs]
-        options += [*TRAINING, "--save_path", folder / f"runs_{dataset}"]
+        options += [*AS_PUBLISHED, "--save_path", folder / f"runs_{dataset}"]
         if dataset == "CUB":
             result = shell(ROOT, "train.py", *options)
             assert (result.returncode, result.stderr) == (0, "")
@@ -160,7 +160,7 @@ def last_state(run: Path, epochs: int = 2) -> dict:
 
 def test_resumed_run_equals_one_at_a_stretch(runs, folder):
     """Stopped after one epoch and resumed with more epochs and other workers: the bits of two epochs at a stretch."""
-    options = [*TRAINING, "--root", folder / "CUB", "--save_path", folder / "resumed"]
+    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", folder / "resumed"]
     result = shell(ROOT, "train.py", *options, "--epochs", 1, "--resume", "auto")  # there is nothing yet: it begins
     assert (result.returncode, result.stderr) == (0, "")
     run, (whole, _) = folder / "resumed" / "mobilenet", runs["CUB"]
@@ -192,7 +192,7 @@ def test_finished_run_is_evaluated_again(runs, folder, capsys):
     """Protects what comes after the last epoch: --resume FILE of a run with all its epochs repeats it elsewhere."""
     run, _ = runs["CUB"]
     state = run / "states" / "epoch_0002.pth.tar"
-    options = [*TRAINING, "--root", folder / "CUB", "--save_path", folder / "again", "--resume", state]
+    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", folder / "again", "--resume", state]
     before = stamps(run)
     assert run_training(*options) == 0
     output = capsys.readouterr().out
@@ -207,7 +207,7 @@ def test_finished_run_is_evaluated_again(runs, folder, capsys):
 def test_resuming_another_run_is_refused(runs, folder, tmp_path, capsys):
     """Protects runs from other settings or pictures: exit code 2, the difference is shown, nothing on disk changes."""
     run, _ = runs["CUB"]
-    options = [*TRAINING, "--root", folder / "CUB", "--save_path", run.parent, "--resume"]
+    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", run.parent, "--resume"]
     state = run / "states" / "epoch_0002.pth.tar"
     more_pictures = make_cub(tmp_path / "more", [(2, True, WHOLE), *PICTURES], 3)
     same_number = make_cub(tmp_path / "other", [(1, True, WHOLE), *PICTURES[1:]], 3)
@@ -234,7 +234,7 @@ def test_resuming_another_run_is_refused(runs, folder, tmp_path, capsys):
 def test_resuming_what_is_no_state(runs, folder, capsys):
     """No run, a run in the way, weights in place of a state, a damaged log: a sentence, nothing lost."""
     run, _ = runs["CUB"]
-    options = [*TRAINING, "--root", folder / "CUB", "--save_path", run.parent]
+    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", run.parent]
     cases = [
         (["--epochs", 3], 2, ["states/epoch_0001.pth.tar is there already", "--resume", "--save_path"]),
         (["--resume", run / "mobilenet1.pth.tar"], 1, ["mobilenet1.pth.tar is no training state", "states/"]),
@@ -258,7 +258,7 @@ def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys
     """Protects fine-tuning as a user does it: weights of a run, or its state, start one on the same or on less data."""
     run, _ = runs["CUB"]
     fewer = make_cub(tmp_path / "fewer", [(number % 2, True, WHOLE) for number in range(4)], 2)
-    options = [*TRAINING, "--epochs", 1, "--pretrained"]
+    options = [*AS_PUBLISHED, "--epochs", 1, "--pretrained"]
     for root, source, words in (
         (folder / "CUB", run / "mobilenet1.pth.tar", "; kept: classifier head, generator\n"),
         (fewer, run / "states" / "epoch_0002.pth.tar", "(its 'model'), mobilenet for 3 classes; at random, for the "),
@@ -276,7 +276,7 @@ def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys
 def test_training_without_data(tmp_path, capsys, dataset, hint):
     """A folder that is not there ends the command at once: exit code 1, the folder, the hint, nothing written."""
     options = ["--dataset", dataset, "--root", tmp_path / "nowhere", "--save_path", tmp_path / "runs"]
-    assert run_training(*TRAINING, *options) == 1
+    assert run_training(*AS_PUBLISHED, *options) == 1
     assert_one_sentence(capsys.readouterr().err, str(tmp_path / "nowhere"), hint)
     assert not (tmp_path / "runs").exists()
 
@@ -304,6 +304,6 @@ def test_backbone_weights_that_do_not_fit(folder, tmp_path, capsys):
     """--pretrained of another backbone: one sentence, nothing written."""
     torch.save({"conv1.weight": torch.zeros(64, 3, 7, 7)}, tmp_path / "resnet.pth")
     options = ["--root", folder / "CUB", "--save_path", tmp_path / "runs", "--pretrained", tmp_path / "resnet.pth"]
-    assert run_training(*TRAINING, *options) == 1
+    assert run_training(*AS_PUBLISHED, *options) == 1
     assert_one_sentence(capsys.readouterr().err, "resnet.pth does not fit this backbone", "conv1.weight")
     assert not (tmp_path / "runs").exists()

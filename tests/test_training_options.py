@@ -15,9 +15,9 @@ from torch import nn
 from torch.optim.lr_scheduler import MultiStepLR
 
 from tests.commands import (
+    AS_PUBLISHED,
     RUN_FILES,
     SMALL,
-    TRAINING,
     WHOLE,
     assert_one_sentence,
     make_cub,
@@ -82,7 +82,7 @@ def run(data, tmp_path) -> Callable[..., Path]:
 
     def go(name: str, *more: object, code: int = 0, root: Path = data) -> Path:
         folder = tmp_path / name
-        options = ["--root", root, "--save_path", folder, "--pretrained", "none", "--epochs", 2, *TRAINING, *more]
+        options = ["--root", root, "--save_path", folder, "--pretrained", "none", "--epochs", 2, *AS_PUBLISHED, *more]
         if "--resume" in more:
             del options[options.index("--pretrained") : options.index("--epochs")]
         assert run_training(*options) == code
@@ -240,7 +240,7 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
     monkeypatch.setattr(recording, "summarize_map", lambda one, _: {"scores": one.summary, "pixels": None})
     monkeypatch.setattr(running, "evaluation_record", lambda *_: {})
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
-    options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *TRAINING]
+    options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *AS_PUBLISHED]
     assert run_training(*options, "--epochs", 4, "--eval_every", 1, "--keep", 1) == 0
     folder = tmp_path / "mobilenet"
     kept = {"states/epoch_0002.pth.tar", "states/epoch_0004.pth.tar", "mobilenet3.pth.tar"}
@@ -254,7 +254,7 @@ def test_interrupted_evaluation_is_made_up_for(monkeypatch: pytest.MonkeyPatch, 
     """Protects the choice of the best state: an epoch whose evaluation was stopped is evaluated after --resume."""
     tiny()
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
-    options = ["--root", data, "--save_path", tmp_path, *TRAINING, "--epochs", 3, "--eval_every", 1]
+    options = ["--root", data, "--save_path", tmp_path, *AS_PUBLISHED, "--epochs", 3, "--eval_every", 1]
     evaluate, calls = Run.evaluate_test, []
 
     def stop_at_first(*arguments: object) -> object:
@@ -330,7 +330,7 @@ def test_every_ablation_is_recorded(tiny, run) -> None:
 def test_evaluation_needs_no_flags_for_other_runs(tmp_path, flags: list[str], expected: dict) -> None:
     """Protects the way from training to evaluation: head, tap and threshold are the run's, and so are the figures."""
     data = make_cub(tmp_path / "data", [*PICTURES[:4], (1, False, WHOLE), (2, False, SMALL)], 3)
-    options = ["--root", data, "--save_path", tmp_path / "runs", "--epochs", 1, *TRAINING, *flags]
+    options = ["--root", data, "--save_path", tmp_path / "runs", "--epochs", 1, *AS_PUBLISHED, *flags]
     assert run_training(*options) == 0
     weights = tmp_path / "runs" / "mobilenet" / "mobilenet0.pth.tar"
     arguments = ["--arch", "mobilenet", "--data", data, "--checkpoint", weights, "--num_workers", 0]
