@@ -40,7 +40,7 @@ from utils.system.options import NAME, NATURAL, PLACE, POSITIVE, CommandParser
 
 DEVICE = choose_device(None)
 READING = DEVICE, 16, 0  # device, batch size, workers
-MOVED = ((4, 0), (0, -3), (-5, 6), (3, 0), (0, 4), (-6, -2))  # pixels to the right and down
+MOVED = ((4, 0), (0, -3), (-5, 6), (-6, -2))  # pixels to the right and down
 MOST = 6
 
 

@@ -70,6 +70,10 @@ def test_maps_that_tell_nothing() -> None:
     views = [maps.copy(), maps[:, :, ::-1].copy(), maps[:, ::-1].copy()]
     views[0][0], views[1][1] = 0.5, np.nan
     assert estimate(*views, Grid(3.5, 8), SIDE).pictures == 4
+    same = [np.repeat(view[:1], 6, axis=0) for view in (maps, maps[:, :, ::-1], maps[:, ::-1])]
+    nothing = estimate(*same, Grid(0, 8), SIDE)  # whatever a picture shows, the map is this
+    assert (nothing.offset, nothing.pictures) == (Offset(), 0)
+    assert estimate(*(view[2:3] for view in views), Grid(3.5, 8), SIDE).pictures == 1
 
 
 def make_smooth(model: BAS) -> BAS:

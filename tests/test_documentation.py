@@ -17,7 +17,7 @@ import CUB.Model
 import ILSVRC.DataLoader
 import ILSVRC.Model
 import train
-from tests.commands import MAKE, NOISE, SIZES, save_noise, write_random_net
+from tests.commands import MAKE, NOISE, SIZES, SMALL_HEADS, save_noise, write_random_net
 from tests.documents import (
     ROOT,
     Program,
@@ -42,6 +42,7 @@ CI = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 RUN_BY = {
     "tests.benchmark_calibration": "test_placing.py",
     "tests.benchmark_classes": "test_benchmark_classes.py",
+    "tests.benchmark_processes": "test_benchmark_processes.py",
     "tests.benchmark_training": "test_benchmark_training.py",
     "tests.gpu": "test_gpu_suite.py",
     "utils.demo.ablation": "test_ablation_grid.py",
@@ -231,7 +232,8 @@ def run_small(program: Program, home: Path) -> int:
     is_own = "--dataset-dir" in arguments
     if program.name == "train.py":
         dataset = parse(parser_of(program.name), arguments).dataset or "CUB"
-        arguments += ["--arch", "mobilenet", "--epochs", "1", "--batch_size", "4", "--device", "cpu", *SIZES]
+        arguments += ["--arch", "mobilenet", "--epochs", "1", "--batch_size", "4", "--device", "cpu"]
+        arguments += [*SIZES, *SMALL_HEADS]
         place = ["--root", f"{home}/{dataset}/data", "--save_path", f"{home}/runs/{dataset}"]
         return start(program.name, *arguments, *([] if is_own else place))
     folder = home / Path(program.name).parent

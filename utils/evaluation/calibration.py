@@ -34,6 +34,7 @@ REACH, STEP = 24.0, 0.5  # pixels
 LEAST_SHARE = 0.4  # of the crop's side that both maps have to cover
 NEAR, MARGIN = 4.0, 8.0  # pixels: around the best shift, what is compared anew; and what is left out at the maps' edges
 RESAMPLINGS = 200
+ROUNDING = 1e-5  # of a map's range: less than this is no difference between maps
 
 
 class Calibration(NamedTuple):
@@ -157,15 +158,18 @@ def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid,
     Returns:
         The offsets; of no picture, and 0, where every map is the same everywhere, or not finite.
     """
-    usable = np.all([np.isfinite(views).all((1, 2)) & (np.ptp(views, (1, 2)) > 0) for views in (maps, across, down)], 0)
-    count = int(usable.sum())
+    views = np.stack([maps, across, down])
+    views = views[:, np.isfinite(views).all(axis=(0, 2, 3))]
+    spans = np.ptp(views, axis=(2, 3))
+    views, spans = views[:, (spans > 0).all(axis=0)], spans[:, (spans > 0).all(axis=0)]
+    if views.shape[1] > 1:
+        # What all maps have in common, at borders above all, stays where it is whatever a picture shows.
+        views = views - views.mean(axis=1, keepdims=True)
+        views = views[:, (np.ptp(views, axis=(2, 3)) > ROUNDING * spans).all(axis=0)]
+    seen, across, down = views
+    count = len(seen)
     if not count:
         return Calibration(Offset(), Offset(), 0.0, 0.0, 0)
-    views = [one[usable] for one in (maps, across, down)]
-    if count > 1:
-        # What all maps have in common, at borders above all, stays where it is whatever a picture shows.
-        views = [one - one.mean(axis=0) for one in views]
-    seen, across, down = views
     draws = np.random.default_rng(0).integers(0, count, (RESAMPLINGS, count))
     axes = [
         _along_x(seen, across, grid, side, draws),
@@ -229,16 +233,18 @@ def _agreement(
 
 
 def _correlate(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """(N, h, w) twice -> (N,) Pearson's correlation."""
+    """(N, h, w) twice -> (N,) Pearson's correlation; 0 where one of them is the same everywhere."""
     a, b = (values.reshape(len(values), -1).astype(np.float64) for values in (a, b))
     a, b = (values - values.mean(axis=1, keepdims=True) for values in (a, b))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return (a * b).sum(axis=1) / np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    sizes = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
+    return np.divide((a * b).sum(axis=1), sizes, out=np.zeros(len(a)), where=sizes > 0)
 
 
 def _peak(shifts: np.ndarray, agreement: np.ndarray) -> float:
-    """The shift of the highest agreement, between the tried ones by the parabola through three."""
+    """The shift of the highest agreement, between the tried ones by the parabola through three; 0 if all are alike."""
     best = int(agreement.argmax())
+    if agreement[best] == agreement.min():
+        return 0.0
     if not 0 < best < len(shifts) - 1:
         return float(shifts[best])
     left, middle, right = agreement[best - 1 : best + 2]

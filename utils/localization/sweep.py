@@ -124,8 +124,11 @@ def contour_boxes(values: ArrayLike, thresholds: ArrayLike) -> ContourBoxes:
     """
     values, thresholds = as_normalized_map(values), _as_thresholds(thresholds)
     image = (values * 255).astype(np.uint8)
-    levels = (thresholds * float(image.max())).astype(np.uint8)
-    contours = _find_contours(image, levels, cv2.RETR_TREE)
+    # Equal masks have one level: the brightest grey of the picture that they leave out.
+    histogram = cv2.calcHist([image], [0], None, [256], [0, 256]).ravel()
+    greys = np.where(histogram > 0, np.arange(256, dtype=np.uint8), 0)
+    levels = np.maximum.accumulate(greys)[(thresholds * float(greys.max())).astype(np.uint8)]
+    contours = _find_contours(image, levels, cv2.RETR_TREE, are_distinct=True)
     height, width = image.shape
     boxes = np.minimum(contours.boxes, [width, height, width - 1, height - 1])
     largest = np.lexsort((-contours.double_areas, contours.masks))[contours.starts]  # stable: OpenCV's order
@@ -162,8 +165,11 @@ def best_contour_ious(contours: ContourBoxes, true_boxes: ArrayLike) -> tuple[np
     return ious[contours.rows_of_largest], np.maximum.reduceat(ious, contours.starts)
 
 
-def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Contours:
-    """Finds the contours of `values > threshold`; map and thresholds have the same type."""
+def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int, are_distinct: bool = False) -> _Contours:
+    """Finds the contours of `values > threshold`; map and thresholds have the same type.
+
+    `are_distinct` says that no two thresholds give the same mask.
+    """
     levels, level_of_threshold = np.unique(thresholds, return_inverse=True)
     mask_of_level = np.full(len(levels), -1)
     column_maxima, row_maxima = values.max(axis=0), values.max(axis=1)
@@ -175,8 +181,8 @@ def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int) -> _Co
     pixels = -1
     for number, (level, (left, right), (top, bottom)) in enumerate(zip(levels, columns, rows, strict=True)):
         mask = (values[top:bottom, left:right] > level).view(np.uint8)
-        pixels_before, pixels = pixels, cv2.countNonZero(mask)
-        if pixels != pixels_before:  # otherwise no value lies between this level and the one before
+        pixels_before, pixels = pixels, -1 if are_distinct else cv2.countNonZero(mask)
+        if are_distinct or pixels != pixels_before:  # otherwise no value lies between this level and the one before
             found, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
             found_starts.append(len(contours))
             contours += found
