@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-LONGEST = ("test_survival", "test_distributed_training", "test_sharded_evaluation", "test_training_options")
+LONGEST = ("test_golden", "test_survival", "test_golden_ijcv", "test_training_command", "test_distributed_training")
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

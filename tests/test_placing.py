@@ -42,7 +42,7 @@ def test_training_keeps_what_it_found(
 ) -> None:
     """Protects a run's figures: the offsets lie in its settings, and the evaluation that follows takes them from there;
     another kind of map is found once, then."""
-    options = ["--root", data, "--epochs", 1, "--pretrained", "none", "--align_maps", "calibrated", "--top_k", 3]
+    options = ["--root", data, "--epochs", 1, "--align_maps", "calibrated", "--top_k", 3]
     assert run_training(*TRAINING, *options, "--save_path", tmp_path / "runs") == 0
     run = tmp_path / "runs" / "mobilenet"
     kept = read_json(run / "settings.json")["map_offsets"]

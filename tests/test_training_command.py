@@ -23,6 +23,7 @@ from tests.commands import (
     PICTURES,
     ROOT,
     RUN_FILES,
+    SMALL_HEADS,
     WHOLE,
     assert_one_sentence,
     make_cub,
@@ -36,6 +37,8 @@ from tests.commands import (
     shell,
 )
 from utils.runs.settings import Engine
+
+TRAINING = {"CUB": [*AS_PUBLISHED, *SMALL_HEADS], "ILSVRC": AS_PUBLISHED}
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def runs(folder):
     outputs = {}
     for dataset, epochs in (("CUB", 2), ("ILSVRC", 1)):
         options = ["--dataset", dataset, "--root", folder / dataset, "--epochs", epochs]
-        options += [*AS_PUBLISHED, "--save_path", folder / f"runs_{dataset}"]
+        options += [*TRAINING[dataset], "--save_path", folder / f"runs_{dataset}"]
         if dataset == "CUB":
             result = shell(ROOT, "train.py", *options)
             assert (result.returncode, result.stderr) == (0, "")
@@ -83,11 +86,11 @@ def test_training_leaves_its_records(runs):
             "batch_size": 4,
             "lr": 0.001,
         }
-        expected |= {"resize_size": 64, "crop_size": 48, "frg_weight": 0.5, "area_weight": 1.5, "final_relu": True}
+        expected |= {"resize_size": 64, "crop_size": 48, "frg_weight": 0.5, "area_weight": 1.5}
         expected |= (
-            {"threshold": 0.15, "top_k": 200, "seed": 6}
+            {"threshold": 0.15, "top_k": 200, "seed": 6, "final_relu": False, "plain_heads": True}
             if dataset == "CUB"
-            else {"threshold": 0.5, "top_k": 1, "seed": 2}
+            else {"threshold": 0.5, "top_k": 1, "seed": 2, "final_relu": True, "plain_heads": False}
         )
         assert {name: recipe[name] for name in expected} == expected
 
@@ -137,8 +140,9 @@ def test_evaluation_repeats_the_trainings(runs, folder, capsys, dataset):
     assert record["scores"] == read_json(run / "evaluation.json")["scores"]
     assert printed_scores(printed) == rounded(record["scores"])
     expected = (0.15, 3) if dataset == "CUB" else (0.5, 1)  # all of the three classes, of CUB's 200
-    settings = {"final_relu": True, "threshold": expected[0], "top_k": expected[1], "align_maps": "stretched"}
-    settings |= {"resize_size": 64, "crop_size": 48, **AS_IN_THE_PAPER}
+    settings = AS_IN_THE_PAPER | {"plain_heads": dataset == "CUB", "final_relu": dataset == "ILSVRC"}
+    settings |= {"threshold": expected[0], "top_k": expected[1], "align_maps": "stretched"}
+    settings |= {"resize_size": 64, "crop_size": 48}
     assert record["settings"] == settings
     assert (record["dataset"], record["arch"], record["ten_crops"]) == (dataset, "mobilenet", True)
     assert record["published"] is None  # three classes are not the paper's data set
@@ -160,7 +164,7 @@ def last_state(run: Path, epochs: int = 2) -> dict:
 
 def test_resumed_run_equals_one_at_a_stretch(runs, folder):
     """Stopped after one epoch and resumed with more epochs and other workers: the bits of two epochs at a stretch."""
-    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", folder / "resumed"]
+    options = [*TRAINING["CUB"], "--root", folder / "CUB", "--save_path", folder / "resumed"]
     result = shell(ROOT, "train.py", *options, "--epochs", 1, "--resume", "auto")  # there is nothing yet: it begins
     assert (result.returncode, result.stderr) == (0, "")
     run, (whole, _) = folder / "resumed" / "mobilenet", runs["CUB"]
@@ -192,7 +196,7 @@ def test_finished_run_is_evaluated_again(runs, folder, capsys):
     """Protects what comes after the last epoch: --resume FILE of a run with all its epochs repeats it elsewhere."""
     run, _ = runs["CUB"]
     state = run / "states" / "epoch_0002.pth.tar"
-    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", folder / "again", "--resume", state]
+    options = [*TRAINING["CUB"], "--root", folder / "CUB", "--save_path", folder / "again", "--resume", state]
     before = stamps(run)
     assert run_training(*options) == 0
     output = capsys.readouterr().out
@@ -207,7 +211,7 @@ def test_finished_run_is_evaluated_again(runs, folder, capsys):
 def test_resuming_another_run_is_refused(runs, folder, tmp_path, capsys):
     """Protects runs from other settings or pictures: exit code 2, the difference is shown, nothing on disk changes."""
     run, _ = runs["CUB"]
-    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", run.parent, "--resume"]
+    options = [*TRAINING["CUB"], "--root", folder / "CUB", "--save_path", run.parent, "--resume"]
     state = run / "states" / "epoch_0002.pth.tar"
     more_pictures = make_cub(tmp_path / "more", [(2, True, WHOLE), *PICTURES], 3)
     same_number = make_cub(tmp_path / "other", [(1, True, WHOLE), *PICTURES[1:]], 3)
@@ -234,7 +238,7 @@ def test_resuming_another_run_is_refused(runs, folder, tmp_path, capsys):
 def test_resuming_what_is_no_state(runs, folder, capsys):
     """No run, a run in the way, weights in place of a state, a damaged log: a sentence, nothing lost."""
     run, _ = runs["CUB"]
-    options = [*AS_PUBLISHED, "--root", folder / "CUB", "--save_path", run.parent]
+    options = [*TRAINING["CUB"], "--root", folder / "CUB", "--save_path", run.parent]
     cases = [
         (["--epochs", 3], 2, ["states/epoch_0001.pth.tar is there already", "--resume", "--save_path"]),
         (["--resume", run / "mobilenet1.pth.tar"], 1, ["mobilenet1.pth.tar is no training state", "states/"]),
@@ -258,7 +262,7 @@ def test_going_on_from_a_model_with_other_classes(runs, folder, tmp_path, capsys
     """Protects fine-tuning as a user does it: weights of a run, or its state, start one on the same or on less data."""
     run, _ = runs["CUB"]
     fewer = make_cub(tmp_path / "fewer", [(number % 2, True, WHOLE) for number in range(4)], 2)
-    options = [*AS_PUBLISHED, "--epochs", 1, "--pretrained"]
+    options = [*TRAINING["CUB"], "--epochs", 1, "--pretrained"]
     for root, source, words in (
         (folder / "CUB", run / "mobilenet1.pth.tar", "; kept: classifier head, generator\n"),
         (fewer, run / "states" / "epoch_0002.pth.tar", "(its 'model'), mobilenet for 3 classes; at random, for the "),

@@ -53,7 +53,7 @@ class Calibration(NamedTuple):
     def line(self, title: str) -> str:
         """For the screen."""
         if not self.pictures:
-            return f"{title}: drawn by its layers' geometry, for no map differs from place to place and tells another"
+            return f"{title}: drawn by its layers' geometry, for its maps are the same everywhere or for all pictures"
         x, y = self.offset
         where = f"{abs(x):.1f} px {'left' if x < 0 else 'right'}, {abs(y):.1f} {'up' if y < 0 else 'down'}"
         return (
