@@ -173,13 +173,13 @@ def score(labels: list[int], predictions: list[list[int]], localized: list[bool]
 # --- what both evaluate
 
 
-def prepare_pictures(folder: Path, count: int) -> Path:
+def prepare_pictures(folder: Path, count: int, train_per_class: int = TRAINING_PICTURES) -> Path:
     """Composes the demo's data set and keeps `count` test pictures, spread over the classes.
 
     The other test pictures are named training pictures in CUB's list.
     """
     classes = len(class_names())
-    folder = compose(folder, train_per_class=TRAINING_PICTURES, test_per_class=ceil(count / classes))
+    folder = compose(folder, train_per_class=train_per_class, test_per_class=ceil(count / classes))
     listing = folder / "train_test_split.txt"
     lines = [line.split() for line in listing.read_text(encoding="utf-8").splitlines()]
     tests = [index for index, (_, is_train) in enumerate(lines) if is_train == "0"]

@@ -3,7 +3,8 @@
 The commands themselves, on the demo's pictures: training and evaluation by one process that has all cores, and by
 `torchrun` with a share of them for each process, in turn. Pictures a second are those that the commands tell, without
 their start: of an epoch's steps, and of the pass over the test set. On the cores that one process has already, several
-can gain no more than its threads lose.
+can gain no more than its threads lose. Test pictures are shared out in batches of 8, so that their number is best a
+multiple of 8 times the processes.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from utils.models.registry import ARCHS
 from utils.system.options import POSITIVE, SIDE, CommandParser
 
 EPOCHS = 2  # the last one counts
+TRAINING_PICTURES = 4  # a class
 
 
 def run(folder: Path, command: list[object], processes: int) -> None:
@@ -75,7 +77,9 @@ def main() -> None:
     parser = CommandParser(description=__doc__)
     parser.add_argument("--arch", choices=ARCHS, nargs="+", default=["resnet"])
     parser.add_argument("--processes", type=POSITIVE, default=2, help="beside one (default: %(default)s)")
-    parser.add_argument("--batch_size", type=POSITIVE, default=8, help="of all processes (default: %(default)s)")
+    parser.add_argument(
+        "--batch_size", type=POSITIVE, default=16, help="in training, of all processes (default: %(default)s)"
+    )
     parser.add_argument("--images", type=POSITIVE, default=48, help="test pictures (default: %(default)s)")
     parser.add_argument("--size", type=SIDE, default=224, help="side of the crops (default: %(default)s)")
     parser.add_argument("--repeats", type=POSITIVE, default=3, help="rounds (default: %(default)s)")
@@ -83,7 +87,7 @@ def main() -> None:
     if args.processes == 1:
         parser.error("--processes 1 is what is compared with; give 2 or more")
     with tempfile.TemporaryDirectory() as name:
-        data = prepare_pictures(Path(name) / "data", args.images)
+        data = prepare_pictures(Path(name) / "data", args.images, TRAINING_PICTURES)
         for arch in args.arch:
             compare(arch, Path(name), data, args)
 

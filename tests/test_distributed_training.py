@@ -23,13 +23,14 @@ from tests.test_amc import TinyBAS
 from tests.test_evaluation import CPU, save_picture
 from utils.data.split import Split
 from utils.data.training import TrainingBatch, build_training_loader
+from utils.data.transforms import normalize
 from utils.models.bas import BAS
 from utils.runs.settings import Engine
 from utils.runs.state import find_training_state, fingerprint, require_same_data, restore_training_state
 from utils.runs.state_folder import StateFolder
 from utils.system.errors import UserError
 from utils.system.processes import process_count, process_group, rank
-from utils.training.engine import NotFiniteError, Trainer, build_trainer, to_device, train_one_epoch
+from utils.training.engine import NotFiniteError, Trainer, build_trainer, train_one_epoch
 from utils.training.interruption import Interrupted, Interruption
 from utils.training.saver import Saver
 
@@ -218,7 +219,7 @@ def test_batch_statistics_are_each_processes_own(answers, folder) -> None:
     for number in range(2):
         trainer = make_trainer(split, CASES["batch statistics"])
         batch = next(iter(_only(trainer, both[number].indices[0])))
-        total, *_ = trainer.objective()(to_device(batch.images, trainer.device), batch.labels)
+        total, *_ = trainer.objective()(normalize(batch.images.to(trainer.device)), batch.labels)
         total.backward()
         halves.append(trainer.model)
     for name, expected in both[0].gradients.items():

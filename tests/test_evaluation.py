@@ -36,13 +36,13 @@ from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.localization.boxes import iou, scale_boxes_to_crop
 from utils.localization.maps import map_to_box
 from utils.metrics import DeadMaps, MaxBoxAcc, PixelScores
-from utils.models.recipe import override
 from utils.models.taps import Placement
 from utils.results.tables import caution_lines
 from utils.system.errors import UserError
+from utils.system.options import settle
 
 CPU = torch.device("cpu")
-RECIPE = override(CUB.Model.recipe("vgg"), {"resize_size": 40, "crop_size": 32, "top_k": 2, "threshold": 0.4})
+RECIPE = settle(CUB.Model.recipe("vgg"), {"resize_size": 40, "crop_size": 32, "top_k": 2, "threshold": 0.4})
 BAS = MapKind("bas", 2)
 
 

@@ -22,9 +22,9 @@ from utils.exploratory.examples import Example, choose_examples, read_example
 from utils.exploratory.figures import build_experiment, build_motivation, typical_curves
 from utils.exploratory.masks import kernel_step, mask_family
 from utils.exploratory.measure import Curve
-from utils.models.recipe import override
+from utils.system.options import settle
 
-RECIPE = override(CUB.Model.recipe("mobilenet"), {"resize_size": 64, "crop_size": 48})
+RECIPE = settle(CUB.Model.recipe("mobilenet"), {"resize_size": 64, "crop_size": 48})
 
 
 @pytest.fixture(scope="module")

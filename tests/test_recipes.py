@@ -13,9 +13,9 @@ import CUB.Model
 import ILSVRC.Model
 from tests.commands import SIZES, WHOLE, assert_one_sentence, make_cub, read_json, run_inference, write_random_net
 from tests.reference_weights import PAIRS
-from utils.models.recipe import Recipe, as_of_today, override
+from utils.models.recipe import Recipe, as_of_today
 from utils.system.errors import UsageError
-from utils.system.options import add_options, given, options_of
+from utils.system.options import add_options, given, options_of, settle
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 SHARED = {
@@ -117,7 +117,7 @@ def parse(*argv: str) -> dict:
 def test_training_options_set_the_recipe() -> None:
     """Protects --recipe and the ablations: nothing given changes nothing; every option arrives in its field."""
     recipe = CUB.Model.recipe("vgg", "ijcv")
-    assert override(recipe, parse()) == recipe and parse("--recipe", "ijcv") == {"name": "ijcv"}
+    assert settle(recipe, parse()) == recipe and parse("--recipe", "ijcv") == {"name": "ijcv"}
     values = {
         "epochs": 7,
         "lr_decay": 0.3,
@@ -150,7 +150,7 @@ def test_training_options_set_the_recipe() -> None:
     flags = ["--lr_steps", "3", "5", "--no-frozen_f2", "--final_relu", "--sync_bn", "--align_maps", "--same_padding"]
     flags += ["--coarse_features", "--plain_heads", "--constant_maps_in_frg", "--no-nesterov", "--no-train_biases"]
     flags += ["--drop_last"]
-    given = override(recipe, parse(*argv, *flags))
+    given = settle(recipe, parse(*argv, *flags))
     values |= {"lr_steps": (3, 5), "frozen_f2": False, "final_relu": True, "sync_bn": True}
     values |= {"align_maps": "geometric", "same_padding": True, "nesterov": False, "train_biases": False}
     values |= dict.fromkeys(("coarse_features", "plain_heads", "constant_maps_in_frg", "drop_last"), True)
@@ -158,7 +158,7 @@ def test_training_options_set_the_recipe() -> None:
     changed = {field.name for field in fields(Recipe) if getattr(given, field.name) != getattr(recipe, field.name)}
     assert changed == values.keys()
     assert set(options_of(Recipe)) - {"name"} == values.keys()
-    assert override(recipe, parse("--lr_steps")).lr_steps == ()
+    assert settle(recipe, parse("--lr_steps")).lr_steps == ()
 
 
 @pytest.mark.parametrize(("before", "now"), [(True, "geometric"), (False, "stretched"), ("calibrated", "calibrated")])

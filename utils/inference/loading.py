@@ -18,12 +18,12 @@ from utils.inference.arguments import EvaluationSettings
 from utils.models.bas import BAS
 from utils.models.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.models.fold import fold_batch_norm
-from utils.models.recipe import Recipe, marked, override
+from utils.models.recipe import Recipe, marked
 from utils.models.registry import build, find_backbone
 from utils.runs.recorded import SETTINGS_FILE, Recorded, recorded_settings
 from utils.system.devices import choose_device
 from utils.system.errors import UsageError, UserError
-from utils.system.options import check
+from utils.system.options import check, settle
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def load(
     read = read_checkpoint(checkpoint or dataset.find_checkpoint(arch, given.get("name")))
     rules = find_protocol(protocol or dataset.protocol)
     require_arch(read, arch)
-    recipe, recorded = settle(dataset, arch, read, rules, given)
+    recipe, recorded = settle_recipe(dataset, arch, read, rules, given)
     check_sizes(recipe.resize_size, recipe.crop_size)
     names = _choose_class_names(read, classes, recorded.class_names, dataset.class_names())
     model = build(recipe)
@@ -105,7 +105,7 @@ def load(
     return Loaded(dataset, read, recorded, model, recipe, rules, names, on, amp)
 
 
-def settle(
+def settle_recipe(
     dataset: Dataset, arch: str, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]
 ) -> tuple[Recipe, Recorded]:
     """What a checkpoint is to be evaluated with: the paper's recipe, under what the file itself tells, under the
@@ -126,7 +126,7 @@ def settle(
     if recorded.is_run:
         print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
     recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else None))
-    return override(override(override(recipe, from_file), recorded.settings), given), recorded
+    return settle(settle(settle(recipe, from_file), recorded.settings), given), recorded
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:

@@ -133,7 +133,8 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 class BAS(nn.Module):
-    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry, and calls `add_heads`.
+    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry, and calls `add_heads`: it
+    takes `num_classes` (K) and, by name, the settings of the heads.
 
     Layers and heads sit directly on the model under the names of the authors' checkpoints.
 
@@ -229,11 +230,6 @@ class BAS(nn.Module):
     def head_parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
         """The parameters of the classifier head and those of the generator; all others are the trunk's."""
         return list(self.head.parameters()), list(self.classifier_loc.parameters())
-
-    @property
-    def final_relu(self) -> bool:
-        """Whether the class maps end in a ReLU (CVPR) or not (IJCV)."""
-        return isinstance(list(self.head.modules())[-1], nn.ReLU)
 
     @property
     def feature_grid(self) -> Grid:

@@ -113,7 +113,8 @@ def batch_statistics(maps: Tensor) -> Statistics:
     """The mean and biased variance of each channel of (B, C, H, W), in float32 at least."""
     if maps.dtype is torch.float32 and _sums_in_groups(maps):
         means, variances = (
-            _of_groups(values, maps) for values in torch.batch_norm_update_stats(_as_groups(maps), None, None, 0.0)
+            values.view(-1, maps.shape[1])  # (groups, C)
+            for values in torch.batch_norm_update_stats(_as_groups(maps), None, None, 0.0)
         )
         mean = means.mean(0)
         return Statistics(mean, variances.mean(0) + (means - mean).square_().mean(0))
@@ -169,11 +170,6 @@ def _as_groups(maps: Tensor) -> Tensor:
     return maps.permute(0, 2, 3, 1).view(1, size, 1, places // size * channels).permute(0, 3, 1, 2)
 
 
-def _of_groups(values: Tensor, maps: Tensor) -> Tensor:
-    """(groups * C,) -> (groups, C)."""
-    return values.view(-1, maps.shape[1])
-
-
 def _gradient_sums(gradient: Tensor, maps: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
     """The sums over a channel's places of `gradient * (maps - mean)` and of `gradient`: (C,) each."""
     groups = _as_groups(maps)
@@ -183,4 +179,4 @@ def _gradient_sums(gradient: Tensor, maps: Tensor, mean: Tensor) -> tuple[Tensor
     _, of_centred, of_bias = torch.ops.aten.native_batch_norm_backward(
         _as_groups(gradient), groups, ones, means, ones, None, None, False, 0.0, [False, True, True]
     )
-    return _of_groups(of_centred, maps).sum(0), _of_groups(of_bias, maps).sum(0)
+    return of_centred.view(-1, len(mean)).sum(0), of_bias.view(-1, len(mean)).sum(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import TypeVar
 
 from torch import nn
@@ -34,22 +34,9 @@ def fold_batch_norm(model: Model) -> Model:
     if any(module.training for module in model.modules()):
         raise ValueError("batch normalisation can only be folded in evaluation mode; call model.eval() first")
     folded = copy.deepcopy(model)
-    for parent, (name, convolution), (norm_name, norm) in list(_normalized_convolutions(folded)):
-        setattr(parent, name, fuse_conv_bn_eval(convolution, norm))
-        setattr(parent, norm_name, nn.Identity().eval())
+    for parent in list(folded.modules()):
+        for (name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
+            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and conv.out_channels == norm.num_features:
+                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+                setattr(parent, norm_name, nn.Identity().eval())
     return folded
-
-
-def _normalized_convolutions(
-    model: nn.Module,
-) -> Iterator[tuple[nn.Module, tuple[str, nn.Conv2d], tuple[str, _BatchNorm]]]:
-    """Yields (parent, the convolution, its norm), the two with their names."""
-    for parent in model.modules():
-        children = list(parent.named_children())
-        for (name, module), (next_name, following) in zip(children, children[1:], strict=False):
-            if (
-                isinstance(module, nn.Conv2d)
-                and isinstance(following, _BatchNorm)
-                and module.out_channels == following.num_features
-            ):
-                yield parent, (name, module), (next_name, following)

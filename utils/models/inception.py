@@ -48,12 +48,7 @@ class Mixed7a(InceptionD):
 
 
 class InceptionV3(BAS, arch="inception"):
-    """torchvision's InceptionV3 layers without the auxiliary head; paddings and strides as in the authors' code.
-
-    Args:
-        num_classes: K.
-        heads: settings of the heads, see :meth:`BAS.add_heads`.
-    """
+    """torchvision's InceptionV3 layers without the auxiliary head; paddings and strides as in the authors' code."""
 
     def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()

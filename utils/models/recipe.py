@@ -20,7 +20,6 @@ from utils.system.options import (
     Choice,
     Several,
     option,
-    settle,
 )
 
 PAPERS = ("cvpr", "ijcv")
@@ -280,19 +279,6 @@ def ijcv_recipe(cvpr: Recipe, **own: Any) -> Recipe:
     """
     shared = {"name": "ijcv", "final_relu": False, "ratio_compare": "gt", "ratio_beyond_one": "one"}
     return replace(cvpr, **{**shared, **own})
-
-
-def override(recipe: Recipe, given: Mapping[str, Any]) -> Recipe:
-    """The recipe with every setting that was given; what is None stays as it is.
-
-    Args:
-        recipe: the defaults.
-        given: settings by name.
-
-    Raises:
-        TypeError: a name is no setting.
-    """
-    return settle(recipe, given)
 
 
 def explain(recipe: Recipe) -> str:

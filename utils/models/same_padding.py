@@ -22,19 +22,7 @@ class SameConv2d(nn.Conv2d):
 
 
 def use_same_padding(model: nn.Module) -> None:
-    """Exchanges, in place, the padded convolutions of stride 2 or more for :class:`SameConv2d` of the same parameters;
-    names and state dict stay."""
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if type(layer) is nn.Conv2d and max(layer.stride) > 1 and layer.padding not in ((0, 0), "valid"):
-                new = SameConv2d(
-                    layer.in_channels,
-                    layer.out_channels,
-                    layer.kernel_size,  # type: ignore[arg-type]  # its stubs want exactly two
-                    layer.stride,  # type: ignore[arg-type]
-                    groups=layer.groups,
-                    bias=layer.bias is not None,
-                    device="meta",
-                )
-                new.weight, new.bias = layer.weight, layer.bias
-                setattr(parent, name, new)
+    """Makes the padded convolutions of stride 2 or more a :class:`SameConv2d`, in place; names and state dict stay."""
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and max(layer.stride) > 1 and layer.padding not in ((0, 0), "valid"):
+            layer.__class__ = SameConv2d

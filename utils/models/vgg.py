@@ -14,12 +14,7 @@ BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512
 
 
 class VGG16(BAS, arch="vgg"):
-    """13 convolutions `conv1_1` ... `conv5_3`, a ReLU after each; no fully connected layers.
-
-    Args:
-        num_classes: K.
-        heads: settings of the heads, see :meth:`BAS.add_heads`.
-    """
+    """13 convolutions `conv1_1` ... `conv5_3`, a ReLU after each; no fully connected layers."""
 
     def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()

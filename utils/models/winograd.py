@@ -85,23 +85,24 @@ class WinogradConv2d(nn.Conv2d):
 
 
 def use_winograd(model: nn.Module) -> nn.Module:
-    """Replaces, in place, the 3 x 3 convolutions for which Winograd's algorithm pays.
+    """Makes the 3 x 3 convolutions for which Winograd's algorithm pays a :class:`WinogradConv2d`, in place.
 
     Those are the layers of stride 1 and padding 1 without groups and hooks that have at least MIN_CHANNELS channels on
-    both sides. The new ones hold the Parameter objects of the old under the same names, so that state dicts and
-    optimisers see no difference, and they compute as the old ones did except in training on a CPU in float32. There
-    their outputs are in channels-last memory, whatever their inputs are in.
+    both sides. They keep their parameters and names, so that state dicts and optimisers see no difference, and they
+    compute as before except in training on a CPU in float32. There their outputs are in channels-last memory, whatever
+    their inputs are in.
 
     Args:
-        model: whose parts are replaced.
+        model: whose layers are changed.
 
     Returns:
         The same model.
     """
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if _fits(layer):
-                setattr(parent, name, _replacement(layer))
+    for layer in model.modules():
+        if _fits(layer):
+            # In channels-last memory, by which a head knows in which its inputs are wanted.
+            layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
+            layer.__class__ = WinogradConv2d
     return model
 
 
@@ -117,15 +118,6 @@ def _fits(layer: nn.Module) -> TypeGuard[nn.Conv2d]:
         and isinstance(layer.weight, nn.Parameter)
         and not (layer._forward_hooks or layer._forward_pre_hooks or layer._backward_hooks)
     )
-
-
-def _replacement(layer: nn.Conv2d) -> WinogradConv2d:
-    bias = layer.bias is not None
-    new = WinogradConv2d(layer.in_channels, layer.out_channels, 3, padding=1, bias=bias, device="meta")
-    # In channels-last memory, by which a head knows in which its inputs are wanted.
-    layer.weight.data = layer.weight.data.contiguous(memory_format=torch.channels_last)
-    new.weight, new.bias = layer.weight, layer.bias
-    return new.train(layer.training)
 
 
 class _Winograd(torch.autograd.Function):

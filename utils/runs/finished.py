@@ -10,7 +10,7 @@ from typing import Any
 from utils.data.dataset import Dataset, own_dataset
 from utils.data.split import Split
 from utils.models.registry import ARCHS
-from utils.runs.recorded import SETTINGS_FILE
+from utils.runs.recorded import NO_SETTINGS, SETTINGS_FILE
 from utils.system.errors import UserError
 from utils.system.files import read_json
 
@@ -82,12 +82,8 @@ def find_run(path: Path, datasets: Mapping[str, Dataset]) -> FinishedRun:
         several = f"{len(found)} runs ({', '.join(folder.name for folder in found)}); name one of them"
         raise UserError(f"{path} holds " + (several if found else f"no run: no {SETTINGS_FILE} in it; train one first"))
     (folder,) = found
-    return read_json(
-        folder / SETTINGS_FILE,
-        "is no settings file of a run",
-        "name another run",
-        lambda content: _read_run(folder, content, datasets),
-    )
+    path, hint = folder / SETTINGS_FILE, "name another run"
+    return read_json(path, NO_SETTINGS, hint, lambda content: _read_run(folder, content, datasets))
 
 
 def _read_run(folder: Path, settings: Mapping[str, Any], datasets: Mapping[str, Dataset]) -> FinishedRun:

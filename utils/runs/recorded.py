@@ -18,6 +18,7 @@ from utils.system.options import check
 SETTINGS_FILE = "settings.json"
 # What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
 EVALUATION_SETTINGS = marked("evaluates")
+NO_SETTINGS = "is no settings file of a run"
 OFFSETS = "map_offsets"  # where the maps look, see `utils.inference.placing`
 
 
@@ -50,12 +51,8 @@ def recorded_settings(checkpoint: Checkpoint) -> Recorded:
     path = checkpoint.path.with_name(SETTINGS_FILE)
     if not path.is_file():
         return Recorded()
-    return read_json(
-        path,
-        "is no settings file of a run",
-        "move it away to use the recipe",
-        lambda content: _settings_of(content, path, checkpoint),
-    )
+    hint = "move it away to use the recipe"
+    return read_json(path, NO_SETTINGS, hint, lambda content: _settings_of(content, path, checkpoint))
 
 
 def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -> Recorded:
@@ -100,7 +97,7 @@ def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
 def run_settings(folder: Path) -> dict[str, Any]:
     """What is recorded of the run in a folder; {} if there is none or its settings cannot be read."""
     try:
-        return read_json(folder / SETTINGS_FILE, "is no settings file of a run", "move it away", dict)
+        return read_json(folder / SETTINGS_FILE, NO_SETTINGS, "move it away", dict)
     except UserError:
         return {}
 
@@ -115,5 +112,5 @@ def change_settings(weights: Path, **changes: Any) -> Path:
     """Changes some of what :func:`save_settings` wrote."""
     path = weights.with_name(SETTINGS_FILE)
     hint = "move it away, and --resume writes it anew"
-    content = read_json(path, "is no settings file of a run", hint, lambda content: {**content, **changes})
+    content = read_json(path, NO_SETTINGS, hint, lambda content: {**content, **changes})
     return write_text(path, json.dumps(content, indent=2) + "\n")

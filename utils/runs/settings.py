@@ -28,17 +28,7 @@ GROUPS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How a run computes: settings that leave the method as it is, stored with its states.
-
-    Attributes:
-        amp: `none`, `bf16` or `fp16`: what convolutions compute in; losses, pooling and sigmoid stay in float32.
-        grad_accum: parts that each process's batch goes through the network in, one after the other.
-        channels_last: memory layout of the trunk.
-        compile: whether torch.compile translates the step.
-        winograd: whether wide 3 x 3 convolutions go by Winograd's algorithm (:mod:`utils.models.winograd`); on a CPU,
-            in float32 and not compiled.
-        skip_bad_images: see :class:`utils.data.training.TrainingImages`.
-    """
+    """How a run computes: settings that leave the method as it is, stored with its states."""
 
     amp: str = option(
         "convolutions in half precision; losses, pooling and sigmoid stay in float32; bare: bf16",

@@ -112,15 +112,6 @@ def build_trainer(
     return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)
 
 
-def to_device(pixels: Tensor, device: torch.device, channels_last: bool = True) -> Tensor:
-    """Moves pictures (B, 3, S, S) uint8 to the device without waiting for the copy, and normalises them there.
-
-    Returns:
-        (B, 3, S, S) float32, in the trunk's memory layout.
-    """
-    return normalize(pixels.to(device, non_blocking=True), channels_last)
-
-
 def train_one_epoch(
     trainer: Trainer, show_step: int = 20, after_step: Callable[[Callable[[], None]], None] | None = None
 ) -> dict[str, Any]:
@@ -210,7 +201,7 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
     rows = []
     trainer.optimizer.zero_grad(set_to_none=True)
     for number, (images, labels, indices, more) in enumerate(zip(*split, positives, strict=True)):
-        images = to_device(images, trainer.device, trainer.engine.channels_last)
+        images = normalize(images.to(trainer.device, non_blocking=True), trainer.engine.channels_last)
         on_device, *more = (values.to(trainer.device, non_blocking=True) for values in (labels, *more))
         with ExitStack() as stack:
             if number < parts - 1 and isinstance(objective, DistributedDataParallel):

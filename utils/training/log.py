@@ -138,9 +138,13 @@ class RunLog:
 
     def _write_scalars(self, new: Mapping[str, Any]) -> None:
         if self._tensorboard_from is not None:
-            folder, first = self.path.with_name(TENSORBOARD_FOLDER), self._tensorboard_from
-            self._tensorboard_from = None
-            self._writer = open_tensorboard(folder, first)
+            first, self._tensorboard_from = self._tensorboard_from, None
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:  # it is not installed
+                return
+            # It forgets this epoch and later ones of the files that are there.
+            self._writer = SummaryWriter(log_dir=str(self.path.with_name(TENSORBOARD_FOLDER)), purge_step=first)
         if self._writer is not None:
             for name, value in scalars(new):
                 self._writer.add_scalar(name, value, self._epoch)
@@ -154,20 +158,6 @@ def _entry(content: Mapping[str, Any]) -> dict[str, Any]:
         if not isinstance(value, int | float | Mapping | None):
             raise ValueError(f"{name} is {value!r}")
     return dict(content)
-
-
-def open_tensorboard(folder: Path, first_epoch: int) -> SummaryWriter | None:
-    """TensorBoard's writer, None where TensorBoard is not installed.
-
-    Args:
-        folder: of its files.
-        first_epoch: that will be written; TensorBoard forgets this one and later ones of the files that are there.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        return None
-    return SummaryWriter(log_dir=str(folder), purge_step=first_epoch)
 
 
 def scalars(entry: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:

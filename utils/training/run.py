@@ -27,7 +27,7 @@ from utils.models.bas import BAS
 from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
-from utils.models.recipe import CALIBRATED, Recipe, override
+from utils.models.recipe import CALIBRATED, Recipe
 from utils.models.registry import build
 from utils.models.winograd import use_winograd
 from utils.results.tables import caution_lines, failure_report, pixel_lines, score_table
@@ -46,7 +46,7 @@ from utils.runs.state import (
 from utils.runs.state_folder import StateFolder
 from utils.system.errors import UsageError, UserError
 from utils.system.files import alone_in, file_digest, sweep, write_text
-from utils.system.options import check
+from utils.system.options import check, settle
 from utils.system.processes import broadcast_value, first_on_each_machine, is_main, process_count, wait_for_all
 from utils.training.adaptation import adapt_recipe, explain_adaptation
 from utils.training.arguments import TrainingCommand, settle_engine
@@ -335,7 +335,7 @@ def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | N
     given = {**command.given, **own}
     if "lr_steps" in given:  # instead of a fall at every step
         given = {"poly_steps": 0, **given}
-    recipe = override(override(recipe, stored), given)
+    recipe = settle(settle(recipe, stored), given)
     if not any((recipe.cls_weight, recipe.frg_weight, recipe.bas_weight, recipe.area_weight)):
         raise UsageError("all four losses have the weight 0; leave one of --cls_weight, --bas_weight, ... as it is")
     if recipe.warmup_epochs >= recipe.epochs:

@@ -17,12 +17,12 @@ from torch import Tensor
 
 from utils.data.evaluation import read_pictures
 from utils.data.split import Split, spread
-from utils.data.transforms import centre_crop
+from utils.data.transforms import centre_crop, normalize
 from utils.runs.settings import SNAPSHOTS
 from utils.system.errors import UsageError, UserError
 from utils.system.files import write_atomically
 from utils.system.processes import is_main
-from utils.training.engine import Trainer, to_device
+from utils.training.engine import Trainer
 
 BATCH = 16
 
@@ -125,7 +125,8 @@ class Snapshots:
         model.eval()
         try:
             for images, labels in zip(crops.split(BATCH), self._labels.split(BATCH), strict=True):
-                features = model.f1(to_device(images, device, trainer.engine.channels_last))
+                pixels = normalize(images.to(device, non_blocking=True), trainer.engine.channels_last)
+                features = model.f1(pixels)
                 maps.append(model.foreground_maps(features, labels[:, None].to(device)).squeeze(1).cpu())
         finally:
             model.train(was_training)
