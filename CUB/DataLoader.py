@@ -64,9 +64,9 @@ def load_split(root: Path, split: str) -> Split:
     """
     check_split_name(split)
     root = Path(root)
-    folder = _find_owners_folder(root)
-    if folder is not None:
-        return _load_owners_layout(folder, split)
+    for folder in (root, root / FOLDER):
+        if any((folder / name).exists() for name in _OWNERS_PIECES):
+            return _load_owners_layout(folder, split)
     if any((root / piece).exists() for piece in _AUTHORS_PIECES):
         return _load_authors_train(root) if split == "train" else _load_authors_test(root)
     raise UserError(f"no CUB-200-2011 in {root} (looked for {', '.join(_OWNERS_PIECES + _AUTHORS_PIECES)}); {HINT}")
@@ -106,11 +106,6 @@ def class_names() -> tuple[str, ...]:
         UserError: class_names.txt, which is shipped beside this file, is missing or unreadable.
     """
     return read_class_names(Path(__file__).with_name("class_names.txt"), "get this project's files anew")
-
-
-def _find_owners_folder(root: Path) -> Path | None:
-    folders = (folder for folder in (root, root / FOLDER) if any((folder / name).exists() for name in _OWNERS_PIECES))
-    return next(folders, None)
 
 
 # --- the owners' layout

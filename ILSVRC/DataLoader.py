@@ -43,12 +43,8 @@ HINT = (
 
 _PICTURE_FOLDERS = ("", "ILSVRC/Data/CLS-LOC", "Data/CLS-LOC")
 _XML_FOLDERS = ("Annotations/CLS-LOC/val", "Annotations/val", "ILSVRC/Annotations/CLS-LOC/val")
-_SYNSETS, _CSV, _AUTHORS_BOXES, _AUTHORS_LIST = (
-    "LOC_synset_mapping.txt",
-    "LOC_val_solution.csv",
-    "val_gt.txt",
-    "val_list.txt",
-)
+_SYNSETS, _CSV = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
+_AUTHORS_BOXES, _AUTHORS_LIST = "val_gt.txt", "val_list.txt"
 
 
 class _Truth(NamedTuple):
@@ -251,12 +247,8 @@ def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
     paths = sorted(folder.glob("[!.]*.xml"))
     if not paths:
         raise UserError(f"{folder} holds no .xml files; {HINT}")
-    return {path.stem: _read_xml(path) for path in paths}
-
-
-def _read_xml(path: Path) -> _Truth:
-    found = read_voc_xml(path, HINT)
-    return _Truth(found.names[0], found.boxes, found.size)
+    found = {path.stem: read_voc_xml(path, HINT) for path in paths}
+    return {stem: _Truth(one.names[0], one.boxes, one.size) for stem, one in found.items()}
 
 
 def _read_authors_boxes(path: Path) -> dict[str, _Truth]:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from utils.localization.boxes import best_iou
+from utils.localization.boxes import best_ious
 from utils.metrics import METRICS, LocalizationScores
 
 
@@ -110,7 +110,7 @@ def test_boxes_to_scores_by_counting_pixels():
         known = any(2 * len(pred & one) > len(pred | one) for one in true)
         exactly_half += not known and any(2 * len(pred & one) == len(pred | one) for one in true)
         label, top5 = int(rng.integers(0, 5)), rng.permutation(5)
-        scores.update([label], [top5], [best_iou(boxes[0], boxes[1:])])
+        scores.update([label], [top5], best_ious(boxes[:1], boxes[1:]))
         images.append((label, top5.tolist(), 1.0 if known else 0.0))
     assert exactly_half > 20
     assert_same_summary(scores.summary(), literal_summary(images, 5))
@@ -119,12 +119,11 @@ def test_boxes_to_scores_by_counting_pixels():
 def test_best_iou_takes_the_nearest_true_box():
     """Protects images with several true boxes, boxes outside the crop among them, and a lone box."""
     true_boxes = [[230, 10, 224, 40], [3, 1, 4, 5], [100, 100, 120, 120]]
-    assert best_iou([1, 2, 5, 6], true_boxes) == pytest.approx(8 / 27)
-    assert best_iou([1, 2, 5, 6], [3, 1, 4, 5]) == pytest.approx(8 / 27)
-    assert best_iou([1, 2, 5, 6], true_boxes[:1]) == 0
-    for pred, true in (([0, 0, 1, 1], np.empty((0, 4))), (np.zeros((2, 4)), np.zeros((3, 4)))):
-        with pytest.raises(ValueError, match="true box"):
-            best_iou(pred, true)
+    assert best_ious([[1, 2, 5, 6]], true_boxes) == pytest.approx(8 / 27)
+    assert best_ious([[1, 2, 5, 6]], [3, 1, 4, 5]) == pytest.approx(8 / 27)
+    assert best_ious([[1, 2, 5, 6]], true_boxes[:1]) == 0
+    with pytest.raises(ValueError, match="true box"):
+        best_ious([[0, 0, 1, 1]], np.empty((0, 4)))
 
 
 def test_iou_threshold_is_an_argument_and_strict():

@@ -125,23 +125,8 @@ class EvaluationImages(_ResizedPictures):
         return torch.full((self._crop_size, self._crop_size), IGNORE, dtype=torch.uint8), error
 
 
-class LooseImages(_ResizedPictures):
-    """Pictures of no data set, turned as their EXIF tags say, as items of the same kind with the label -1.
-
-    Args:
-        paths: the pictures; an item's index is its position.
-        resize_size: side R of the resized picture, in pixels.
-
-    Raises:
-        UsageError: the size is not positive.
-    """
-
-    def __init__(self, paths: Sequence[Path], resize_size: int) -> None:
-        super().__init__(paths, np.full(len(paths), -1), resize_size, exif=True)
-
-
 def collate_evaluation(items: Sequence[EvaluationItem]) -> EvaluationBatch:
-    """Stacks the items of :class:`EvaluationImages` or :class:`LooseImages` into one batch."""
+    """Stacks the items of the pictures above into one batch."""
     images, labels, indices, sizes, turns, errors, masks, mask_errors = zip(*items, strict=True)
     return EvaluationBatch(
         images=stack_pixels(images),
@@ -214,8 +199,10 @@ def build_evaluation_loader(
 def build_loose_loader(
     paths: Sequence[Path], resize_size: int, batch_size: int, num_workers: int, device: torch.device
 ) -> DataLoader:
-    """Builds the loader that goes once through :class:`LooseImages`; see :func:`build_evaluation_loader`."""
-    return _build_ordered_loader(LooseImages(paths, resize_size), batch_size, num_workers, device)
+    """Builds the loader that goes once through pictures of no data set, turned as their EXIF tags say, with the label
+    -1 and an index that is the position; the rest as for :func:`build_evaluation_loader`."""
+    images = _ResizedPictures(paths, np.full(len(paths), -1), resize_size, exif=True)
+    return _build_ordered_loader(images, batch_size, num_workers, device)
 
 
 def _build_ordered_loader(

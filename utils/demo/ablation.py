@@ -165,16 +165,7 @@ def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path
     images = first_of_kind(own, "cam").scores["images"]
     record = {
         "made_with": describe_run(ROOT),
-        "rows": [
-            {
-                **row,
-                "figures": {
-                    name: {"mean": spread.mean, "standard_deviation": spread.deviation}
-                    for name, spread in row["figures"].items()
-                },
-            }
-            for row in rows
-        ],
+        "rows": [{**row, "figures": {name: one.record() for name, one in row["figures"].items()}} for row in rows],
         "runs": [
             {
                 "cell": run.cell.name,

@@ -33,6 +33,10 @@ class Spread:
         """Standard deviation with n - 1."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
+    def record(self) -> dict[str, float | None]:
+        """Plain values for JSON."""
+        return {"mean": self.mean, "standard_deviation": self.deviation}
+
     def __str__(self) -> str:
         return f"{self.mean:.1f}" + ("" if self.deviation is None else f" ± {self.deviation:.1f}")
 

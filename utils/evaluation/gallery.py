@@ -21,7 +21,7 @@ from utils.evaluation.kinds import TITLES, MapKind
 from utils.evaluation.maps import make_maps
 from utils.evaluation.run import cut_crops, true_boxes
 from utils.evaluation.spec import EvaluationSpec
-from utils.localization.boxes import best_iou
+from utils.localization.boxes import best_ious
 from utils.metrics import pixel_iou
 from utils.models.bas import BAS
 from utils.results.drawing import PREDICTED_COLOUR, TRUE_COLOUR, draw_boxes, draw_outline, overlay_map
@@ -159,6 +159,6 @@ def _describe_hit(box: np.ndarray, boxes: np.ndarray, spec: EvaluationSpec) -> t
     """The IoU and whether it is right; with more decimals than two where it would be rounded to the limit."""
     if not len(boxes):
         return ()
-    iou = best_iou(box, boxes)
+    iou = float(best_ious([box], boxes)[0])
     digits = next((digits for digits in (2, 3, 4) if iou == LIMIT or round(iou, digits) != LIMIT), 5)
     return (f"IoU {iou:.{digits}f}  {'✓' if spec.protocol.is_right(iou) else '✗'}",)

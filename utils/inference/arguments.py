@@ -33,17 +33,7 @@ from utils.system.options import (
 )
 
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
-_OF_TEST_SETS = (
-    "compare",
-    "sweep",
-    "top_ks",
-    "select_on",
-    "vis",
-    "map_files",
-    "save_maps",
-    "ignore_misfits",
-    "scorers",
-)
+_OF_TESTS = ("compare", "sweep", "top_ks", "select_on", "vis", "map_files", "save_maps", "ignore_misfits", "scorers")
 _EXAMPLES = {
     "--data /data/pictures": "the paper's figures, and more",
     "--compare bas cam center": "methods in one table, one pass",
@@ -65,11 +55,7 @@ class EvaluationSettings(Common):
     """What `BAS_inference.py` is asked, besides the settings of the recipe that evaluate a checkpoint."""
 
     checkpoint: Path | None = option(
-        "the weights",
-        PLACE,
-        default=None,
-        words="the highest epoch in logs/<arch>/, the released name",
-        metavar="FILE",
+        "the weights", PLACE, default=None, words="the highest epoch in logs/<arch>/, the released name", metavar="FILE"
     )
     download: bool = option(
         "fetch the authors' released file of the recipe from Google Drive, unless it is there, and evaluate it",
@@ -272,7 +258,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
     if args.download and args.dataset_dir:
         parser.error("--download fetches a network for the data set's own classes; leave out --dataset-dir")
     if args.images:
-        ignored = [name for name in _OF_TEST_SETS if getattr(args, name)]
+        ignored = [name for name in _OF_TESTS if getattr(args, name)]
         if ignored or args.root:
             name = ignored[0].replace("_", "-") if ignored else "data"
             parser.error(f"--images has neither labels nor true boxes; leave out --{name}")

@@ -99,26 +99,8 @@ def _crop_offset(resize_size: int, crop_size: int) -> int:
     return int(round((resize_size - crop_size) / 2))  # rounds as torchvision's center_crop does
 
 
-def best_iou(pred_box: ArrayLike, true_boxes: ArrayLike) -> float:
-    """Largest IoU of a predicted box with the true boxes of its image.
-
-    Args:
-        pred_box: (4,) xyxy.
-        true_boxes: (n, 4) xyxy in the same pixels, n >= 1, or one box (4,).
-
-    Returns:
-        The IoU with the +1 convention of :func:`iou`.
-
-    Raises:
-        ValueError: wrong shapes, or no true box.
-    """
-    if np.shape(pred_box) != (4,):
-        raise ValueError(f"one predicted box (4,) is compared with the true boxes, not {np.shape(pred_box)}")
-    return float(best_ious(np.atleast_2d(pred_box), true_boxes)[0])
-
-
 def best_ious(pred_boxes: ArrayLike, true_boxes: ArrayLike) -> np.ndarray:
-    """Largest IoU of each of several boxes with the true boxes of one image, as :func:`best_iou` of each.
+    """Largest IoU of each of several boxes with the true boxes of one image, with the +1 convention of :func:`iou`.
 
     Args:
         pred_boxes: (N, 4) xyxy.

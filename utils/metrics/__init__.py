@@ -6,9 +6,8 @@ any order, give exactly the figures of the whole.
 
 from utils.metrics.breakdown import ERROR_TYPES, MISSED, error_breakdown, error_type
 from utils.metrics.dead_maps import DeadMaps, extremes_by_class, find_dead_maps, map_extremes
-from utils.metrics.distribution import iou_distribution
 from utils.metrics.localization import LOC_METRICS, METRICS, LocalizationScores
-from utils.metrics.max_box_acc import MaxBoxAcc
+from utils.metrics.max_box_acc import MaxBoxAcc, iou_distribution
 from utils.metrics.pixels import PIXEL_METRICS, PixelScores, pixel_iou
 
 __all__ = [

@@ -91,16 +91,10 @@ def error_breakdown(error_types: Sequence[str]) -> dict[str, dict[str, float | i
     }
 
 
-def _shares_covered(predicted: np.ndarray, true_boxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Intersection over the area of each true box, and over that of the predicted box: (n,) each, 0 without area."""
+def _shares_covered(predicted: np.ndarray, true_boxes: np.ndarray) -> np.ndarray:
+    """Intersection over the area of each true box, and over that of the predicted box: (2, n), 0 without area."""
     overlap = np.minimum(predicted[2:], true_boxes[:, 2:]) - np.maximum(predicted[:2], true_boxes[:, :2]) + 1
     intersection = overlap.clip(min=0).prod(axis=1)
-    return _share(intersection, _areas(true_boxes)), _share(intersection, _areas(predicted[None]))
-
-
-def _areas(boxes: np.ndarray) -> np.ndarray:
-    return (boxes[:, 2:] - boxes[:, :2] + 1).clip(min=0).prod(axis=1)
-
-
-def _share(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    return np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
+    boxes = np.stack([true_boxes, np.broadcast_to(predicted, true_boxes.shape)])
+    areas = (boxes[..., 2:] - boxes[..., :2] + 1).clip(min=0).prod(axis=-1)
+    return np.divide(intersection, areas, out=np.zeros_like(areas), where=areas > 0)

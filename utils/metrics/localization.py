@@ -55,7 +55,7 @@ class LocalizationScores:
         Args:
             labels: (n,) true classes, 0 to K - 1.
             top5: (n, k) predicted classes, best first, 1 <= k <= 5 (fewer than 5 only where K < 5).
-            best_iou: (n,) IoU of the predicted box with the nearest true box, see :func:`best_iou`.
+            best_iou: (n,) IoU of the predicted box with the nearest true box, see `utils.localization.boxes.best_ious`.
 
         Raises:
             ValueError: shapes that do not fit, a label out of range or a NaN; nothing is counted then.

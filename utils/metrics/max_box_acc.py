@@ -1,14 +1,16 @@
-"""MaxBoxAcc and MaxBoxAccV2: box accuracy at the best threshold of the whole test set (wsolevaluation)."""
+"""MaxBoxAcc and MaxBoxAccV2: box accuracy at the best threshold of the whole test set (wsolevaluation); how the IoUs of
+a test set are distributed.
+"""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from utils.metrics.checks import as_ious
-
+NUM_BINS = 20  # of the distribution of IoUs
 MAX_BOX_ACC_IOU = 0.5  # of MaxBoxAcc, whose boxes are those of the largest contour
 
 
@@ -50,8 +52,8 @@ class MaxBoxAcc:
         Raises:
             ValueError: shapes that do not fit, a NaN or an IoU outside [0, 1]; nothing is counted then.
         """
-        largest_ious = as_ious(largest_ious, (None, len(self.thresholds)), "largest_ious")
-        best_ious = as_ious(best_ious, largest_ious.shape, "best_ious")
+        largest_ious = _as_ious(largest_ious, (None, len(self.thresholds)), "largest_ious")
+        best_ious = _as_ious(best_ious, largest_ious.shape, "best_ious")
         self.images += len(largest_ious)
         self.correct_largest += (largest_ious >= MAX_BOX_ACC_IOU).sum(axis=0)
         self.correct_any += np.stack([(best_ious >= iou).sum(axis=0) for iou in self.iou_thresholds])
@@ -121,3 +123,33 @@ class MaxBoxAcc:
     def _best(self, curve: np.ndarray) -> dict[str, float]:
         best = curve.argmax()
         return {"value": float(curve[best]), "threshold": float(self.thresholds[best])}
+
+
+def iou_distribution(ious: ArrayLike) -> dict[str, list[float] | list[int] | float | int]:
+    """Histogram and mean of the best IoU of each of n images, (n,) in [0, 1].
+
+    Returns:
+        `edges` (21 numbers, bins of 0.05, the last one closed), `counts` (20 numbers), `mean`, `images`.
+
+    Raises:
+        ValueError: there is no image, another shape, a NaN or an IoU outside [0, 1].
+    """
+    ious = _as_ious(ious, (None,))
+    if len(ious) == 0:
+        raise ValueError("there is no distribution without images")
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    counts, _ = np.histogram(ious, bins=edges)
+    # Summed exactly: so the mean is the same in whatever order the images come.
+    mean = math.fsum(ious.tolist()) / len(ious)
+    return {"edges": edges.tolist(), "counts": counts.tolist(), "mean": mean, "images": len(ious)}
+
+
+def _as_ious(ious: ArrayLike, shape: tuple[int | None, ...], name: str = "ious") -> np.ndarray:
+    """IoUs as float64; ValueError unless they have this shape (None: any length) and all lie in [0, 1]."""
+    ious = np.asarray(ious, dtype=np.float64)
+    if len(shape) != ious.ndim or any(n not in (None, m) for n, m in zip(shape, ious.shape, strict=True)):
+        wanted = ", ".join("n" if n is None else str(n) for n in shape)
+        raise ValueError(f"{name} must have shape ({wanted}), not {ious.shape}")
+    if not ((ious >= 0) & (ious <= 1)).all():
+        raise ValueError(f"{name} must lie between 0 and 1 and hold no NaN")
+    return ious

@@ -43,12 +43,6 @@ class Confusion:
         self.counts += np.bincount(cells, minlength=size * size).reshape(size, size)
         self.images += 1
 
-    def ious(self) -> np.ndarray:
-        """(K + 1,) IoU of each class, 0 to 1; NaN of one that is neither in truth nor in prediction."""
-        right = self.counts.diagonal()
-        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - right
-        return np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
-
     def summary(self) -> dict[str, Any]:
         """`miou`, the mean over the classes that there are, `ious` by class (None where there is none), both in
         percent, and `images`.
@@ -58,7 +52,9 @@ class Confusion:
         """
         if not self.counts.any():
             raise ValueError("there is no mean IoU without a pixel")
-        ious = 100 * self.ious()
+        right = self.counts.diagonal()
+        union = self.counts.sum(axis=0) + self.counts.sum(axis=1) - right
+        ious = 100 * np.divide(right, union, out=np.full(len(right), np.nan), where=union > 0)
         listed = [None if np.isnan(value) else float(value) for value in ious]
         return {"miou": float(np.nanmean(ious)), "ious": listed, "images": self.images}
 
