@@ -98,7 +98,7 @@ def split(tmp_path_factory: pytest.TempPathFactory) -> Split:
     """Pictures without boxes."""
     folder = tmp_path_factory.mktemp("pictures")
     paths = []
-    for index, picture in enumerate(blurred_noise(12, 256, blur=16)):
+    for index, picture in enumerate(blurred_noise(8, 256, blur=16)):
         paths.append(folder / f"{index}.png")
         scaled = cv2.normalize(picture, None, 0, 255, cv2.NORM_MINMAX).astype(np.uint8)
         Image.fromarray(scaled).convert("RGB").save(paths[-1])

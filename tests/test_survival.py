@@ -99,7 +99,7 @@ def test_killed_at_random_moments(home, whole) -> None:
     seed = random.SystemRandom().randrange(10**6)
     chance = random.Random(seed)
     damaged = False
-    for number in range(4):
+    for number in range(3):
         process = start(home, "killed", "--resume", "auto")
         before = states(home, "killed")
         wait_for(process, lambda before=before: states(home, "killed") != before)
@@ -134,8 +134,10 @@ def test_damaged_state_is_said_and_the_one_before_taken(home, whole) -> None:
     assert_same_ending(home, "damaged", whole)
 
 
-@pytest.mark.parametrize("text", [None, "[]", "{}", "{"])
-@pytest.mark.parametrize("resume", [(), ("--resume", "auto")])
+@pytest.mark.parametrize(
+    ("text", "resume"),  # other texts, read in this process: test_state_folder.py
+    [(text, ()) for text in (None, "[]", "{}", "{")] + [(text, ("--resume", "auto")) for text in (None, "{")],
+)
 def test_lost_index_loses_no_state(home, whole, text: str | None, resume: tuple[str, ...]) -> None:
     """An index that is gone, empty or damaged: without --resume refused, with it the run goes on from its states."""
     name = f"index{''.join(map(hex, (text or '').encode()))}{len(resume)}"
