@@ -156,7 +156,7 @@ def estimate(maps: np.ndarray, across: np.ndarray, down: np.ndarray, grid: Grid,
         side: of the pictures in pixels.
 
     Returns:
-        The offsets; of no picture, and 0, where every map is the same everywhere, or not finite.
+        The offsets; of no picture, and 0, where every map is the same everywhere or for all pictures, or not finite.
     """
     views = np.stack([maps, across, down])
     views = views[:, np.isfinite(views).all(axis=(0, 2, 3))]
