@@ -24,11 +24,12 @@ from utils.system.errors import run_command
 ROOT = Path(__file__).parents[1]
 AS_IN_THE_PAPER = {"name": "cvpr", "tap": None, "same_padding": False, "coarse_features": False, "plain_heads": False}
 SIZES = ["--resize_size", "64", "--crop_size", "48", "--num_workers", "0"]
-AS_PUBLISHED = ["--arch", "mobilenet", "--batch_size", "4", *SIZES, "--no-adapt_recipe"]  # for three classes as well
-# Heads of a seventh of the network's weights, not of seven eighths: commands, files and pictures are the same.
+TINY = ["--arch", "mobilenet", "--batch_size", "4", *SIZES]
+AS_PUBLISHED = [*TINY, "--no-adapt_recipe"]  # the paper's recipe, for three classes as well
+# The published heads hold six sevenths of the network's weights; commands, files and pictures are the same without.
 SMALL_HEADS = ["--plain_heads", "--no-final_relu"]
 TRAINING = [*AS_PUBLISHED, *SMALL_HEADS]
-OWN_TRAINING = [*TRAINING, "--adapt_recipe"]
+OWN_TRAINING = [*TINY, *SMALL_HEADS]
 # class, is_train, box x0 y0 x1 y1 of the 64 x 64 pictures
 WHOLE, SMALL = (0, 0, 63, 63), (20, 20, 30, 30)
 PICTURES = [(label, True, WHOLE) for label in (0, 1, 2, 0, 1, 2, 0, 1)] + [(0, False, WHOLE), (1, False, SMALL)] * 2

@@ -20,7 +20,7 @@ from utils.system.errors import UsageError
 def run_demo(folder: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> dict:
     monkeypatch.setattr(composing, "compose", partial(compose, size=64, train_per_class=2, test_per_class=2))
     sizes = ["--resize_size", "40", "--crop_size", "32", "--epochs", "2", "--warmup_epochs", "1", "--num_workers", "0"]
-    # Heads of a seventh of the network's weights, not of seven eighths: the demo around them is the same.
+    # The published heads hold six sevenths of the network's weights; the demo around them is the same.
     train.main(["--demo", "--save_path", str(folder), "--plain_heads", *sizes, *more])
     return json.loads((folder / "results.json").read_text())
 

@@ -133,8 +133,8 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 class BAS(nn.Module):
-    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry, and calls `add_heads`: it
-    takes `num_classes` (K) and, by name, the settings of the heads.
+    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry. Its `__init__` takes
+    `num_classes` (K) and, by name, the settings of the heads, and hands them to `add_heads`.
 
     Layers and heads sit directly on the model under the names of the authors' checkpoints.
 
