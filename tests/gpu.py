@@ -25,19 +25,23 @@ from torch import Tensor
 
 import CUB.Model
 import ILSVRC.Model
-from tests.benchmark_training import AuthorsStep
+from tests.benchmark import count_gflop, count_memory
+from tests.benchmark_inference import fitted_model, prepare_pictures
+from tests.benchmark_processes import evaluation_rate
+from tests.benchmark_training import CUB_SIZE, AuthorsStep, loader_rate, make_pictures
 from tests.reference_weights import PAIRS, batch, fill, golden
 from utils.data.dataset import ROOT
 from utils.data.images import read_image
-from utils.data.training import TrainingBatch, build_training_loader
+from utils.data.training import TrainingBatch
 from utils.data.transforms import normalize, resize, stack_pixels
 from utils.demo.compose import pictures_folder
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.maps import make_maps
-from utils.evaluation.run import cut_crops
+from utils.evaluation.run import _Output, build_loader, cut_crops
 from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
 from utils.localization.sweep import component_boxes, contour_boxes
 from utils.models.bas import BAS, call_frozen, convolve_selected
+from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.losses import background_activation_ratio, bas_losses
 from utils.models.pretrained import load_imagenet
@@ -70,6 +74,7 @@ class Bench:
 
     device: torch.device
     quick: bool
+    archs: Sequence[str]  # whose speed and memory are measured
 
     @property
     def is_cuda(self) -> bool:
@@ -131,8 +136,9 @@ def check_golden(bench: Bench) -> Iterator[Finding]:
             norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
             worst = max(relative(norms[name], norm) for name, norm in expected["grad_norm"].items())
             title = f"{dataset} {arch}{' TF32' if tf32 else ''}: losses {off:.0e}, gradients {worst:.0e}"
-            # Channels-last memory sums in another order than the reference, whose weights amplify it.
-            yield Finding(title, None if tf32 else off < 1e-4 and worst < 1e-1)
+            # The reference's weights amplify rounding, most of all in norms that sum in float32, as the CPU's do behind
+            # channels-last memory.
+            yield Finding(title, None if tf32 else off < 1e-4 and worst < (3e-2 if bench.is_cuda else 1e-1))
     set_numerics(False, deterministic=False)
 
 
@@ -172,7 +178,7 @@ def check_repetition(bench: Bench) -> Iterator[Finding]:
                     trainer.model.load_state_dict(state[0])
                     trainer.optimizer.load_state_dict(state[1])
                 take_step(bench, trainer, number)
-            ends.append(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]))
+            ends.append(weights_of(trainer))
         yield Finding("run to run", bool(torch.equal(ends[0], ends[1])))
         yield Finding("resumed", bool(torch.equal(ends[0], ends[2])))
     finally:
@@ -180,15 +186,28 @@ def check_repetition(bench: Bench) -> Iterator[Finding]:
 
 
 def check_layouts(bench: Bench) -> Iterator[Finding]:
-    """Memory layouts and the compiled step, against the plain one's losses."""
+    """Memory layouts and the compiled step against the plain one's losses, and accumulation against the whole batch's
+    gradients; the compiled step is compiled once."""
     expected = take_step(bench, make_trainer(bench, Engine(channels_last=False)), 0)
     variants = {"channels last": Engine()}
     if bench.is_cuda:
         variants["compiled"] = Engine(compile=True)
     for name, engine in variants.items():
-        found = take_step(bench, make_trainer(bench, engine), 0)
+        trainer = make_trainer(bench, engine)
+        found = take_step(bench, trainer, 0)
         off = max(relative(found[key].item(), expected[key].item()) for key in expected)
-        yield Finding(f"{name}: {off:.0e}", off < 1e-3)
+        yield Finding(f"{name}: {off:.0e}", off < 1e-4)
+        if engine.compile:
+            with torch.compiler.set_stance("fail_on_recompile"):  # raises
+                for number in range(1, 4):
+                    take_step(bench, trainer, number)
+            yield Finding("compiled: not again in three more steps", True)
+    ends = []
+    for parts in (1, 2):  # of VGG16, in which no picture sees another
+        trainer = make_trainer(bench, Engine(grad_accum=parts), arch="vgg")
+        _step(trainer, trainer.objective(), training_batch(bench, 0))
+        ends.append(gradients_of(trainer.model))
+    yield Finding(f"accumulated: {distance(*ends):.0e}", distance(*ends) < 1e-4)
 
 
 def check_precisions(bench: Bench) -> Iterator[Finding]:
@@ -209,13 +228,16 @@ def check_precisions(bench: Bench) -> Iterator[Finding]:
 
 
 def check_evaluation(bench: Bench) -> Iterator[Finding]:
-    """Boxes on the device against the CPU's, one by one against batches, folded against not, plain against swept."""
+    """Boxes on the device against the CPU's, one by one against batches, folded against not, plain against swept; of
+    three of ten classes, so that it matters which come first where scores tie."""
     trainer = make_trainer(bench, Engine())
     for number in range(10):
         take_step(bench, trainer, number)
     model = trainer.model.eval()
-    spec = build_spec(recipe_of(bench), ten_crops=False)
+    spec = build_spec(replace(recipe_of(bench), top_k=3), ten_crops=False)
     pixels, labels = pictures(bench)
+    ties = count_ties(model, pixels, spec, bench.device)
+    yield Finding(f"{ties} of {len(labels)} pictures have tied scores at the third class")
     expected = boxes_of(model, pixels, labels, spec, bench.device)
     others: dict[str, np.ndarray] = {
         "one by one": np.concatenate(
@@ -229,9 +251,9 @@ def check_evaluation(bench: Bench) -> Iterator[Finding]:
         others["on the CPU"] = boxes_of(on_cpu, pixels, labels, spec, torch.device("cpu"))
     for name, found in others.items():
         share = float((found == expected).all(axis=1).mean())
-        yield Finding(
-            f"{name}: {100 * share:.1f} % of boxes equal", share >= (1 if name == "swept with other k" else 0.9)
-        )
+        # One pixel at the threshold, rounded otherwise, moves a box.
+        bound = 1 if name == "swept with other k" else 0.95
+        yield Finding(f"{name}: {100 * share:.1f} % of boxes equal", share >= bound)
 
 
 def check_waiting(bench: Bench) -> Iterator[Finding]:
@@ -247,6 +269,17 @@ def check_waiting(bench: Bench) -> Iterator[Finding]:
     finally:
         torch.cuda.set_sync_debug_mode("default")
     yield Finding(f"{STEPS} steps without a wait", True)
+    model, spec = trainer.model.eval(), build_spec(recipe_of(bench), kinds=("bas", "cam"))
+    with tempfile.TemporaryDirectory() as folder:
+        split = make_pictures(Path(folder), CUB_SIZE, 16)
+        batches = list(build_loader(split, spec, 8, 2, bench.device))
+    _Output(model, batches[0], spec, bench.device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        _Output(model, batches[1], spec, bench.device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    yield Finding("an evaluation's batch is launched without a wait", True)
 
 
 def check_pinned(bench: Bench) -> Iterator[Finding]:
@@ -265,7 +298,7 @@ def check_pinned(bench: Bench) -> Iterator[Finding]:
                 shape = one.images.shape
                 del one
                 torch.empty(shape, dtype=torch.uint8).pin_memory().fill_(255)
-            ends.append(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]))
+            ends.append(weights_of(trainer))
     finally:
         torch.use_deterministic_algorithms(False)
     yield Finding("overwritten pinned batches", bool(torch.equal(*ends)))
@@ -281,17 +314,17 @@ def check_processes(bench: Bench) -> Iterator[Finding]:
             yield Finding("sync_bn: not run, it needs two cards")
             continue
         with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "weights.pt")
+            path = Path(folder, "gradients.pt")
             torch.multiprocessing.spawn(step_of_process, (count, bench, arch, path), nprocs=count)
             found = torch.load(path, weights_only=True)
         trainer = make_trainer(bench, Engine(), arch=arch)
         take_step(bench, trainer, 0)
-        expected = torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
-        yield Finding(f"{arch}, {count} processes: {distance(found, expected):.0e}", distance(found, expected) < 1e-5)
+        off = distance(found, gradients_of(trainer.model))
+        yield Finding(f"{arch}, {count} processes: gradients {off:.0e}", off < 1e-4)
 
 
 def step_of_process(rank: int, count: int, bench: Bench, arch: str, path: Path) -> None:
-    """One process of :func:`check_processes`: a step on its share of a batch; the first one saves the weights."""
+    """One process of :func:`check_processes`: a step on its share of a batch; the first one saves the gradients."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29431"}
     torch.set_num_threads(1)
@@ -304,7 +337,29 @@ def step_of_process(rank: int, count: int, bench: Bench, arch: str, path: Path) 
         share = [values.chunk(count)[rank] for values in whole[:3]]
         _step(trainer, trainer.objective(), TrainingBatch(*share, ()))
         if rank == 0:
-            torch.save(torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()]), path)
+            torch.save(gradients_of(trainer.model), path)
+
+
+def check_resume(bench: Bench) -> Iterator[Finding]:
+    """The command itself with --deterministic, stopped by SIGTERM and resumed: the weights of the run that was not."""
+    ends = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("whole", "stopped"):
+            command = [sys.executable, "train.py", "--demo", "--epochs", "3", "--deterministic", "--show_step", "1"]
+            command += ["--device", str(bench.device), "--save_path", str(Path(folder, name))]
+            process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+            run = Path(folder, name, "mobilenet")
+            while name == "stopped" and process.poll() is None and not list(run.glob("states/epoch_*")):
+                time.sleep(0.05)
+            if name == "stopped":
+                process.terminate()
+                yield Finding(f"stopped with exit code {process.wait()}", process.returncode == 75)
+                process = subprocess.Popen([*command, "--resume"], cwd=ROOT, stdout=subprocess.DEVNULL)
+            if process.wait():
+                raise RuntimeError(f"{' '.join(command)} ended with exit code {process.returncode}")
+            (weights,) = run.glob("*.pth.tar")
+            ends.append(torch.load(weights, weights_only=True))
+    yield Finding("the resumed command", all(torch.equal(value, ends[1][key]) for key, value in ends[0].items()))
 
 
 def check_demo(bench: Bench) -> Iterator[Finding]:
@@ -327,50 +382,65 @@ def check_demo(bench: Bench) -> Iterator[Finding]:
 
 
 def measure_memory(bench: Bench) -> Iterator[Finding]:
-    """MiB a picture of a training step, from two sizes of batch."""
-    peaks = []
-    for size in (8, 24):
-        trainer = make_trainer(bench, Engine(), size)
-        forget_peak_memory(bench.device)
-        take_step(bench, trainer, 0, size)
-        peaks.append(peak_memory_mib(bench.device) or 0.0)
-        del trainer
-    yield Finding(f"{(peaks[1] - peaks[0]) / 16:.0f} MiB a picture (MobileNetV1, {bench.side} px)")
+    """MiB a picture of a training step, from two sizes of batch, against what the README counts tensor by tensor."""
+    bench = replace(bench, quick=False)  # its side is the README's
+    for arch in bench.archs:
+        for amp in ("none", "bf16"):
+            peaks = []
+            for size in (16, 48):
+                trainer = make_trainer(bench, Engine(amp=amp), size, arch)
+                for number in range(2):  # the first one makes what all keep
+                    forget_peak_memory(bench.device)
+                    take_step(bench, trainer, number, size)
+                peaks.append(peak_memory_mib(bench.device) or 0.0)
+                del trainer
+            counted = count_memory("CUB", arch, SIDE, amp == "bf16")["picture"]
+            found = (peaks[1] - peaks[0]) / 32
+            title = f"{arch}{'' if amp == 'none' else ', bf16'}: {found:.0f} MiB a picture, counted {counted:.0f}"
+            yield Finding(title, relative(found, counted) < 0.15)
 
 
 def measure_training(bench: Bench) -> Iterator[Finding]:
     """Pictures a second of the step, by backbone and precision, and against the authors' literal step."""
     size = 4 if bench.quick else 32
-    for arch in ("mobilenet",) if bench.quick else ARCHS:
+    for arch in bench.archs:
         rates = {}
-        variants = {"float32": Engine()}
+        variants: dict[str, tuple[bool, Engine]] = {"float32": (False, Engine())}
         if bench.is_cuda:
-            variants |= {"bf16": Engine(amp="bf16"), "bf16, NCHW": Engine(amp="bf16", channels_last=False)}
-            variants["bf16, compiled"] = Engine(amp="bf16", compile=True)
-        for tf32 in (False, True) if bench.is_cuda else (False,):
+            variants |= {"TF32": (True, Engine()), "TF32, NCHW": (True, Engine(channels_last=False))}
+            variants |= {"bf16": (True, Engine(amp="bf16")), "fp16": (True, Engine(amp="fp16"))}
+            variants["bf16, NCHW"] = True, Engine(amp="bf16", channels_last=False)
+            variants["bf16, compiled"] = True, Engine(amp="bf16", compile=True)
+        for name, (tf32, engine) in variants.items():
             set_numerics(tf32, deterministic=False)
-            for name, engine in variants.items():
-                if tf32 and name != "float32":
-                    continue
-                trainer = make_trainer(bench, engine, size, arch)
-                one, objective = training_batch(bench, 0, size), trainer.objective()
-                seconds = bench.seconds(lambda t=trainer, o=objective, b=one: _step(t, o, b))  # type: ignore[misc]
-                rates["TF32" if tf32 else name] = size / seconds
-        set_numerics(False, deterministic=False)
-        trainer = make_trainer(bench, Engine(channels_last=False), size, arch)
-        authors = AuthorsStep(trainer.model, trainer.recipe, keep_copy=False, constant_copy=False)
-        images, labels = (values.to(bench.device) for values in inputs(bench, 0, size))
-
-        def theirs(trainer=trainer, authors=authors, images=images, labels=labels) -> None:
-            trainer.optimizer.zero_grad(set_to_none=True)
-            authors(images, labels).total.backward()
-            trainer.optimizer.step()
-
-        ratio = rates["float32"] * bench.seconds(theirs) / size
+            trainer = make_trainer(bench, engine, size, arch)
+            one, objective = training_batch(bench, 0, size), trainer.objective()
+            seconds = bench.seconds(lambda t=trainer, o=objective, b=one: _step(t, o, b))  # type: ignore[misc]
+            rates[name] = size / seconds
+            del trainer, objective
         listed = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-        yield Finding(
-            f"{arch}: {listed} pictures/s; {ratio:.2f} times the authors' step", not bench.is_cuda or ratio > 1.15
-        )
+        teraflops = max(rates.values()) * count_gflop("CUB", arch, "train", size=bench.side) / 1000
+        yield Finding(f"{arch}: {listed} pictures/s; the fastest is {teraflops:.1f} TFLOP/s")
+        for name in ("float32", "TF32") if bench.is_cuda else ("float32",):
+            set_numerics(name == "TF32", deterministic=False)
+            ratio = rates[name] * bench.seconds(authors_step(bench, size, arch)) / size
+            # At float32's rate of arithmetic, it is the FLOPs that count.
+            yield Finding(f"{arch}, {name}: {ratio:.2f} times the authors' step", not bench.is_cuda or ratio > 1.15)
+        set_numerics(False, deterministic=False)
+
+
+def authors_step(bench: Bench, size: int, arch: str) -> Callable[[], None]:
+    """A step as the authors take it, on a batch that is on the device already."""
+    trainer = make_trainer(bench, Engine(channels_last=False), size, arch)
+    authors = AuthorsStep(trainer.model, trainer.recipe, keep_copy=False, constant_copy=False)
+    images, labels = (values.to(bench.device) for values in inputs(bench, 0, size))
+
+    def step() -> None:
+        trainer.optimizer.zero_grad(set_to_none=True)
+        authors(images, labels).total.backward()  # type: ignore[no-untyped-call]
+        trainer.optimizer.step()
+
+    return step
 
 
 def measure_evaluation(bench: Bench) -> Iterator[Finding]:
@@ -387,18 +457,24 @@ def measure_evaluation(bench: Bench) -> Iterator[Finding]:
     grid = threshold_grid()
     seconds = bench.seconds(lambda: (component_boxes(score_map, [0.15]), contour_boxes(score_map, grid)))
     yield Finding(f"scoring a noisy map: {1 / seconds:.0f} pictures/s a process")
+    if bench.quick:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        data = prepare_pictures(Path(folder, "data"), 768)
+        for arch in bench.archs:
+            checkpoint = save_weights(fitted_model(arch, data, SIDE), Path(folder, f"{arch}99.pth.tar"))
+            for options in ((), ("--amp",)):
+                rate = evaluation_rate(checkpoint, arch, data, 1, ["--device", bench.device, *options])
+                yield Finding(f"{' '.join(('BAS_inference.py --arch', arch, *options))}: {rate:.0f} pictures/s")
 
 
 def measure_loader(bench: Bench) -> Iterator[Finding]:
-    """Pictures a second that two processes read and augment."""
-    from utils.data.split import Split
-
-    paths = sorted((pictures_folder() / "backgrounds").iterdir()) * (2 if bench.quick else 8)
-    ids = tuple(map(str, range(len(paths))))
-    split = Split("train", "suite", ids, tuple(paths), np.zeros(len(ids), dtype=np.int64), {}, ("one",), {})
-    loader = build_training_loader(split, 256, SIDE, 8, 2, 0, bench.device)
-    arrivals = [time.perf_counter() for _ in loader]
-    yield Finding(f"{8 * (len(arrivals) - 1) / (arrivals[-1] - arrivals[0]):.0f} pictures/s by two processes")
+    """Pictures of CUB's size a second that the loader's processes read and augment."""
+    counts = (2,) if bench.quick else (1, 4, 8)
+    with tempfile.TemporaryDirectory() as folder:
+        split = make_pictures(Path(folder), CUB_SIZE, 128 if bench.quick else 2048)
+        for count in counts:
+            yield Finding(f"{loader_rate(split, 32, count)[1]:.0f} pictures/s by {count} processes")
 
 
 # --- what they share
@@ -411,7 +487,11 @@ def recipe_of(bench: Bench, arch: str = "mobilenet") -> Recipe:
 
 
 def make_trainer(
-    bench: Bench, engine: Engine, size: int | None = None, arch: str = "mobilenet", sync_bn: bool = False
+    bench: Bench,
+    engine: Engine,
+    size: int | None = None,
+    arch: str = "mobilenet",
+    sync_bn: bool = False,
 ) -> Trainer:
     """A trainer of ten classes; MobileNetV1 starts from the shipped weights, all others at random."""
     torch.manual_seed(0)
@@ -447,15 +527,23 @@ def take_step(bench: Bench, trainer: Trainer, number: int, size: int | None = No
     return row.shown
 
 
+def weights_of(trainer: Trainer) -> Tensor:
+    """All weights as one vector, on the CPU."""
+    return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
+
+
+def gradients_of(model: BAS) -> Tensor:
+    """The gradients of all weights as one vector, on the CPU."""
+    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
+
+
 def gradient_of(bench: Bench, model: BAS, engine: Engine) -> tuple[float, Tensor]:
     """The total loss of a batch and the gradient of all weights as one vector."""
     trainer = build_trainer(copy.deepcopy(model).train(), None, (), recipe_of(bench), engine, bench.device)  # type: ignore[arg-type]
     images, labels = (values.to(bench.device) for values in inputs(bench, 0))
     total, *_ = trainer.objective()(images, labels)
     total.backward()
-    parameters = trainer.model.parameters()
-    gradient = torch.cat([p.grad.flatten().double() for p in parameters if p.grad is not None])
-    return total.item(), gradient
+    return total.item(), gradients_of(trainer.model)
 
 
 def pictures(bench: Bench) -> tuple[Tensor, Tensor]:
@@ -473,6 +561,14 @@ def maps_of(
         encoding = model.encode_crops(*cut_crops(pixels.to(device), spec))
         maps = make_maps(model, encoding, (spec.main, *more), labels.to(device))
     return maps[spec.main][:, 0].float().cpu().numpy()
+
+
+@torch.no_grad()
+def count_ties(model: BAS, pixels: Tensor, spec: EvaluationSpec, device: torch.device) -> int:
+    """Pictures whose last fused class scores what the next one does."""
+    logits = model.encode_crops(*cut_crops(pixels.to(device), spec)).logits[:, 0]
+    ranked = logits.sort(descending=True).values
+    return int((ranked[:, spec.main.top_k - 1] == ranked[:, spec.main.top_k]).sum())
 
 
 def boxes_of(
@@ -499,6 +595,7 @@ CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and 
     "no wait in a step": (check_waiting, True),
     "pinned batches": (check_pinned, True),
     "several processes": (check_processes, False),
+    "the command resumed": (check_resume, True),
     "the demo": (check_demo, True),
     "memory": (measure_memory, True),
     "training": (measure_training, False),
@@ -512,10 +609,11 @@ def main() -> None:
     parser.add_argument("--device", help="cuda, cuda:1, cpu (default: cuda where there is one)")
     parser.add_argument("--quick", action="store_true", help="less of everything")
     parser.add_argument("--only", nargs="+", choices=CHECKS, metavar="CHECK", help=f"of: {'; '.join(CHECKS)}")
+    parser.add_argument("--arch", nargs="+", choices=ARCHS, help="whose speed and memory are measured (default: all)")
     parser.add_argument("--json", type=PLACE, metavar="FILE", help="save the table there")
     args = parser.parse_args()
     set_numerics(False, deterministic=False)
-    bench = Bench(choose_device(args.device), args.quick)
+    bench = Bench(choose_device(args.device), args.quick, args.arch or (("mobilenet",) if args.quick else ARCHS))
     name = torch.cuda.get_device_name(bench.device) if bench.is_cuda else "CPU"
     print(f"{name}, PyTorch {torch.__version__}")
     rows: list[dict[str, Any]] = []
