@@ -56,7 +56,7 @@ def infer(home: Path, *more: object) -> int:
 def wsolevaluation_scores(folder: Path) -> dict[str, float]:
     """What wsolevaluation's box and mask evaluators make of files, in percent."""
     thresholds = np.arange(0, 1, 0.01)
-    correct, images = {iou: np.zeros(len(thresholds)) for iou in (30, 50, 70)}, []
+    correct, images = {percent: np.zeros(len(thresholds)) for percent in (30, 50, 70)}, []
     tests = [(number, label, box) for number, (label, is_train, box) in enumerate(NOISE, start=1) if not is_train]
     for number, label, (x0, y0, x1, y1) in tests:
         cam = np.load(folder / f"{label + 1:03}.Class" / f"{number}.jpg.npy")

@@ -28,12 +28,13 @@ def choose_device(name: str | None) -> torch.device:
     elif name.startswith("cuda:") and is_launched() and name != f"cuda:{local_rank()}":
         raise UsageError(f"--device {name} would put all processes onto one GPU; give --device cuda, or leave it out")
     try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # reading back unmasks devices that compute nothing
+        probe = torch.zeros(1, device=torch.device(name))
+        probe.item()  # unmasks devices that compute nothing
     except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
         raise UsageError(f"--device {name} is not available on this machine; there are: {there_are}") from error
+    device = probe.device  # "cuda" has got its number, which set_device insists on
     if device.type == "cuda":
         torch.cuda.set_device(device)  # what allocates without a device's name, such as NCCL, means this one
     return device
