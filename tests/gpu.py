@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import CUB.Model
 import ILSVRC.Model
@@ -59,6 +59,8 @@ from utils.training.objective import training_pass
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
 SIDE = 224
+# The settings of few classes: under the paper's, ten classes' maps and scores die, and gradients with them.
+FEW_CLASSES: dict[str, Any] = {"final_relu": False, "frozen_statistics": "whole", "generator_rate": 0.05}
 STEPS = 18  # with more than one look at the figures
 
 
@@ -123,12 +125,15 @@ def distance(found: Tensor, expected: Tensor) -> float:
 
 
 def check_golden(bench: Bench) -> Iterator[Finding]:
-    """The authors' first step of all eight models, in float32, and (reported) with TF32."""
-    for tf32 in (False, True) if bench.is_cuda else (False,):
+    """The authors' first step of all eight models, in float32 in both memory layouts, and (reported) with TF32."""
+    ways = {"": (False, None)}
+    if bench.is_cuda:
+        ways |= {", channels last": (False, True), ", TF32": (True, None)}
+    for way, (tf32, channels_last) in ways.items():
         set_numerics(tf32, deterministic=False)
         for dataset, arch in PAIRS if not bench.quick else (("CUB", "mobilenet"),):
             expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch)
-            model = fill(build(recipe)).train().place(bench.device)
+            model = fill(build(recipe)).train().place(bench.device, channels_last)
             images, labels = (values.to(bench.device) for values in batch(0, model.num_classes))
             losses = bas_losses(training_pass(model, images, labels, recipe), labels, recipe)
             losses.total.backward()  # type: ignore[no-untyped-call]
@@ -136,10 +141,9 @@ def check_golden(bench: Bench) -> Iterator[Finding]:
             off = max(relative(getattr(losses, name).item(), figures[name]) for name in ("cls", "frg", "area", "total"))
             norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
             worst, where = max((relative(norms[name], norm), name) for name, norm in expected["grad_norm"].items())
-            title = f"{dataset} {arch}{' TF32' if tf32 else ''}: losses {off:.0e}, gradients {worst:.0e} ({where})"
-            # The reference's weights amplify rounding, most of all in norms that sum in float32, as the CPU's do behind
-            # channels-last memory.
-            yield Finding(title, None if tf32 else off < 1e-4 and worst < (3e-2 if bench.is_cuda else 1e-1))
+            title = f"{dataset} {arch}{way}: losses {off:.0e}, gradients {worst:.0e} ({where})"
+            # The reference's weights amplify rounding, to 5e-2 for InceptionV3 on ILSVRC.
+            yield Finding(title, None if tf32 else off < 1e-4 and worst < 1e-1)
     set_numerics(False, deterministic=False)
 
 
@@ -165,17 +169,60 @@ def check_operators(bench: Bench) -> Iterator[Finding]:
         yield Finding(f"{name}: {off:.0e}", off == 0 if name == "normalised pixels" else off < 1e-6)
 
 
+def check_layers(bench: Bench) -> Iterator[Finding]:
+    """Every convolution and pooling of the backbones in float32, in both memory layouts, forwards and backwards, on the
+    shapes that it gets in training, against the same in float64."""
+    pools: list[tuple[str, nn.Module]] = [("stride 1", nn.MaxPool2d(3, 1, 1)), ("mean", nn.AvgPool2d(3, 1, 1))]
+    for arch in bench.archs:
+        model = build(recipe_of(bench, arch)).train().place(bench.device)
+        seen: dict[str, tuple[nn.Module, torch.Size]] = {}
+
+        def note(layer, inputs, _, seen=seen) -> None:
+            seen.setdefault(f"{layer} {tuple(inputs[0].shape)}", (layer, inputs[0].shape))
+
+        for layer in model.modules():
+            if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+                layer.register_forward_hook(note)
+        model.f2(model.f1(inputs(bench, 0, 4)[0].to(bench.device)))
+        if arch == "inception":  # called as functions there
+            seen |= {name: (pool, torch.Size((4, 288, 28, 28))) for name, pool in pools}
+        for name, layout in (("NCHW", torch.contiguous_format), ("channels last", torch.channels_last)):
+            worst, where = max(
+                (layer_error(copy.deepcopy(layer), shape, layout, bench.device), key)
+                for key, (layer, shape) in seen.items()
+            )
+            yield Finding(f"{arch}, {name}: {worst:.0e} ({where})", worst < 1e-4)
+
+
+def layer_error(layer: nn.Module, shape: torch.Size, layout: torch.memory_format, device: torch.device) -> float:
+    """How far a layer's output and gradients in float32 are from those in float64, the largest of them, relative."""
+    torch.manual_seed(0)
+    layer._forward_hooks.clear()
+    values, results = torch.randn(shape, device=device), []
+    for dtype in (torch.float64, torch.float32):
+        own = copy.deepcopy(layer).to(device, dtype)
+        maps = values.to(dtype)
+        if dtype is torch.float32:
+            own, maps = own.to(memory_format=layout), maps.contiguous(memory_format=layout)  # type: ignore[call-overload]
+        maps.requires_grad_()
+        out = own(maps)
+        weights = torch.linspace(-1, 1, out.numel(), device=device, dtype=torch.float64).view(out.shape).to(dtype)
+        wanted = [maps, *own.parameters()]
+        results.append([out, *torch.autograd.grad((out * weights).sum(), wanted)])
+    return max(distance(found, expected) for expected, found in zip(*results, strict=True))
+
+
 def check_repetition(bench: Bench) -> Iterator[Finding]:
     """The same steps twice, and once interrupted by a copy of the state: the same bits, with --deterministic."""
     set_numerics(False, deterministic=True)
     try:
         ends = []
         for interrupted in (False, False, True):
-            trainer = make_trainer(bench, Engine())
+            trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
             for number in range(4):
                 if interrupted and number == 2:
                     state = copy.deepcopy((trainer.model.state_dict(), trainer.optimizer.state_dict()))
-                    trainer = make_trainer(bench, Engine())
+                    trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
                     trainer.model.load_state_dict(state[0])
                     trainer.optimizer.load_state_dict(state[1])
                 take_step(bench, trainer, number)
@@ -190,7 +237,7 @@ def check_layouts(bench: Bench) -> Iterator[Finding]:
     """Memory layouts and the compiled step against the plain one's losses, and accumulation against the whole batch's
     gradients; the compiled step is compiled once."""
     expected = take_step(bench, make_trainer(bench, Engine(channels_last=False)), 0)
-    variants = {"channels last": Engine()}
+    variants = {"channels last": Engine(channels_last=True)}
     if bench.is_cuda:
         variants["compiled"] = Engine(compile=True)
     for name, engine in variants.items():
@@ -213,32 +260,30 @@ def check_layouts(bench: Bench) -> Iterator[Finding]:
 
 def check_precisions(bench: Bench) -> Iterator[Finding]:
     """Half precision against float32: losses and the gradient's direction on a network that was trained a little."""
-    trainer = make_trainer(bench, Engine())
+    trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
     for number in range(5 if bench.quick else 50):
         take_step(bench, trainer, number)
-    exact = gradient_of(bench, trainer.model, Engine())
-    for amp, cosine_bound in (("bf16", 0.95), ("fp16", 0.995)):
+    exact = gradient_of(bench, trainer, Engine())
+    for amp, loss_bound, cosine_bound in (("bf16", 2e-2, 0.95), ("fp16", 1e-2, 0.995)):
         if amp == "fp16" and not bench.is_cuda:
             continue
-        total, gradient = gradient_of(bench, trainer.model, Engine(amp=amp))
+        total, gradient = gradient_of(bench, trainer, Engine(amp=amp))
         cosine = float(torch.nn.functional.cosine_similarity(exact[1], gradient, dim=0))
         off = relative(total, exact[0])
-        is_close = off < 1e-2 and cosine > cosine_bound
+        is_close = off < loss_bound and cosine > cosine_bound
         # A few pictures and steps have a gradient that is all rounding.
         yield Finding(f"{amp}: total {off:.0e}, cosine {cosine:.4f}", None if bench.quick else is_close)
 
 
 def check_evaluation(bench: Bench) -> Iterator[Finding]:
     """Boxes on the device against the CPU's, one by one against batches, folded against not, plain against swept; of
-    three of ten classes, so that it matters which come first where scores tie."""
-    trainer = make_trainer(bench, Engine())
-    for number in range(10):
+    three of ten classes, so that it matters which come first."""
+    trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
+    for number in range(20):
         take_step(bench, trainer, number)
     model = trainer.model.eval()
     spec = build_spec(replace(recipe_of(bench), top_k=3), ten_crops=False)
     pixels, labels = pictures(bench)
-    ties = count_ties(model, pixels, spec, bench.device)
-    yield Finding(f"{ties} of {len(labels)} pictures have tied scores at the third class")
     expected = boxes_of(model, pixels, labels, spec, bench.device)
     others: dict[str, np.ndarray] = {
         "one by one": np.concatenate(
@@ -290,7 +335,7 @@ def check_pinned(bench: Bench) -> Iterator[Finding]:
     set_numerics(False, deterministic=True)
     try:
         for waits in (True, False):
-            trainer = make_trainer(bench, Engine())
+            trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
             for number in range(20 if bench.quick else 200):
                 one = training_batch(bench, number % 8)
                 _step(trainer, trainer.objective(), one)
@@ -408,9 +453,9 @@ def measure_training(bench: Bench) -> Iterator[Finding]:
         rates = {}
         variants: dict[str, tuple[bool, Engine]] = {"float32": (False, Engine())}
         if bench.is_cuda:
-            variants |= {"TF32": (True, Engine()), "TF32, NCHW": (True, Engine(channels_last=False))}
-            variants |= {"bf16": (True, Engine(amp="bf16")), "fp16": (True, Engine(amp="fp16"))}
-            variants["bf16, NCHW"] = True, Engine(amp="bf16", channels_last=False)
+            for name, settings in {"TF32": {}, "bf16": {"amp": "bf16"}, "fp16": {"amp": "fp16"}}.items():
+                variants[name] = True, Engine(**settings)
+                variants[f"{name} channels last"] = True, Engine(**settings, channels_last=True)
         for name, (tf32, engine) in variants.items():
             set_numerics(tf32, deterministic=False)
             rates[name] = size / bench.seconds(our_step(bench, engine, size, arch))
@@ -506,11 +551,11 @@ def make_trainer(
     engine: Engine,
     size: int | None = None,
     arch: str = "mobilenet",
-    sync_bn: bool = False,
+    **changes: Any,
 ) -> Trainer:
     """A trainer of ten classes; MobileNetV1 starts from the shipped weights, all others at random."""
     torch.manual_seed(0)
-    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures, sync_bn=sync_bn)
+    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures, **changes)
     model = build(recipe)
     load_imagenet(model, "auto" if arch == "mobilenet" else "none")
     no_loader: Any = None
@@ -557,13 +602,14 @@ def gradients_of(model: BAS) -> Tensor:
     return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
 
 
-def gradient_of(bench: Bench, model: BAS, engine: Engine) -> tuple[float, Tensor]:
+def gradient_of(bench: Bench, trained: Trainer, engine: Engine) -> tuple[float, Tensor]:
     """The total loss of a batch and the gradient of all weights as one vector."""
-    trainer = build_trainer(copy.deepcopy(model).train(), None, (), recipe_of(bench), engine, bench.device)  # type: ignore[arg-type]
+    model, recipe = copy.deepcopy(trained.model).train(), trained.recipe
+    trainer = build_trainer(model, None, (), recipe, engine, bench.device)  # type: ignore[arg-type]
     images, labels = (values.to(bench.device) for values in inputs(bench, 0))
     total, *_ = trainer.objective()(images, labels)
-    total.backward()
-    return total.item(), gradients_of(trainer.model)
+    trainer.scaler.scale(total).backward()
+    return total.item(), gradients_of(trainer.model) / trainer.scaler.get_scale()
 
 
 def pictures(bench: Bench) -> tuple[Tensor, Tensor]:
@@ -583,14 +629,6 @@ def maps_of(
     return maps[spec.main][:, 0].float().cpu().numpy()
 
 
-@torch.no_grad()
-def count_ties(model: BAS, pixels: Tensor, spec: EvaluationSpec, device: torch.device) -> int:
-    """Pictures whose last fused class scores what the next one does."""
-    logits = model.encode_crops(*cut_crops(pixels.to(device), spec)).logits[:, 0]
-    ranked = logits.sort(descending=True).values
-    return int((ranked[:, spec.main.top_k - 1] == ranked[:, spec.main.top_k]).sum())
-
-
 def boxes_of(
     model: BAS,
     pixels: Tensor,
@@ -608,6 +646,7 @@ def boxes_of(
 CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and whether it needs CUDA
     "the authors' numbers": (check_golden, False),
     "operators against float64": (check_operators, False),
+    "layers in both layouts": (check_layers, False),
     "repeated and resumed": (check_repetition, False),
     "layouts": (check_layouts, False),
     "half precision": (check_precisions, False),

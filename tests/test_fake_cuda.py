@@ -39,7 +39,7 @@ VARIANTS: dict[str, tuple[dict, dict]] = {
     "bfloat16": ({}, {"amp": "bf16"}),
     "float16": ({}, {"amp": "fp16"}),
     "accumulation": ({}, {"grad_accum": 2}),
-    "NCHW": ({}, {"channels_last": False}),
+    "channels last": ({}, {"channels_last": True}),
     "second paper": ({"final_relu": False, "name": "ijcv"}, {}),
     "warm-up": ({"warmup_epochs": 1}, {}),
     "cross-entropy": ({"generator_loss": "cross_entropy"}, {}),
@@ -95,7 +95,8 @@ def on_cuda(recipe: Recipe, engine: Engine) -> BAS:
     """What `place` gives there; fake parameters cannot be moved, so that they are made there and laid out by hand."""
     with CUDA:
         model = build(recipe)
-    layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+    model.channels_last = bool(engine.channels_last)
+    layout = torch.channels_last if model.channels_last else torch.contiguous_format
     for parameter in model.parameters():
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=layout)

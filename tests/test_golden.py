@@ -73,7 +73,7 @@ def training_step(
     images, drawn = batch(seed, model.num_classes)
     images, labels = images.to(next(model.parameters()).dtype), drawn if labels is None else labels
     if engine is not None:
-        layout = torch.channels_last if engine.channels_last else torch.contiguous_format
+        layout = torch.channels_last if model.channels_last else torch.contiguous_format
         images = images.contiguous(memory_format=layout)
     output = training_pass(model, images, labels, recipe)
     losses = bas_losses(output, labels, recipe)

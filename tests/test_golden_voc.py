@@ -181,7 +181,7 @@ def test_maps_of_both_networks(tmp_path: Path) -> None:
     picture = Image.fromarray(pixels).resize((80, 96), Image.Resampling.BICUBIC)
     assert_statistics(torch.from_numpy(np.array(picture)), of_shape(PIPELINE["picture"]), 1e-6)
     for scale, expected in zip(SCALES, PIPELINE["inputs"], strict=True):
-        pair = mirrored_pair(picture, scale, CPU)
+        pair = mirrored_pair(picture, scale, CPU, True)
         assert list(pair.shape) == expected["dims"]
         assert_statistics(pair.contiguous(), of_shape(expected), 1e-5)
     cam_model = load_cam_network(DATASETS["VOC"], cam_file(tmp_path / "res50_cam.pth.pth"), CPU)

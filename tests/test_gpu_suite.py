@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from tests import gpu
+from tests.commands import ROOT
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> object:
@@ -35,6 +38,18 @@ def test_what_a_cpu_can_run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
         "training, compiled",
     ]
     assert "FAILED" not in capsys.readouterr().out
+
+
+def test_on_a_gpu() -> None:
+    """Protects what only the device can tell, where there is one."""
+    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    if "TESTS_GPUS" in os.environ:  # see conftest.py
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ["TESTS_GPUS"]
+    command = [sys.executable, "-m", "tests.gpu", "--device", "cuda", "--quick"]
+    finished = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    if "--device cuda is not available on this machine" in finished.stderr:
+        pytest.skip("needs CUDA")
+    assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
 def test_what_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

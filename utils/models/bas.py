@@ -146,6 +146,7 @@ class BAS(nn.Module):
         tap: the one in force.
         class_grid: the centres of the receptive fields of the class maps' cells.
         same_padding: whether the trunk pads as TensorFlow's SAME does.
+        channels_last: the trunk's memory layout, as :meth:`place` left it; inputs may have either.
     """
 
     arch: str
@@ -155,6 +156,7 @@ class BAS(nn.Module):
     tap: str
     class_grid: Grid
     same_padding: bool
+    channels_last = False
 
     def __init_subclass__(cls, arch: str | None = None) -> None:
         super().__init_subclass__()
@@ -260,16 +262,19 @@ class BAS(nn.Module):
         """The trunk's layers after the tap, in order; the classifier head follows them."""
         return self._split()[1]
 
-    def place(self, device: torch.device, channels_last: bool = True) -> BAS:
-        """Moves the model to a device, each part in the memory layout in which its convolutions run fastest there.
+    def place(self, device: torch.device, channels_last: bool | None = None) -> BAS:
+        """Moves the model to a device, and into a memory layout.
 
         On a CPU, batch normalisation in channels-last memory becomes exact (:mod:`utils.models.batch_norm`).
 
         Args:
             device: where to.
-            channels_last: False puts everything into PyTorch's own layout, NCHW, whatever is faster.
+            channels_last: the trunk's layout. None: on a CPU, where its convolutions run faster then. On CUDA it stays
+                the authors' NCHW: PyTorch's kernels for the other one gave InceptionV3 float32 gradients there that
+                were further off than rounding takes them.
         """
-        memory_format = torch.channels_last if channels_last else torch.contiguous_format
+        self.channels_last = device.type == "cpu" if channels_last is None else channels_last
+        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
         self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # its stubs know one of them at most
         if device.type == "cpu":
             # The head's wide direct convolutions are quicker there in NCHW.

@@ -43,7 +43,9 @@ class Engine:
         group=SPEED,
         metavar="N",
     )
-    channels_last: bool = option("memory layout of the trunk: channels last", FLAG, default=True, group=SPEED)
+    channels_last: bool | None = option(
+        "memory layout of the trunk: channels last", FLAG, default=None, words="on a CPU", group=SPEED
+    )
     compile: bool = option("translate the training step with torch.compile", FLAG, default=False, group=SPEED)
     winograd: bool = option(
         "on a CPU, without --amp and --compile: train wide 3 x 3 convolutions by Winograd's algorithm, with 2.25 times "

@@ -75,7 +75,7 @@ def on_device(
     of_cam: list[Tensor] = []
     chosen = torch.tensor(list(classes), device=device)
     for scale in scales:
-        pair = mirrored_pair(picture, scale, device)
+        pair = mirrored_pair(picture, scale, device, model.channels_last)
         features = model.f1(pair) if kind != CAM else None
         if features is not None:
             of_bas.append(add_mirrored(model.foreground_maps(features, chosen.expand(2, -1))))
@@ -88,13 +88,13 @@ def on_device(
     return fuse(merged)
 
 
-def mirrored_pair(picture: Image.Image, scale: float, device: torch.device) -> Tensor:
-    """A picture at a scale, and its mirror image: (2, 3, h, w) normalised."""
+def mirrored_pair(picture: Image.Image, scale: float, device: torch.device, channels_last: bool) -> Tensor:
+    """A picture at a scale, and its mirror image: (2, 3, h, w) normalised, in this memory layout."""
     if scale != 1:
         size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
         picture = picture.resize(size, Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1).to(device)
-    return normalize(torch.stack([pixels, pixels.flip(-1)]), channels_last=True)
+    return normalize(torch.stack([pixels, pixels.flip(-1)]), channels_last)
 
 
 def add_mirrored(maps: Tensor) -> Tensor:

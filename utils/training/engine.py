@@ -201,7 +201,7 @@ def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[
     rows = []
     trainer.optimizer.zero_grad(set_to_none=True)
     for number, (images, labels, indices, more) in enumerate(zip(*split, positives, strict=True)):
-        images = normalize(images.to(trainer.device, non_blocking=True), trainer.engine.channels_last)
+        images = normalize(images.to(trainer.device, non_blocking=True), trainer.model.channels_last)
         on_device, *more = (values.to(trainer.device, non_blocking=True) for values in (labels, *more))
         with ExitStack() as stack:
             if number < parts - 1 and isinstance(objective, DistributedDataParallel):
