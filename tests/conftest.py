@@ -10,8 +10,8 @@ import pytest
 GPUS = "TESTS_GPUS"  # keeps what CUDA_VISIBLE_DEVICES was
 LONGEST = ("test_golden", "test_survival", "test_golden_ijcv", "test_training_command", "test_distributed_training")
 
-# What is compared to the bit is compared on the CPU, also where there is a GPU, which tests/gpu.py checks: two processes
-# may take different kernels there.
+# What is compared to the bit is compared on the CPU, also where there is a GPU (tests/gpu.py checks that): two
+# processes may take different kernels there.
 if "CUDA_VISIBLE_DEVICES" in os.environ:
     os.environ.setdefault(GPUS, os.environ["CUDA_VISIBLE_DEVICES"])
 os.environ["CUDA_VISIBLE_DEVICES"] = ""

@@ -63,7 +63,11 @@ class RunRecord:
         """
         trainer, self._class_names = self._trainer, train_split.class_names
         engine = asdict(trainer.engine)
-        in_force = {**engine, "winograd": trainer.engine.uses_winograd(trainer.device)}
+        in_force = {
+            **engine,
+            "channels_last": trainer.model.channels_last,
+            "winograd": trainer.engine.uses_winograd(trainer.device),
+        }
         computing = ", ".join(f"{name} {value}" for name, value in in_force.items())
         where = f"{trainer.device}, {process_count()} processes, {workers} workers each"
         print(f"settings: {explain(trainer.recipe)}\ncomputing: {computing}; {where}")
