@@ -19,7 +19,7 @@ from utils.results.drawing import PREDICTED_COLOUR
 from utils.results.report import ImageRecord, Report, read_records
 from utils.results.report.records import COLUMNS
 from utils.results.report.report import picture_path
-from utils.results.report.thumbnails import GAP, LONGEST_SIDE, draw_thumbnail
+from utils.results.report.thumbnails import GAP, LONGEST_SIDE, draw_thumbnail, encode_jpeg
 from utils.system.errors import UsageError, UserError
 
 CLASSES = ["Albatross", 'Bunting, "Indigo"', "<b>Crow</b>"]
@@ -50,6 +50,12 @@ MISSED = replace(
 )
 PICTURE = np.full((256, 256, 3), 128, dtype=np.uint8)
 MAP = np.linspace(0, 1, 14 * 14).reshape(14, 14)
+
+
+def drawn(record: ImageRecord = RECORD, picture: np.ndarray = PICTURE, spatial_map: np.ndarray | None = MAP) -> bytes:
+    return encode_jpeg(draw_thumbnail(record, picture, spatial_map, 224 / 256))
+
+
 WICKED_IDS = [
     "</script><script>document.title='taken'</script>",
     "<img src=x onerror=alert(1)>",
@@ -67,7 +73,7 @@ def write_report(folder, records, results=None, pictures=False):
     """A finished report of the records."""
     with Report(folder, CLASSES, "Birds & <bees>") as report:
         for record in records:
-            report.add(record, *((PICTURE, MAP) if pictures else (None, None)))
+            report.add(record, drawn(record) if pictures else None)
         return report.finish(results or {})
 
 
@@ -118,7 +124,7 @@ def test_rows_reach_the_disk_at_once(tmp_path):
     """Protects an hour's evaluation from a killed process: all rows are on the disk before the report is finished."""
     report = Report(tmp_path / "report", CLASSES, "title")
     for number in range(3):
-        report.add(replace(RECORD, id=str(number)), PICTURE, MAP)
+        report.add(replace(RECORD, id=str(number)), drawn())
         assert [record.id for record in read_records(report.part / "images.csv")] == [str(n) for n in range(number + 1)]
     assert not report.folder.exists()
     report.abort()
@@ -127,8 +133,8 @@ def test_rows_reach_the_disk_at_once(tmp_path):
 def test_abort_keeps_the_rows_and_names_them(tmp_path, capsys):
     """Protects what an interrupted evaluation found: rows, thumbnails and a page stay in a folder that is named."""
     with pytest.raises(KeyboardInterrupt), Report(tmp_path / "report", CLASSES, "title") as report:
-        report.add(RECORD, PICTURE, MAP)
-        report.add(MISSED, None, None)
+        report.add(RECORD, drawn())
+        report.add(MISSED, None)
         raise KeyboardInterrupt
     part = tmp_path / "report.part"
     assert str(part) in capsys.readouterr().err
@@ -179,7 +185,7 @@ def test_empty_folder_is_used(tmp_path):
 def test_folder_filled_meanwhile(tmp_path):
     """Protects both sides when another run takes the name first: neither loses a file."""
     report = Report(tmp_path / "report", CLASSES, "title")
-    report.add(RECORD, PICTURE, MAP)
+    report.add(RECORD, drawn())
     (tmp_path / "report").mkdir()
     (tmp_path / "report" / "other").write_text("another run's")
     with pytest.raises(UserError, match=r"the row of 1 picture is kept in .*report\.part"):
@@ -202,7 +208,7 @@ def test_report_holds_no_rows_in_memory(tmp_path):
     tracemalloc.start()
     try:
         for number in range(2200):
-            report.add(replace(RECORD, id=f"{number:04d}" * 50), None, None)
+            report.add(replace(RECORD, id=f"{number:04d}" * 50), None)
             if number == 199:
                 before = tracemalloc.get_traced_memory()[0]
         growth = tracemalloc.get_traced_memory()[0] - before
@@ -224,15 +230,15 @@ def test_row_cut_short_is_left_out(tmp_path):
 def test_failing_disk_is_named(tmp_path):
     """Protects the user from a traceback when a thumbnail cannot be written: the sentence says where the rows are."""
     report = Report(tmp_path / "report", CLASSES, "title")
-    report.add(RECORD, None, None)
+    report.add(RECORD, None)
     (report.part / "pictures").write_text("no folder")
     with pytest.raises(UserError, match=r"the row of 1 picture is kept in .*report\.part"), report:
-        report.add(RECORD, PICTURE, MAP)
+        report.add(RECORD, drawn())
     assert list(read_records(tmp_path / "report.part" / "images.csv")) == [RECORD]
     first = Report(tmp_path / "first", CLASSES, "title")
     (first.part / "pictures").write_text("no folder")
     with pytest.raises(UserError) as stop, first:
-        first.add(RECORD, PICTURE, MAP)
+        first.add(RECORD, drawn())
     assert "kept" not in str(stop.value) and not first.part.exists()  # nothing was, and nothing is said to be
 
 
@@ -444,7 +450,7 @@ def test_without_matplotlib(tmp_path, monkeypatch):
         write_report(tmp_path / "report", [RECORD], RESULTS)
     assert json.loads((tmp_path / "report.part" / "results.json").read_text()) == RESULTS
     report = Report(tmp_path / "second", CLASSES, "title")
-    report.add(RECORD, None, None)
+    report.add(RECORD, None)
     assert "kept in" in report.abort()
 
 
@@ -468,7 +474,7 @@ def test_jpeg_keeps_red_red(tmp_path):
     red = np.zeros((256, 256, 3), np.uint8)
     red[..., 0] = 220
     with Report(tmp_path / "report", CLASSES, "title") as report:
-        report.add(replace(RECORD, box=None, true_boxes=()), red, None)
+        report.add(RECORD, drawn(replace(RECORD, box=None, true_boxes=()), red, None))
         folder = report.finish({}).parent
     with Image.open(io.BytesIO((folder / picture_path(0)).read_bytes())) as picture:
         assert picture.size == (240, 180) and picture.getpixel((100, 100))[0] > 200 > 40 > picture.getpixel((9, 9))[2]

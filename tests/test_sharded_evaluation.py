@@ -97,6 +97,8 @@ def plain(value: Any) -> Any:
     """All that an object holds, private attributes too, as values that are equal where they are bit for bit."""
     if isinstance(value, torch.Tensor):
         value = value.numpy()
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        value = value.tolist()
     if isinstance(value, np.ndarray | np.generic):
         return str(value.dtype), value.shape, value.tobytes()
     if isinstance(value, dict):

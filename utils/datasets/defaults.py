@@ -24,7 +24,10 @@ def default_recipes(dataset: Dataset, **own: Any) -> dict[str, dict[str, Any]]:
         "epochs": 120,
         "lr_steps": (80,),
         "batch_size": 32,
-        **own,
+        "ratio_compare": "gt",
+        "frg_weight": 0.5,
+        "area_weight": 1.5,
+        "seed": 6,
     }
     return {
         arch: {
@@ -34,12 +37,7 @@ def default_recipes(dataset: Dataset, **own: Any) -> dict[str, dict[str, Any]]:
                 num_classes=dataset.num_classes,
                 name="ijcv",
                 final_relu=False,
-                ratio_compare="gt",
-                ratio_beyond_one="zero" if arch == "vgg" else "one",
-                frg_weight=0.5,
-                area_weight=1.5,
-                seed=6,
-                **settings,
+                **{"ratio_beyond_one": "zero" if arch == "vgg" else "one", **settings, **own},
             )
         }
         for arch in ARCHS

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -38,19 +39,6 @@ class Truth(NamedTuple):
     is_right_class: bool
 
 
-class MapPart(NamedTuple):
-    """What a :class:`MapResult` holds of the n pictures that one process scored."""
-
-    ious: np.ndarray  # (n, T)
-    boxes: np.ndarray  # (n, 4)
-    missed: np.ndarray  # (n,)
-    constant: np.ndarray  # (n,)
-    pixel_ious: np.ndarray  # (n,)
-    errors: list[str]
-    max_box_acc: MaxBoxAcc | None
-    pixels: PixelScores | None
-
-
 class MapResult:
     """What one kind of map gave on a split of N pictures.
 
@@ -64,10 +52,12 @@ class MapResult:
         constant: (N,) whether a picture's map is the same everywhere, so that it draws no box of its own.
         pixel_ious: (N,) of pictures with masks and no boxes, the IoU of mask and map at the threshold in force; NaN
             elsewhere.
-        errors: N error types at the threshold in force, "" for pictures without true boxes.
+        errors: (N,) error types at the threshold in force, "" for pictures without true boxes.
         max_box_acc: counts, or None where it was not asked for.
         pixels: counts, or None where there are no masks.
     """
+
+    _ROWS = ("ious", "boxes", "missed", "constant", "pixel_ious", "errors")
 
     def __init__(
         self,
@@ -86,7 +76,7 @@ class MapResult:
         self.missed = np.zeros(count, dtype=bool)
         self.constant = np.zeros(count, dtype=bool)
         self.pixel_ious = np.full(count, np.nan)
-        self.errors = [""] * count
+        self.errors = np.full(count, "", dtype=object)
         self.max_box_acc = MaxBoxAcc(contour_grid) if contour_grid else None
         self.pixels = PixelScores() if has_masks else None
         self._protocol = protocol
@@ -125,45 +115,21 @@ class MapResult:
             if self.max_box_acc is not None:
                 self.max_box_acc.update_missed(1)
 
-    def part(self, indices: np.ndarray) -> MapPart:
-        """The rows of these pictures, the only ones that were counted."""
-        errors = [self.errors[index] for index in indices]
-        return MapPart(
-            ious=self.ious[indices],
-            boxes=self.boxes[indices],
-            missed=self.missed[indices],
-            constant=self.constant[indices],
-            pixel_ious=self.pixel_ious[indices],
-            errors=errors,
-            max_box_acc=self.max_box_acc,
-            pixels=self.pixels,
-        )
+    def part(self, indices: np.ndarray) -> MapResult:
+        """The result of these pictures, the only ones that were counted."""
+        part = copy(self)
+        for name in self._ROWS:
+            setattr(part, name, getattr(self, name)[indices])
+        return part
 
-    def merge(self, indices: np.ndarray, part: MapPart) -> None:
+    def merge(self, indices: np.ndarray, part: MapResult) -> None:
         """Adds the rows and counts of other pictures of the split."""
-        self.ious[indices], self.boxes[indices] = part.ious, part.boxes
-        self.missed[indices], self.constant[indices] = part.missed, part.constant
-        self.pixel_ious[indices] = part.pixel_ious
-        for index, error in zip(indices, part.errors, strict=True):
-            self.errors[index] = error
+        for name in self._ROWS:
+            getattr(self, name)[indices] = getattr(part, name)
         if self.max_box_acc is not None and part.max_box_acc is not None:
             self.max_box_acc.merge(part.max_box_acc)
         if self.pixels is not None and part.pixels is not None:
             self.pixels.merge(part.pixels)
-
-
-class EvaluationPart(NamedTuple):
-    """What an :class:`Evaluation` holds of the n pictures that one process scored."""
-
-    indices: np.ndarray  # (n,) positions in the split
-    top5: np.ndarray  # (n, min(5, K))
-    probabilities: np.ndarray  # (n, min(5, K))
-    sizes: np.ndarray  # (n, 2)
-    failed: np.ndarray  # (n,)
-    extremes: np.ndarray  # (n, 2)
-    failure_of: dict[int, str]
-    misfit_of: dict[int, Misfit]
-    maps: list[MapPart]  # in the order of the evaluation's
 
 
 class Observation(NamedTuple):
@@ -175,6 +141,9 @@ class Observation(NamedTuple):
     mask: np.ndarray | None  # (S, S) of a picture with a mask and no boxes, as in `Truth`
     failure: str  # a sentence, "" where fine
     seconds: float  # the picture's share of its batch's time
+
+
+_ROWS = ("top5", "probabilities", "sizes", "failed", "extremes")  # what scoring fills in of an evaluation
 
 
 @dataclass
@@ -266,22 +235,19 @@ class Evaluation:
         covers = (result.boxes[:, :2] <= 0).all(axis=1) & (result.boxes[:, 2:] >= side - 1).all(axis=1)
         return int((covers & ~result.missed).sum())
 
-    def part(self, indices: np.ndarray) -> EvaluationPart:
-        """The records of these pictures, the only ones that were scored so far."""
-        classes = self.top5[indices], self.probabilities[indices]
-        rows = self.sizes[indices], self.failed[indices], self.extremes[indices]
-        parts = [result.part(indices) for result in self.maps.values()]
-        return EvaluationPart(indices, *classes, *rows, self.failure_of, self.misfit_of, parts)
+    def part(self, indices: np.ndarray) -> Evaluation:
+        """The evaluation of these pictures, the only ones that were scored so far."""
+        rows = {name: getattr(self, name)[indices] for name in ("labels", "boxed", *_ROWS)}
+        return replace(self, **rows, maps={kind: result.part(indices) for kind, result in self.maps.items()})
 
-    def merge(self, part: EvaluationPart) -> None:
+    def merge(self, indices: np.ndarray, part: Evaluation) -> None:
         """Adds the records of other pictures of the split, scored by another process for the same spec."""
-        rows = part.indices
-        self.top5[rows], self.probabilities[rows] = part.top5, part.probabilities
-        self.sizes[rows], self.failed[rows], self.extremes[rows] = part.sizes, part.failed, part.extremes
+        for name in _ROWS:
+            getattr(self, name)[indices] = getattr(part, name)
         self.failure_of |= part.failure_of
         self.misfit_of |= part.misfit_of
-        for result, map_part in zip(self.maps.values(), part.maps, strict=True):
-            result.merge(rows, map_part)
+        for kind, result in self.maps.items():
+            result.merge(indices, part.maps[kind])
 
 
 def blank_evaluation(split: Split, spec: EvaluationSpec, num_classes: int) -> Evaluation:

@@ -95,9 +95,9 @@ def evaluate(
                     if receive is not None:
                         receive(value)
     if process_count() > 1:
-        for number, part in enumerate(gather_everywhere(evaluation.part(own))):
+        for number, (indices, part) in enumerate(gather_everywhere((own, evaluation.part(own)))):
             if number != rank():
-                evaluation.merge(part)
+                evaluation.merge(indices, part)
     if not spec.ignore_misfits:
         require_fit(evaluation.misfits, evaluation.checked, evaluation.checked, split.name)
     return evaluation
@@ -205,7 +205,7 @@ class _Output:
         begin = time.perf_counter()
         scored = self._scored()
         indices = self.batch.indices[self._rows].numpy()
-        for result, part in zip(evaluation.maps.values(), scored.parts, strict=True):
+        for result, part in zip(evaluation.maps.values(), scored.results, strict=True):
             result.merge(indices, part)
         for index, failure in zip(indices.tolist(), scored.failures, strict=True):
             if failure:

@@ -25,7 +25,7 @@ import numpy as np
 from utils.data.loader import ignore_signals
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.map_files import read_map
-from utils.evaluation.records import MapPart, Truth, blank_results
+from utils.evaluation.records import MapResult, Truth, blank_results
 from utils.evaluation.spec import EvaluationSpec
 from utils.models.taps import Placement
 from utils.system.errors import UserError
@@ -44,7 +44,7 @@ class Unscored(NamedTuple):
 class Scored(NamedTuple):
     """What was found of n pictures."""
 
-    parts: list[MapPart]  # of each kind
+    results: list[MapResult]  # of each kind
     failures: list[str]  # n sentences about maps that cannot be scored, "" where all is well
     main_maps: list[np.ndarray | None]  # n of (S, S) in [0, 1]; None where missed, or where nobody looks at them
 
@@ -81,8 +81,7 @@ class Scorer:
                 result.add(row, score_map, picture.truth)
                 if kind == self.spec.main and self.keeps_maps:
                     main_maps[row] = score_map
-        rows = np.arange(len(pictures))
-        return Scored([result.part(rows) for result in results.values()], failures, main_maps)
+        return Scored(list(results.values()), failures, main_maps)
 
     def _score_map(
         self, kind: MapKind, place: Placement | None, values: np.ndarray | None, image_id: str

@@ -16,6 +16,7 @@ from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded
 from utils.inference.localizer import Finding, build_localizer
 from utils.results.report import ImageRecord, Report
+from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
 from utils.system.errors import UserError
 from utils.system.files import write_text
 
@@ -43,8 +44,8 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     with ExitStack() as stack:
         report = None
         if settings.save:
-            share, title = spec.crop_size / spec.resize_size, f"{loaded.model.arch} on {len(paths)} pictures"
-            report = stack.enter_context(Report(settings.save, loaded.class_names, title, share, LONGEST_SIDE))
+            title = f"{loaded.model.arch} on {len(paths)} pictures"
+            report = stack.enter_context(Report(settings.save, loaded.class_names, title))
         begin = time.perf_counter()
         for path, found in localizer.localize_files(paths, settings.batch_size, settings.num_workers):
             if isinstance(found, str):
@@ -56,7 +57,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
                 records.append({"path": str(path), **found.record()})
             if report is not None:
                 now = time.perf_counter()
-                _add(report, path, found, now - begin)
+                report.add(*_describe(path, found, spec.crop_size / spec.resize_size, now - begin))
                 begin = now
         in_force = {"map": spec.main.title, "threshold": spec.thresholds[spec.main]}
         results = {"checkpoint": str(loaded.checkpoint.path), "settings": in_force, "pictures": records}
@@ -73,21 +74,17 @@ def _line(path: Path, found: Finding) -> str:
     return f"{path}: {found.name} {100 * found.probability:.1f} %, box {box} of {found.size[0]}x{found.size[1]}"
 
 
-def _add(report: Report, path: Path, found: Finding | str, seconds: float) -> None:
+def _describe(path: Path, found: Finding | str, share: float, seconds: float) -> tuple[ImageRecord, bytes | None]:
+    """A picture's row of images.csv, with its thumbnail for the page; None where it is unreadable."""
     if isinstance(found, str):
-        report.add(ImageRecord(str(path), None, (), (), None, (), (0, 0), None, "missed", seconds, found), None, None)
-        return
+        return ImageRecord(str(path), error="missed", seconds=seconds, failure=found), None
     record = ImageRecord(
         id=str(path),
-        label=None,
         top5=found.classes,
         probabilities=found.probabilities,
         box=tuple(found.box.tolist()),
-        true_boxes=(),
         size=found.size,
-        iou=None,
-        error="",
         seconds=seconds,
-        failure="",
     )
-    report.add(record, as_image(found.seen), found.score_map)
+    thumbnail = draw_thumbnail(record, as_image(found.seen), found.score_map, share, LONGEST_SIDE)
+    return record, encode_jpeg(thumbnail)

@@ -104,14 +104,13 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     with ExitStack() as stack:
         report = None
         if settings.save and is_main():
-            share, title = spec.crop_size / spec.resize_size, f"{loaded.model.arch} on {name}"
-            report = stack.enter_context(Report(settings.save, split.class_names, title, map_share=share))
+            report = stack.enter_context(Report(settings.save, split.class_names, f"{loaded.model.arch} on {name}"))
         spec = select_thresholds(loaded, spec, settings)
         print(_settings_line(loaded, spec))
         begin = time.perf_counter()
         loader = build_loader(split, spec, settings.batch_size, settings.num_workers, loaded.device)
         observe = partial(_observe, split, settings) if settings.save or settings.save_maps else None
-        receive = None if report is None else lambda described: report.add_drawn(*described)
+        receive = None if report is None else lambda described: report.add(*described)
         evaluation = evaluate(
             loaded.model, loader, split, spec, loaded.device, observe=observe, receive=receive, scorers=settings.scorers
         )

@@ -141,6 +141,7 @@ class BAS(nn.Module):
     Attributes:
         arch: the backbone's short name, as in `--arch`.
         num_classes: K.
+        LAYERS: the trunk's layers in the order of computation, by name, unless :meth:`stages` gives them otherwise.
         taps: the layers after which f1 can end, by their names in `stages`, in order.
         paper_tap: the paper's.
         tap: the one in force.
@@ -149,6 +150,7 @@ class BAS(nn.Module):
         channels_last: the trunk's memory layout, as :meth:`place` left it; inputs may have either.
     """
 
+    LAYERS: Sequence[str]
     arch: str
     num_classes: int
     taps: Mapping[str, Tap]
@@ -241,7 +243,7 @@ class BAS(nn.Module):
 
     def stages(self) -> Iterable[tuple[str, nn.Module]]:
         """The trunk's layers in the order of computation, each with its name; several may share one."""
-        raise NotImplementedError
+        return ((name, self.get_submodule(name)) for name in self.LAYERS)
 
     def _split(self) -> tuple[list[nn.Module], list[nn.Module]]:
         """The trunk's layers up to the last one that has the tap's name, and those after it."""

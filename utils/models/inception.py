@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -11,13 +10,6 @@ from torch.nn import functional as F
 from torchvision.models.inception import BasicConv2d, InceptionA, InceptionB, InceptionC, InceptionD, InceptionE
 
 from utils.models.bas import BAS, initialize_xavier
-
-STAGES = (
-    *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "pool"),
-    *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "pool"),
-    *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
-    *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
-)
 
 
 class Mixed6a(InceptionB):
@@ -50,6 +42,13 @@ class Mixed7a(InceptionD):
 class InceptionV3(BAS, arch="inception"):
     """torchvision's InceptionV3 layers without the auxiliary head; paddings and strides as in the authors' code."""
 
+    LAYERS = (
+        *("Conv2d_1a_3x3", "Conv2d_2a_3x3", "Conv2d_2b_3x3", "pool"),
+        *("Conv2d_3b_1x1", "Conv2d_4a_3x3", "pool"),
+        *("Mixed_5b", "Mixed_5c", "Mixed_5d", "Mixed_6a", "Mixed_6b", "Mixed_6c", "Mixed_6d", "Mixed_6e"),
+        *("Mixed_7a", "Mixed_7b", "Mixed_7c"),
+    )
+
     def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         self.Conv2d_1a_3x3 = BasicConv2d(3, 32, kernel_size=3, stride=2, padding=1)
@@ -71,7 +70,3 @@ class InceptionV3(BAS, arch="inception"):
         self.pool = nn.MaxPool2d(3, stride=2, padding=1, ceil_mode=True)
         self.add_heads(2048, num_classes, **heads)
         self.apply(initialize_xavier)
-
-    def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        for name in STAGES:
-            yield name, getattr(self, name)

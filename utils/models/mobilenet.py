@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -25,6 +24,8 @@ def _convolution(in_channels: int, out_channels: int, size: int, stride: int = 1
 class MobileNetV1(BAS, arch="mobilenet"):
     """A sequential net `model.0` ... `model.13` of a stem and 13 depthwise-separable blocks."""
 
+    LAYERS = tuple(f"model.{index}" for index in range(1 + len(BLOCKS)))
+
     def __init__(self, num_classes: int, **heads: Any) -> None:
         super().__init__()
         self.model = nn.Sequential(nn.Sequential(*_convolution(3, 32, 3, stride=2)))
@@ -35,7 +36,3 @@ class MobileNetV1(BAS, arch="mobilenet"):
             channels = width
         self.add_heads(1024, num_classes, **heads)
         self.apply(initialize_xavier)
-
-    def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        for index, block in enumerate(self.model):
-            yield f"model.{index}", block

@@ -5,7 +5,6 @@ Or, for segmentation, F and A are at 1/16: layer3 has its stride of 2 and there 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from torch import nn
@@ -22,9 +21,6 @@ def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequent
     return nn.Sequential(first, *(Bottleneck(out_channels, width) for _ in range(blocks - 1)))
 
 
-STAGES = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "pool", "layer4")
-
-
 class ResNet50(BAS, arch="resnet"):
     """torchvision's ResNet50 layers with stride 1 in layer3 and layer4; the stride sits on the 3 x 3 convolution.
 
@@ -33,6 +29,8 @@ class ResNet50(BAS, arch="resnet"):
         coarse_features: whether F is at 1/16 of the picture and not at 1/8.
         heads: settings of the heads, see :meth:`BAS.add_heads`.
     """
+
+    LAYERS = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "pool", "layer4")
 
     def __init__(self, num_classes: int, coarse_features: bool = False, **heads: Any) -> None:
         super().__init__()
@@ -50,7 +48,3 @@ class ResNet50(BAS, arch="resnet"):
             self.taps = {**self.taps, "layer3": Tap(1024, Grid(0, 16)), "layer4": Tap(2048, Grid(0, 16))}
         self.add_heads(2048, num_classes, **heads)
         self.apply(initialize_xavier)
-
-    def stages(self) -> Iterator[tuple[str, nn.Module]]:
-        for name in STAGES:
-            yield name, getattr(self, name)

@@ -32,16 +32,16 @@ class ImageRecord:
     """What an evaluation found for one image."""
 
     id: str  # unique in the data set
-    label: int | None  # true class; None for a picture without one
-    top5: tuple[int, ...]  # predicted classes, best first, at most five; () where nothing was predicted
-    probabilities: tuple[float, ...]  # of `top5`, 0 to 1
-    box: tuple[float, ...] | None  # predicted, xyxy in original pixels
-    true_boxes: tuple[tuple[float, ...], ...]  # xyxy in original pixels, perhaps none
-    size: tuple[int, int]  # (width, height) in original pixels; (0, 0) where the picture could not be read
-    iou: float | None  # of the predicted box with the nearest true box, or of pixels; None without one of them
-    error: str  # one of `utils.metrics.ERROR_TYPES`, or "" where unknown
-    seconds: float  # the image's share of the time
-    failure: str  # a sentence on what went wrong; "" if nothing did
+    label: int | None = None  # true class; None for a picture without one
+    top5: tuple[int, ...] = ()  # predicted classes, best first, at most five; () where nothing was predicted
+    probabilities: tuple[float, ...] = ()  # of `top5`, 0 to 1
+    box: tuple[float, ...] | None = None  # predicted, xyxy in original pixels
+    true_boxes: tuple[tuple[float, ...], ...] = ()  # xyxy in original pixels, perhaps none
+    size: tuple[int, int] = (0, 0)  # (width, height) in original pixels; (0, 0) where the picture could not be read
+    iou: float | None = None  # of the predicted box with the nearest true box, or of pixels; None without one of them
+    error: str = ""  # one of `utils.metrics.ERROR_TYPES`, or "" where unknown
+    seconds: float = 0.0  # the image's share of the time
+    failure: str = ""  # a sentence on what went wrong; "" if nothing did
 
 
 def to_row(record: ImageRecord, class_names: Sequence[str]) -> list[str]:

@@ -28,7 +28,6 @@ import numpy as np
 from utils.metrics import ERROR_TYPES, METRICS, PIXEL_METRICS
 from utils.results.charts import draw_chart, draw_histogram, inline_svg
 from utils.results.report.records import COLUMNS, ImageRecord, read_records, to_row
-from utils.results.report.thumbnails import LONGEST_SIDE, draw_thumbnail, encode_jpeg
 from utils.system.errors import UsageError, UserError
 
 PICTURES_PER_FOLDER = 1000
@@ -42,29 +41,18 @@ class Report:
         folder: where the report belongs: a new or an empty folder.
         class_names: names by class.
         title: the page's heading.
-        map_share: the share of a picture's width and height that its map covers, centred: crop size / resize size.
-        longest_side: of a thumbnail's halves, in pixels.
 
     Raises:
         UsageError: the folder holds files, cannot be made or written, or an interrupted evaluation left its `.part`.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        class_names: Sequence[str],
-        title: str,
-        map_share: float = 224 / 256,
-        longest_side: int = LONGEST_SIDE,
-    ) -> None:
+    def __init__(self, folder: str | Path, class_names: Sequence[str], title: str) -> None:
         self.folder = Path(folder).resolve()
         if not self.folder.name:
             raise UsageError(f"{folder} is the root of the file system; name a new folder for the report")
         self.part = self.folder.with_name(f"{self.folder.name}.part")
         self.class_names = list(class_names)
         self.title = title
-        self.map_share = map_share
-        self.longest_side = longest_side
         self.rows = 0
         _require_vacant(self.folder, self.part)
         try:
@@ -78,27 +66,11 @@ class Report:
         except OSError as error:
             raise UsageError(f"cannot write a report to {folder}: {_reason(error)}; choose another folder") from error
 
-    def add(self, record: ImageRecord, picture: np.ndarray | None, spatial_map: np.ndarray | None) -> None:
-        """Writes one image's row and thumbnail.
-
-        Args:
-            record: the row.
-            picture: (H, W, 3) uint8 RGB, the whole picture at any size and aspect; None if unreadable.
-            spatial_map: (h, w) of the picture's centred part, any range of values; None if there is none.
+    def add(self, record: ImageRecord, thumbnail: bytes | None) -> None:
+        """Writes one image's row and thumbnail: a JPEG file's bytes, or None for an unreadable picture.
 
         Raises:
             UserError: a file cannot be written; the rows so far, if there are any, stay in `<folder>.part`.
-        """
-        thumbnail = None
-        if picture is not None:
-            thumbnail = encode_jpeg(draw_thumbnail(record, picture, spatial_map, self.map_share, self.longest_side))
-        self.add_drawn(record, thumbnail)
-
-    def add_drawn(self, record: ImageRecord, thumbnail: bytes | None) -> None:
-        """Writes one image's row and a thumbnail that was drawn elsewhere: a JPEG file's bytes, or None.
-
-        Raises:
-            UserError: a file cannot be written; the rows so far stay in `<folder>.part`.
         """
         with self._naming_what_is_kept():
             if thumbnail is not None:
