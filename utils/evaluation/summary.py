@@ -196,33 +196,6 @@ def sweep(evaluation: Evaluation) -> list[dict[str, Any]]:
     return rows
 
 
-def _pixel_curves(evaluation: Evaluation) -> list[dict[str, Any]]:
-    """IoU, precision and recall of pixels against threshold, for every kind of map."""
-    drawn = []
-    for kind in evaluation.spec.thresholds:
-        result = evaluation.maps[kind]
-        if result.pixels is None or not result.pixels.foreground.any():
-            continue
-        values = result.pixels.curves()
-        below = values["threshold"] < 1
-        of_threshold = {name: series[below].tolist() for name, series in values.items()}
-        drawn.append(
-            {
-                "title": f"{kind.title}: pixels against threshold",
-                "x_label": "threshold",
-                "y_label": "percent",
-                "x": of_threshold["threshold"],
-                "series": {
-                    "IoU": of_threshold["iou"],
-                    "precision": of_threshold["precision"],
-                    "recall": of_threshold["recall"],
-                },
-                "mark": result.threshold,
-            }
-        )
-    return drawn
-
-
 def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Loc against threshold for every fully scored map, and against top-k for the generator's; where there are masks
     and no boxes, what their pixels tell.
@@ -234,36 +207,47 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     if not evaluation.boxed.any():
         return _pixel_curves(evaluation)
     titles = {metric: METRICS[metric] for metric in LOC_METRICS}
-    y_label = f"percent ({mean.replace('_', ' ')})"
+
+    def against(
+        x_label: str, title: str, x: Sequence[Any], means: Sequence[Mapping[str, Any]], mark: Any
+    ) -> dict[str, Any]:
+        series = {title: [one[metric][mean] for one in means] for metric, title in titles.items()}
+        return _curve(
+            f"{title}: Loc against {x_label}", x_label, f"percent ({mean.replace('_', ' ')})", x, series, mark
+        )
+
     drawn = []
     for kind in spec.thresholds:
         result = evaluation.maps[kind]
         means = [evaluation.scores(kind, threshold).means() for threshold in result.thresholds]
-        drawn.append(
-            {
-                "title": f"{kind.title}: Loc against threshold",
-                "x_label": "threshold",
-                "y_label": y_label,
-                "x": list(result.thresholds),
-                "series": {title: [one[metric][mean] for one in means] for metric, title in titles.items()},
-                "mark": result.threshold,
-            }
-        )
+        drawn.append(against("threshold", kind.title, list(result.thresholds), means, result.threshold))
     fused = sorted((kind for kind in evaluation.maps if kind.kind == "bas"), key=lambda kind: kind.top_k or 0)
     if len(fused) > 1:
         in_force = [evaluation.scores(kind).means() for kind in fused]
         best = [evaluation.scores(kind, evaluation.best_threshold(kind)).means() for kind in fused]
-        gt_known = "gt_known_loc"
-        series = {title: [one[metric][mean] for one in in_force] for metric, title in titles.items()}
-        series["GT-known Loc, best threshold on this test set"] = [one[gt_known][mean] for one in best]
-        drawn.append(
-            {
-                "title": "BAS: Loc against top-k",
-                "x_label": "top-k",
-                "y_label": y_label,
-                "x": [kind.top_k for kind in fused],
-                "series": series,
-                "mark": spec.main.top_k,
-            }
-        )
+        drawn.append(against("top-k", "BAS", [kind.top_k for kind in fused], in_force, spec.main.top_k))
+        of_best = [one["gt_known_loc"][mean] for one in best]
+        drawn[-1]["series"]["GT-known Loc, best threshold on this test set"] = of_best
     return drawn
+
+
+def _pixel_curves(evaluation: Evaluation) -> list[dict[str, Any]]:
+    """IoU, precision and recall of pixels against threshold, for every kind of map."""
+    drawn = []
+    for kind in evaluation.spec.thresholds:
+        result = evaluation.maps[kind]
+        if result.pixels is None or not result.pixels.foreground.any():
+            continue
+        values = result.pixels.curves()
+        below = values["threshold"] < 1
+        x, *series = (values[name][below].tolist() for name in ("threshold", "iou", "precision", "recall"))
+        named = dict(zip(("IoU", "precision", "recall"), series, strict=True))
+        title = f"{kind.title}: pixels against threshold"
+        drawn.append(_curve(title, "threshold", "percent", x, named, result.threshold))
+    return drawn
+
+
+def _curve(
+    title: str, x_label: str, y_label: str, x: Sequence[Any], series: Mapping[str, Sequence[float]], mark: Any
+) -> dict[str, Any]:
+    return {"title": title, "x_label": x_label, "y_label": y_label, "x": x, "series": series, "mark": mark}
