@@ -54,6 +54,17 @@ def test_too_little_memory(capsys, command: Callable[[], None]) -> None:
     assert_one_sentence(capsys.readouterr().err, "out of memory; lower --batch_size or --crop_size")
 
 
+def test_a_step_that_cannot_be_compiled(capsys) -> None:
+    """One sentence, as from PyTorch's compiler where there is no C++ compiler, or it fails."""
+    kind = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})
+
+    def fail() -> None:
+        raise kind("SyntaxError: unterminated\n\nSet TORCHDYNAMO_VERBOSE=1 for the internal stack trace")
+
+    assert run_command(fail) == 1
+    assert_one_sentence(capsys.readouterr().err, "(SyntaxError: unterminated); leave --compile out")
+
+
 def test_other_errors_are_not_hidden() -> None:
     """A fault of the program stays one: nobody is told to buy memory for it."""
     assert not is_out_of_memory(RuntimeError("shape mismatch")) and not is_out_of_memory(ValueError("out of memory"))

@@ -28,6 +28,10 @@ class UsageError(UserError):
 _OUT_OF_MEMORY = re.compile(r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|ALLOC_FAILED")
 
 
+# The modules of what torch.compile raises, for want of a compiler, say, or of support for a device.
+_COMPILER = ("torch._dynamo", "torch._inductor")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the memory of the machine, or of a device, is not enough."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's; it need not be there
@@ -71,9 +75,13 @@ def _run(main: Callable[[], None]) -> int:
         _tell(f"error: {error.strerror or error}{f': {error.filename}' if error.filename else ''}")
         return 1
     except (MemoryError, RuntimeError) as error:
-        if not is_out_of_memory(error):
+        if is_out_of_memory(error):
+            _tell("error: out of memory; lower --batch_size or --crop_size, or leave the largest of --scales out")
+        elif type(error).__module__.startswith(_COMPILER):
+            reason = reason_of(error).partition(" Set TORCH")[0][:200]  # its hints are for its own developers
+            _tell(f"error: PyTorch could not compile the training step ({reason}); leave --compile out")
+        else:
             raise
-        _tell("error: out of memory; lower --batch_size or --crop_size, or leave the largest of --scales out")
         return 1
     except KeyboardInterrupt:
         _tell("interrupted")
