@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -29,6 +30,7 @@ from utils.models.registry import ARCHS, build
 from utils.runs.settings import Engine
 from utils.segmentation.kinds import KINDS as SEGMENTATION_KINDS
 from utils.segmentation.maps import on_device
+from utils.system.devices import choose_device
 from utils.training.engine import _step, build_trainer
 
 CUDA = torch.device("cuda", 0)
@@ -63,6 +65,17 @@ def fake_cuda(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeTensorMode]:
         yield mode
     for kept in (transforms._constants, pooling.area_weights, pooling.block_weights):
         kept.cache_clear()  # of fakes
+
+
+@pytest.mark.parametrize("name", ["cuda", "cuda:1"])
+def test_a_device_has_its_number(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Protects every command on a GPU: PyTorch's own check of what becomes the current device, which wants a number."""
+    number = torch.device(name).index or 0
+    there = SimpleNamespace(device=torch.device("cuda", number), item=lambda: 0.0)
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "zeros", lambda *_, device: there)
+    monkeypatch.setattr(torch._C, "_cuda_setDevice", chosen.append, raising=False)
+    assert choose_device(name) == torch.device("cuda", number) and chosen == [number]
 
 
 def reach_weights(loss: torch.Tensor) -> None:
