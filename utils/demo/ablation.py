@@ -7,7 +7,6 @@ over, so the command can be interrupted and repeated; it goes on inside the run 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import subprocess
@@ -27,7 +26,7 @@ from utils.demo.spreads import markdown, read_results, summarize
 from utils.evaluation.summary import RecordedMap, first_of_kind
 from utils.runs.provenance import describe_run
 from utils.system.errors import UsageError, UserError, run_command
-from utils.system.files import read_json, write_text
+from utils.system.files import read_json, write_json, write_text
 from utils.system.options import PLACE, POSITIVE, SEED, CommandParser, RaisingParser
 from utils.system.progress import progress_bar
 from utils.training.arguments import parse_arguments as parse_training_options
@@ -78,7 +77,7 @@ class Run:
 
     def start(self, environment: Mapping[str, str]) -> subprocess.Popen:
         """Starts `train.py`, or goes on where it stopped; what it prints goes to files in its folder."""
-        write_text(self.folder / OPTIONS, json.dumps(self.options) + "\n")
+        write_json(self.folder / OPTIONS, self.options)
         with suppress(OSError):  # there already; or a system without links, on which the run composes its own
             (self.folder / "data").symlink_to(Path("..", "..", "data"), target_is_directory=True)
         # No snapshots: nobody looks at those of the grid. Not among the options: runs made before have the same.
@@ -176,7 +175,7 @@ def save_tables(folder: Path, runs: Sequence[Run], extra: Sequence[str]) -> Path
             for run, drawn in finished.items()
         ],
     }
-    write_text(folder / RECORD, json.dumps(record, indent=1) + "\n")
+    write_json(folder / RECORD, record)
     return write_text(folder / TABLE, markdown(rows, images, extra))
 
 

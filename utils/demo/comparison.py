@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,7 +19,7 @@ from utils.evaluation.summary import evaluation_record
 from utils.models.bas import BAS
 from utils.results.tables import caution_lines, comparison_table
 from utils.runs.common import by_device
-from utils.system.files import write_text
+from utils.system.files import write_json
 from utils.system.processes import is_main
 from utils.training.run import Run
 
@@ -63,7 +62,7 @@ def compare(run: Run) -> Evaluation | None:
     record = evaluation_record(evaluation, split.class_names)
     if drawn:
         record["alignments"] = {how: evaluation_record(one, split.class_names) for how, one in drawn.items()}
-    results = write_text(folder / RESULTS_FILE, json.dumps(record, indent=2) + "\n")
+    results = write_json(folder / RESULTS_FILE, record)
     shown = replace(spec, thresholds={kind: spec.thresholds[kind] for kind in compared if kind.kind != "center"})
     indices = spread(~evaluation.failed, GALLERY_PICTURES)
     picture = save_gallery(folder / PICTURE_FILE, model, split, indices, shown, run.device)

@@ -8,7 +8,6 @@ folder's `maps.json` says; they are taken as they are. All others go a network's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ import numpy as np
 
 from utils.localization.sweep import ROUNDING
 from utils.system.errors import UserError
-from utils.system.files import read_json, write_atomically, write_text
+from utils.system.files import read_json, write_atomically, write_json
 
 RECORD = "maps.json"
 SAME = ("protocol", "resize_size", "crop_size")
@@ -42,7 +41,7 @@ def describe_maps(folder: Path, settings: Mapping[str, Any]) -> Path:
         folder: of :func:`save_map`.
         settings: protocol, sizes and the like; those that must be the same where the maps are read are `SAME`.
     """
-    return write_text(folder / RECORD, json.dumps(dict(settings), indent=2) + "\n")
+    return write_json(folder / RECORD, dict(settings))
 
 
 def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:

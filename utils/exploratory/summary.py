@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from utils.exploratory.measure import Curve
-from utils.system.files import write_text
+from utils.system.files import write_json, write_text
 
 DONE = 0.95  # the share of its way after which a curve has fallen or risen
 # Measure -> its title, and the direction in which it goes while the mask grows over the object.
@@ -244,7 +243,7 @@ def write_summary(folder: Path, summary: Mapping[str, Mapping[str, Any]], **more
                 spread = value if isinstance(value, Mapping) else {"mean": value}  # a share of pictures is one, too
                 rows.append((group, number, name, *(spread.get(statistic) for statistic in STATISTICS)))
     return [
-        write_text(folder / "summary.json", json.dumps({**summary, **more}, indent=2) + "\n"),
+        write_json(folder / "summary.json", {**summary, **more}),
         _write_table(folder / "summary.csv", rows),
     ]
 

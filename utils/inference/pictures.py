@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -18,7 +17,7 @@ from utils.inference.localizer import Finding, build_localizer
 from utils.results.report import ImageRecord, Report
 from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
 from utils.system.errors import UserError
-from utils.system.files import write_text
+from utils.system.files import write_json
 
 LONGEST_SIDE = 320  # of the saved pictures, in pixels
 
@@ -64,7 +63,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         if report is not None:
             print(f"look at {report.finish(results)}")
     if settings.json:
-        print(f"boxes saved in {write_text(settings.json, json.dumps(results, indent=2) + chr(10))}")
+        print(f"boxes saved in {write_json(settings.json, results)}")
     if failures == len(paths):
         raise UserError(f"none of the {len(paths)} pictures of --images could be read; see the lines above")
 

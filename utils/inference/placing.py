@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from utils.inference.loading import Loaded
 from utils.models.recipe import CALIBRATED
 from utils.runs.recorded import OFFSETS, SETTINGS_FILE, change_settings
 from utils.system.errors import UserError
-from utils.system.files import file_digest, read_json, write_text
+from utils.system.files import file_digest, read_json, write_json
 from utils.system.processes import broadcast_value, is_main
 
 SUFFIX = ".offsets.json"  # beside a file that no run here wrote
@@ -97,7 +96,7 @@ def _keep(loaded: Loaded, found: Mapping[str, Calibration]) -> None:
             change_settings(loaded.checkpoint.path, **{OFFSETS: offsets})
         else:
             record = {"sha256": file_digest(loaded.checkpoint.path), OFFSETS: offsets}
-            write_text(_beside(loaded), json.dumps(record, indent=2) + "\n")
+            write_json(_beside(loaded), record)
     except UserError as error:  # a folder that is not the user's: it is found anew the next time
         print(f"not kept: {error}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -46,7 +45,7 @@ from utils.results.tables import (
 from utils.runs.provenance import tf32_settings, versions
 from utils.runs.recorded import EVALUATION_SETTINGS
 from utils.system.errors import UsageError, UserError
-from utils.system.files import require_writable, write_text
+from utils.system.files import require_writable, write_json
 from utils.system.processes import is_main
 
 # Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
@@ -125,7 +124,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.save_maps:
         print(f"maps of {spec.main.title} saved in {settings.save_maps}")
     if settings.json:
-        print(f"figures saved in {write_text(settings.json, json.dumps(results, indent=2) + chr(10))}")
+        print(f"figures saved in {write_json(settings.json, results)}")
     if settings.sweep and not settings.save:
         for path in save_charts(loaded.checkpoint.path.parent, f"{loaded.model.arch}_sweep", results["curves"]):
             print(f"look at {path}")

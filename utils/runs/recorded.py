@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 from utils.models.checkpoint import Checkpoint
 from utils.models.recipe import Recipe, as_of_today, marked
 from utils.system.errors import UsageError, UserError
-from utils.system.files import file_digest, read_json, write_text
+from utils.system.files import file_digest, read_json, write_json
 from utils.system.options import check
 
 SETTINGS_FILE = "settings.json"
@@ -91,7 +90,7 @@ def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint)
 def save_settings(weights: Path, recipe: Recipe, **more: Any) -> Path:
     """Writes the settings in force beside the run's weights, where inference finds them; they name that file."""
     content = {"weights": weights.name, "recipe": asdict(recipe), **more}
-    return write_text(weights.with_name(SETTINGS_FILE), json.dumps(content, indent=2) + "\n")
+    return write_json(weights.with_name(SETTINGS_FILE), content)
 
 
 def run_settings(folder: Path) -> dict[str, Any]:
@@ -113,4 +112,4 @@ def change_settings(weights: Path, **changes: Any) -> Path:
     path = weights.with_name(SETTINGS_FILE)
     hint = "move it away, and --resume writes it anew"
     content = read_json(path, NO_SETTINGS, hint, lambda content: {**content, **changes})
-    return write_text(path, json.dumps(content, indent=2) + "\n")
+    return write_json(path, content)

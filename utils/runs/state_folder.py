@@ -10,7 +10,6 @@ readable index none of those that lie there is ever deleted.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,7 +19,7 @@ from typing import Any
 
 from utils.runs.settings import STATES
 from utils.system.errors import UserError
-from utils.system.files import file_digest, is_sealed, read_json, seal, write_atomically, write_text
+from utils.system.files import file_digest, is_sealed, read_json, seal, write_atomically, write_json
 
 INDEX = "index.json"
 GIVEN_UP = ".given_up"  # added to the name of a state of a past that was given up, where it may not be deleted
@@ -173,7 +172,7 @@ class StateFolder:
                 with suppress(OSError):
                     (self.path / entry.file).unlink()
         rows = [asdict(entry) for entry in kept]
-        write_text(self.path / INDEX, json.dumps(rows, indent=2) + "\n", durable=True)
+        write_json(self.path / INDEX, rows, durable=True)
 
 
 def _entry(row: Any) -> Entry:

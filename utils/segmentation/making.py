@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,7 +23,7 @@ from utils.segmentation.kinds import CAM, TITLES
 from utils.segmentation.maps import make_maps
 from utils.segmentation.store import RECORD, save_maps
 from utils.system.errors import UsageError, UserError
-from utils.system.files import file_digest, read_json, require_writable, write_text
+from utils.system.files import file_digest, read_json, require_writable, write_json
 from utils.system.memory import peak_memory_mib
 from utils.system.processes import (
     first_on_each_machine,
@@ -142,7 +141,7 @@ def _describe(settings: MapSettings, networks: _Networks) -> None:
                 f"{settings.maps} holds maps of {name} {before.get(name)!r}, not {record.get(name)!r}; name another "
                 "--maps folder"
             )
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    write_json(path, record)
 
 
 def load_cam_network(dataset: Dataset, path: Path, device: torch.device) -> BAS:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from utils.segmentation.figures import save_mask_sheet
 from utils.segmentation.kinds import THRESHOLDS
 from utils.segmentation.store import RECORD, find_mask, read_maps, read_mask, require_maps, save_mask
 from utils.system.errors import UsageError, UserError
-from utils.system.files import read_json, require_writable, write_text
+from utils.system.files import read_json, require_writable, write_json
 from utils.system.progress import progress_bar
 
 RESULTS, CURVE, SHEET = "results.json", "curve.svg", "sheet.png"
@@ -180,7 +179,7 @@ def _save(
     folder: Path, results: dict[str, Any], split: Split, truth: Sequence[int], vis: int, masks: Path | None = None
 ) -> None:
     """results.json and the sheet; the masks lie in the folder itself unless given."""
-    write_text(folder / RESULTS, json.dumps(results, indent=2) + "\n")
+    write_json(folder / RESULTS, results)
     print(f"figures saved in {folder / RESULTS}")
     shown = np.zeros(len(split), dtype=bool)
     shown[list(truth) or slice(None)] = True

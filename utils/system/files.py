@@ -141,6 +141,11 @@ def write_text(path: str | Path, text: str, durable: bool = False) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_bytes(content), durable)
 
 
+def write_json(path: str | Path, value: object, durable: bool = False) -> Path:
+    """Writes plain values as indented JSON by :func:`write_text`."""
+    return write_text(path, json.dumps(value, indent=2) + "\n", durable)
+
+
 def read_json(path: Path, fault: str, hint: str, interpret: Callable[[Any], _T] = lambda content: content) -> _T:
     """Reads a JSON file and what it means; whatever is wrong with either is one sentence.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -17,7 +16,7 @@ from utils.results.tables import dead_map_line
 from utils.runs.provenance import describe_run
 from utils.runs.recorded import run_settings, save_settings
 from utils.runs.state_folder import StateFolder
-from utils.system.files import write_text
+from utils.system.files import write_json
 from utils.system.memory import peak_memory_mib
 from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count
 from utils.training.engine import NotFiniteError, Trainer
@@ -138,7 +137,7 @@ class RunRecord:
             yield
         except NotFiniteError as error:
             if is_main():
-                write_text(self._folder / NOT_FINITE_FILE, json.dumps(error.record, indent=2) + "\n")
+                write_json(self._folder / NOT_FINITE_FILE, error.record)
             raise
 
     def add_scores(self, evaluation: Evaluation) -> None:

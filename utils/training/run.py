@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
@@ -45,7 +44,7 @@ from utils.runs.state import (
 )
 from utils.runs.state_folder import StateFolder
 from utils.system.errors import UsageError, UserError
-from utils.system.files import alone_in, file_digest, sweep, write_text
+from utils.system.files import alone_in, file_digest, sweep, write_json
 from utils.system.options import check, settle
 from utils.system.processes import broadcast_value, first_on_each_machine, is_main, process_count, wait_for_all
 from utils.training.adaptation import adapt_recipe, explain_adaptation
@@ -313,7 +312,7 @@ class Run:
         if not is_main():
             return
         record = evaluation_record(evaluation, class_names)
-        path = write_text(self.weights.with_name("evaluation.json"), json.dumps(record, indent=2) + "\n")
+        path = write_json(self.weights.with_name("evaluation.json"), record)
         if evaluation.failures:
             print(failure_report(evaluation.failures))
         print(f"figures saved in {path}; to repeat the evaluation:")
