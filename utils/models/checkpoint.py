@@ -325,10 +325,8 @@ def apply_weights(model: BAS, checkpoint: Checkpoint) -> None:
     if (checkpoint.arch, checkpoint.num_classes) != (model.arch, model.num_classes):
         wanted = describe(model.arch, model.num_classes)
         raise UserError(f"{checkpoint.path} holds {checkpoint.description}, but the model is {wanted}")
-    expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
-    found = {key: tuple(value.shape) for key, value in checkpoint.state.items()}
-    if expected != found:
-        raise UserError(f"{checkpoint.path} does not fit the model: {differences(expected, found)}")
+    if wrong := differences(model.state_dict(), checkpoint.state):
+        raise UserError(f"{checkpoint.path} does not fit the model: {wrong}")
     model.load_state_dict(checkpoint.state)
 
 
@@ -350,18 +348,18 @@ def load_weights(model: BAS, path: str | Path) -> Checkpoint:
     return checkpoint
 
 
-def differences(expected: Mapping[str, tuple], found: Mapping[str, tuple], most: int = 4) -> str:
-    """Missing, unexpected and differently shaped entries of two `key -> shape` tables, the first few by name."""
+def differences(expected: Mapping[str, Tensor], found: Mapping[str, Tensor], most: int = 4) -> str:
+    """Missing, unexpected and differently shaped entries of a state dict, the first few by name; "" without any."""
 
     def some(items: list[str]) -> str:
         return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
-    missing = [f"{key} {list(expected[key])}" for key in expected if key not in found]
-    unexpected = [f"{key} {list(found[key])}" for key in found if key not in expected]
+    missing = [f"{key} {list(value.shape)}" for key, value in expected.items() if key not in found]
+    unexpected = [f"{key} {list(value.shape)}" for key, value in found.items() if key not in expected]
     shapes = [
-        f"{key} {list(found[key])} instead of {list(expected[key])}"
-        for key in expected
-        if key in found and found[key] != expected[key]
+        f"{key} {list(found[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in found and found[key].shape != value.shape
     ]
     parts = [("missing", missing), ("unexpected", unexpected), ("other shape", shapes)]
     return "; ".join(f"{name}: {some(items)}" for name, items in parts if items)

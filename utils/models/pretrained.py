@@ -83,7 +83,7 @@ def _load_bas(model: BAS, trunk: Mapping[str, Tensor], checkpoint: Checkpoint) -
     model.load_state_dict(parts["trunk"], strict=False)
     kept = []
     for name, head in (("classifier head", model.head), ("generator", model.classifier_loc)):
-        if _shapes(parts[name]) == _shapes(head.state_dict()):
+        if not differences(head.state_dict(), parts[name]):
             head.load_state_dict(parts[name])
             kept.append(name)
     anew = [name for name in ("classifier head", "generator") if name not in kept]
@@ -138,13 +138,8 @@ def _rename(arch: str, state: Mapping[str, Tensor], trunk: Mapping[str, Tensor])
 
 
 def _require_fit(origin: str, state: Mapping[str, Tensor], trunk: Mapping[str, Tensor]) -> None:
-    found, expected = _shapes(state), _shapes(trunk)
-    if found != expected:
-        raise UserError(f"--pretrained: {origin} does not fit this backbone: {differences(expected, found)}")
-
-
-def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:
-    return {key: tuple(value.shape) for key, value in state.items()}
+    if wrong := differences(trunk, state):
+        raise UserError(f"--pretrained: {origin} does not fit this backbone: {wrong}")
 
 
 def _report(origin: str, found: Mapping[str, Tensor], loaded: Mapping[str, Tensor], left_out: list[str]) -> str:

@@ -216,9 +216,8 @@ def restore_training_state(
     Raises:
         UserError: it is another network's, or nothing that could be restored.
     """
-    expected, found = ({k: tuple(v.shape) for k, v in part.items()} for part in (model.state_dict(), content["model"]))
-    if expected != found:
-        raise UserError(f"--resume: {name} does not fit the network: {differences(expected, found)}; {OTHER_STATE}")
+    if wrong := differences(model.state_dict(), content["model"]):
+        raise UserError(f"--resume: {name} does not fit the network: {wrong}; {OTHER_STATE}")
     try:
         model.load_state_dict(content["model"])
         _restore_optimizer(content["optimizer"], optimizer)

@@ -169,12 +169,7 @@ def load_cam_network(dataset: Dataset, path: Path, device: torch.device) -> BAS:
         state = {**trunk, f"{recipe.head_name}.weight": state[IRN_HEAD]}
     own = model.state_dict()
     state[GENERATOR_KEY] = own[GENERATOR_KEY]
-    expected = {key: tuple(value.shape) for key, value in own.items()}
-    found = {key: tuple(value.shape) for key, value in state.items()}
-    if expected != found:
-        raise UserError(
-            f"--cam-weights: {path} is not a ResNet50 for {recipe.num_classes} classes as IRN's: "
-            f"{differences(expected, found)}"
-        )
+    if wrong := differences(own, state):
+        raise UserError(f"--cam-weights: {path} is not a ResNet50 for {recipe.num_classes} classes as IRN's: {wrong}")
     model.load_state_dict(state)
     return fold_batch_norm(model.eval()).place(device)
