@@ -13,7 +13,7 @@ import CUB.Model
 from tests.test_amc import TinyBAS, naive_losses
 from utils.models.bas import BAS, BASOutput
 from utils.models.losses import BASLosses, bas_losses
-from utils.training.objective import training_pass
+from utils.training.objective import Objective, _leaves_parameters_out, training_pass
 
 PAPER = CUB.Model.recipe("resnet")
 ABLATIONS = {
@@ -34,6 +34,18 @@ ABLATIONS = {
     "f2 trained": {"frozen_f2": False},
     "f2 trained by cross-entropy": {"frozen_f2": False, "generator_loss": "cross_entropy"},
 }
+
+
+@pytest.mark.parametrize("constant", [False, True])
+@pytest.mark.parametrize("changes", ABLATIONS.values(), ids=ABLATIONS)
+def test_what_gets_no_gradient_is_known(changes: dict, constant: bool) -> None:
+    """Protects ablations on several processes: DistributedDataParallel waits for every gradient it is not told of."""
+    recipe = replace(PAPER, **changes, constant_maps_in_frg=constant)
+    objective = Objective(make_net().train(), recipe, warmup=False, amp="none")
+    total, *_ = objective(torch.randn(7, 3, 16, 24), torch.randint(0, 5, (7,)))
+    total.backward()
+    is_left = any(p.grad is None for p in objective.parameters() if p.requires_grad)
+    assert _leaves_parameters_out(objective) or not is_left
 
 
 def make_net(final_relu: bool = True, seed: int = 0, largest: float = 0.3) -> TinyBAS:

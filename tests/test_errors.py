@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from tests.commands import assert_one_sentence, run_inference, run_training
+from tests.processes import free_port
 from utils.system.errors import UsageError, is_out_of_memory, run_command
-from utils.system.processes import local_rank, restart_count
+from utils.system.processes import local_rank, process_group, restart_count
 
 
 def allocate() -> None:
@@ -63,6 +64,31 @@ def test_a_step_that_cannot_be_compiled(capsys) -> None:
 
     assert run_command(fail) == 1
     assert_one_sentence(capsys.readouterr().err, "(SyntaxError: unterminated); leave --compile out")
+
+
+NCCL = "NCCL error in: NCCLUtils.cpp:94, unhandled system error (run with NCCL_DEBUG=INFO for details)\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("Last error:\nError while creating shared memory: No space left on device (28)", "No space left on device"),
+        ("Last error:\nCuda failure 2 'out of memory'", "out of memory; lower --batch_size"),
+        ("", "lost the other 0"),
+    ],
+)
+def test_what_nccl_says(capsys, monkeypatch: pytest.MonkeyPatch, reason: str, told: str) -> None:
+    """Its reason, which stands in another line than its error, and not that another process was lost."""
+    for name, value in {"RANK": 0, "WORLD_SIZE": 1, "LOCAL_RANK": 0, "MASTER_PORT": free_port()}.items():
+        monkeypatch.setenv(name, str(value))
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+
+    def fail() -> None:
+        with process_group(torch.device("cpu")):
+            raise torch.distributed.DistBackendError(NCCL + reason)
+
+    assert run_command(fail) == 1
+    assert_one_sentence(capsys.readouterr().err, told)
 
 
 def test_other_errors_are_not_hidden() -> None:

@@ -150,6 +150,17 @@ def test_training_step(fake_cuda: FakeTensorMode, dataset: str, arch: str, varia
         assert parameter.grad is None or parameter.grad.device == CUDA
 
 
+@pytest.mark.parametrize("plain_heads", [False, True])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_one_layout_throughout(channels_last: bool, plain_heads: bool) -> None:
+    """Protects from copies between layouts: the head takes features as the trunk gives them, 1 x 1 kernels too."""
+    recipe = replace(DATASETS["CUB"].recipe("mobilenet"), final_relu=False, plain_heads=plain_heads)
+    model = build(recipe).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    images = torch.randn(2, 3, SIDE, SIDE).contiguous(memory_format=layout)
+    assert model.f2(model.f1(images)).is_contiguous(memory_format=layout)
+
+
 @pytest.mark.parametrize("amp", [False, True])
 @pytest.mark.parametrize(("dataset", "ten_crops"), [("CUB", False), ("CUB", True), ("ILSVRC", True)])
 @pytest.mark.parametrize("arch", ARCHS)

@@ -105,7 +105,9 @@ def calibrate(
     for batch in progress_bar(loader, "where maps look"):
         if not batch.readable.any():
             continue
-        pixels = centre_crop(batch.images[batch.readable].to(device, non_blocking=True), spec.crop_size)
+        pixels = centre_crop(
+            batch.images[batch.readable].to(device, non_blocking=device.type == "cuda"), spec.crop_size
+        )
         crops = normalize(pixels)
         labels = None
         for view, images in enumerate((crops, crops.flip(-1), crops.flip(-2))):

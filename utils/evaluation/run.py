@@ -135,17 +135,16 @@ class _Output:
         self._main_maps: dict[int, np.ndarray | None] = {}  # by row
         self._masks: dict[int, np.ndarray] = {}  # by row, of pictures without boxes
         self._failures: dict[int, str] = {}  # by position in the split
-        labels = batch.labels.to(device, non_blocking=True)
+        is_cuda = device.type == "cuda"  # elsewhere memory is not pinned: a copy is waited for
+        labels = batch.labels.to(device, non_blocking=is_cuda)
         with torch.autocast(device.type, enabled=spec.amp), torch.no_grad():
-            encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=True), spec))
+            encoding = model.encode_crops(*cut_crops(batch.images.to(device, non_blocking=is_cuda), spec))
             maps = make_maps(model, encoding, (*spec.thresholds, *spec.swept), labels)
             extremes = label_map_extremes(model, encoding, labels, maps)
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = rank_classes(probabilities, min(5, model.num_classes))
         # From CUDA these copies go to pinned memory behind the batch's own kernels; they are waited for alone, and not
         # the next batch, which is launched by then.
-        # Other devices have no such event: there the copies themselves wait.
-        is_cuda = device.type == "cuda"
         self._is_finite = probabilities.isfinite().all(dim=1).to("cpu", non_blocking=is_cuda)
         self._best = [values.to("cpu", non_blocking=is_cuda) for values in (best, probabilities.gather(1, best))]
         self._extremes = None if extremes is None else extremes.to("cpu", non_blocking=is_cuda)

@@ -143,7 +143,7 @@ class Localizer:
     def _find(self, images: Tensor, sizes: Sequence[Sequence[int]]) -> list[Finding | None]:
         spec = self.spec
         with torch.autocast(self.device.type, enabled=spec.amp):
-            encoding = self.model.encode_crops(*cut_crops(images.to(self.device, non_blocking=True), spec))
+            encoding = self.model.encode_crops(*cut_crops(images.to(self.device), spec))
             maps = make_maps(self.model, encoding, (spec.main,), labels=None)[spec.main]
         probabilities = encoding.logits.float().softmax(dim=-1).mean(dim=1)
         best = rank_classes(probabilities, min(5, len(self.class_names)))

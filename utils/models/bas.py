@@ -26,6 +26,8 @@ from utils.models.same_padding import use_same_padding
 from utils.models.taps import Grid, Tap
 from utils.system.errors import UsageError
 
+_NHWC = torch.channels_last
+
 
 class BASOutput(NamedTuple):
     """What a training forward pass returns; :func:`utils.models.losses.bas_losses` needs nothing else.
@@ -276,7 +278,7 @@ class BAS(nn.Module):
                 were further off than rounding takes them.
         """
         self.channels_last = device.type == "cpu" if channels_last is None else channels_last
-        memory_format = torch.channels_last if self.channels_last else torch.contiguous_format
+        memory_format = _NHWC if self.channels_last else torch.contiguous_format
         self.to(device, memory_format=memory_format)  # type: ignore[call-overload]  # its stubs know one of them at most
         if device.type == "cpu":
             # The head's wide direct convolutions are quicker there in NCHW.
@@ -285,9 +287,11 @@ class BAS(nn.Module):
         return self
 
     def _enter_head(self, features: Tensor) -> Tensor:
-        first = next(module for module in self.head.modules() if isinstance(module, nn.Conv2d))
-        is_nhwc = first.weight.is_contiguous(memory_format=torch.channels_last)
-        return features.contiguous(memory_format=torch.channels_last if is_nhwc else torch.contiguous_format)
+        first = next(module.weight for module in self.head.modules() if isinstance(module, nn.Conv2d))
+        is_nchw, is_nhwc = (first.is_contiguous(memory_format=layout) for layout in (torch.contiguous_format, _NHWC))
+        if is_nchw and is_nhwc:  # a 1 x 1 kernel takes either
+            return features
+        return features.contiguous(memory_format=_NHWC if is_nhwc else torch.contiguous_format)
 
     def f2(self, features: Tensor) -> Tensor:
         """The rest of the backbone and the classifier head: F (B, C, h, w) -> class maps A (B, K, h', w')."""

@@ -43,14 +43,13 @@ def _weigh(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
         return down.to(maps.dtype) @ maps @ across.to(maps.dtype).T
 
 
-@lru_cache(maxsize=64)  # a copy to a device waits for it
+@lru_cache(maxsize=64)  # made on the device: a copy to it would wait for it
 def block_weights(length: int, cells: int, device: torch.device) -> Tensor:
     """(cells, length) weights of the means over cells i * length / cells, rounded down, to the next, rounded up."""
-    starts = [cell * length // cells for cell in range(cells)]
-    ends = [-(-(cell + 1) * length // cells) for cell in range(cells)]
-    positions = torch.arange(length)
-    inside = (positions >= torch.tensor(starts)[:, None]) & (positions < torch.tensor(ends)[:, None])
-    return (inside / inside.sum(dim=1, keepdim=True)).to(device)
+    cell, position = torch.arange(cells, device=device)[:, None], torch.arange(length, device=device)
+    # From cell * length / cells, rounded down, to where the next one begins, rounded up; without a division.
+    inside = ((position + 1) * cells > cell * length) & (position * cells < (cell + 1) * length)
+    return inside / inside.sum(dim=1, keepdim=True)
 
 
 @lru_cache(maxsize=64)
@@ -66,8 +65,8 @@ def area_weights(length: int, cells: int, first: float, ratio: float, device: to
     Returns:
         (cells, length) whose rows add up to 1; what lies beyond the map does not count.
     """
-    middles = first + ratio * torch.arange(cells)[:, None]
-    positions = torch.arange(length)
+    middles = first + ratio * torch.arange(cells, device=device)[:, None]
+    positions = torch.arange(length, device=device)
     right = torch.minimum(positions + 0.5, middles + ratio / 2)
     overlap = (right - torch.maximum(positions - 0.5, middles - ratio / 2)).clamp(min=0)
-    return (overlap / overlap.sum(dim=1, keepdim=True)).to(device)
+    return overlap / overlap.sum(dim=1, keepdim=True)

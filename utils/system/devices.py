@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from utils.system.errors import UsageError
+from utils.system.errors import UsageError, is_out_of_memory
 
 if TYPE_CHECKING:
     import torch
@@ -31,6 +31,8 @@ def choose_device(name: str | None) -> torch.device:
         probe = torch.zeros(1, device=torch.device(name))
         probe.item()  # unmasks devices that compute nothing
     except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
+        if is_out_of_memory(error):  # others have taken all of it
+            raise
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
         raise UsageError(f"--device {name} is not available on this machine; there are: {there_are}") from error
@@ -60,3 +62,4 @@ def set_numerics(tf32: bool | None, deterministic: bool) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts
         torch.backends.cudnn.benchmark = False
         torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # with what nobody reads

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,9 +15,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from utils.system.errors import UsageError, UserError
+from utils.system.errors import UsageError, UserError, is_out_of_memory
 
 LARGEST_COUNT = 10**6  # of processes and restarts
+_NCCL_REASON = re.compile(r"Last error:\s*(.+)")
 
 
 def is_launched() -> bool:
@@ -117,8 +119,10 @@ def process_group(device: torch.device, timeout: float = 600.0, hint: str = "sta
             yield
             ended_well = True
         except RuntimeError as error:
-            if not is_lost_contact(error):
+            if is_out_of_memory(error) or not is_lost_contact(error):
                 raise
+            if said := _NCCL_REASON.search(str(error)):  # which can be as much as a shared memory that is full
+                raise UserError(f"process {rank()}: NCCL failed: {said[1].strip()}") from error
             raise UserError(
                 f"process {rank()} lost the other {process_count() - 1} ({_first_line(error)}): one of them ended, or "
                 f"was silent for {timeout:g} s; see its message, then {hint}"

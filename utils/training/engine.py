@@ -194,15 +194,16 @@ class _Row(NamedTuple):
 
 def _step(trainer: Trainer, objective: nn.Module, batch: TrainingBatch) -> list[_Row]:
     """One step of the optimiser; the figures of the batch's parts."""
-    parts = min(trainer.engine.grad_accum, len(batch.labels))
+    device, parts = trainer.device, min(trainer.engine.grad_accum, len(batch.labels))
+    is_cuda = device.type == "cuda"  # elsewhere memory is not pinned: a copy is waited for
     of_all = batch.images, batch.labels, batch.indices
     split = [torch.tensor_split(values, parts) for values in of_all]
     positives = [()] * parts if batch.positives is None else [(part,) for part in batch.positives.tensor_split(parts)]
     rows = []
     trainer.optimizer.zero_grad(set_to_none=True)
     for number, (images, labels, indices, more) in enumerate(zip(*split, positives, strict=True)):
-        images = normalize(images.to(trainer.device, non_blocking=True), trainer.model.channels_last)
-        on_device, *more = (values.to(trainer.device, non_blocking=True) for values in (labels, *more))
+        images, on_device, *more = (values.to(device, non_blocking=is_cuda) for values in (images, labels, *more))
+        images = normalize(images, trainer.model.channels_last)
         with ExitStack() as stack:
             if number < parts - 1 and isinstance(objective, DistributedDataParallel):
                 stack.enter_context(objective.no_sync())  # the last part's pass averages what all of them gave

@@ -131,5 +131,5 @@ def _leaves_parameters_out(objective: Objective) -> bool:
     """Whether some parameters get no gradient, which DistributedDataParallel must be told; no paper recipe does so."""
     recipe = objective.recipe
     no_generator = not (recipe.frg_weight or recipe.bas_weight or recipe.area_weight)
-    no_classifier = not (recipe.cls_weight or recipe.frg_weight)
+    no_classifier = not (recipe.cls_weight or (recipe.frg_weight and not recipe.constant_maps_in_frg))
     return not objective.warmup and (no_generator or no_classifier)

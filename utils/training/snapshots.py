@@ -125,7 +125,7 @@ class Snapshots:
         model.eval()
         try:
             for images, labels in zip(crops.split(BATCH), self._labels.split(BATCH), strict=True):
-                pixels = normalize(images.to(device, non_blocking=True), trainer.model.channels_last)
+                pixels = normalize(images.to(device, non_blocking=device.type == "cuda"), trainer.model.channels_last)
                 features = model.f1(pixels)
                 maps.append(model.foreground_maps(features, labels[:, None].to(device)).squeeze(1).cpu())
         finally:
