@@ -15,6 +15,7 @@ from torch import nn
 import CUB.Model
 from utils.data.split import Split
 from utils.evaluation.calibration import (
+    TOO_LITTLE,
     Calibration,
     calibrate,
     estimate,
@@ -56,8 +57,15 @@ def test_planted_offsets_are_found(grid: Grid, cells: int, offset: Offset) -> No
     assert found.offset == pytest.approx(offset, abs=0.5)
     assert found.pictures == 30 and max(found.error) < 0.2
     assert found.agreement > 0.98 and found.agreement >= found.agreement_before - 1e-3
+    assert TOO_LITTLE not in found.line("BAS")
     if max(map(abs, offset)) > 2:
         assert found.agreement_before < 0.9
+
+
+def test_maps_that_tell_little() -> None:
+    """Protects from trust in a place that maps of anything would give: of other pictures in each view it is said."""
+    maps = look(blurred_noise(30, SIDE), Grid(0, 8), 28, Offset(), 0)
+    assert TOO_LITTLE in estimate(maps[:10], maps[10:20], maps[20:], Grid(0, 8), SIDE).line("BAS")
 
 
 def test_maps_that_tell_nothing() -> None:
