@@ -12,8 +12,8 @@ LONGEST = ("test_golden", "test_survival", "test_golden_ijcv", "test_training_co
 
 # What is compared to the bit is compared on the CPU, also where there is a GPU (tests/gpu.py checks that): two
 # processes may take different kernels there.
-if "CUDA_VISIBLE_DEVICES" in os.environ:
-    os.environ.setdefault(GPUS, os.environ["CUDA_VISIBLE_DEVICES"])
+if "PYTEST_XDIST_WORKER" not in os.environ and "CUDA_VISIBLE_DEVICES" in os.environ:  # else it is this file's own
+    os.environ[GPUS] = os.environ["CUDA_VISIBLE_DEVICES"]
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -75,6 +75,7 @@ NCCL = "NCCL error in: NCCLUtils.cpp:94, unhandled system error (run with NCCL_D
         ("Last error:\nError while creating shared memory: No space left on device (28)", "No space left on device"),
         ("Last error:\nCuda failure 2 'out of memory'", "out of memory; lower --batch_size"),
         ("", "lost the other 0"),
+        ("ncclRemoteError: ...\nLast error:\nsocketProgress: Connection closed by remote peer", "lost the other 0"),
     ],
 )
 def test_what_nccl_says(capsys, monkeypatch: pytest.MonkeyPatch, reason: str, told: str) -> None:

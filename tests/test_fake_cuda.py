@@ -159,6 +159,7 @@ def test_one_layout_throughout(channels_last: bool, plain_heads: bool) -> None:
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(2, 3, SIDE, SIDE).contiguous(memory_format=layout)
     assert model.f2(model.f1(images)).is_contiguous(memory_format=layout)
+    assert not model.place(torch.device("meta")).channels_last  # a device that is no CPU
 
 
 @pytest.mark.parametrize("amp", [False, True])

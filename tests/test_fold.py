@@ -24,7 +24,7 @@ def count(model: nn.Module, kind: type[nn.Module]) -> int:
 
 def assert_same(found: Tensor, expected: Tensor) -> None:
     assert expected.std() > 0
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.detach().abs().max()))
 
 
 class Pair(NamedTuple):

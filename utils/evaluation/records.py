@@ -116,7 +116,7 @@ class MapResult:
                 self.max_box_acc.update_missed(1)
 
     def part(self, indices: np.ndarray) -> MapResult:
-        """The result of these pictures, the only ones that were counted."""
+        """The result of these pictures, the only ones that were counted; the counts are shared."""
         part = copy(self)
         for name in self._ROWS:
             setattr(part, name, getattr(self, name)[indices])
@@ -143,7 +143,7 @@ class Observation(NamedTuple):
     seconds: float  # the picture's share of its batch's time
 
 
-_ROWS = ("top5", "probabilities", "sizes", "failed", "extremes")  # what scoring fills in of an evaluation
+_SCORED = ("top5", "probabilities", "sizes", "failed", "extremes")  # what scoring fills in of an evaluation
 
 
 @dataclass
@@ -236,13 +236,14 @@ class Evaluation:
         return int((covers & ~result.missed).sum())
 
     def part(self, indices: np.ndarray) -> Evaluation:
-        """The evaluation of these pictures, the only ones that were scored so far."""
-        rows = {name: getattr(self, name)[indices] for name in ("labels", "boxed", *_ROWS)}
+        """The evaluation of these pictures, the only ones that were scored so far, to be merged elsewhere: failures and
+        misfits stay under their positions in the whole split."""
+        rows = {name: getattr(self, name)[indices] for name in ("labels", "boxed", *_SCORED)}
         return replace(self, **rows, maps={kind: result.part(indices) for kind, result in self.maps.items()})
 
     def merge(self, indices: np.ndarray, part: Evaluation) -> None:
         """Adds the records of other pictures of the split, scored by another process for the same spec."""
-        for name in _ROWS:
+        for name in _SCORED:
             getattr(self, name)[indices] = getattr(part, name)
         self.failure_of |= part.failure_of
         self.misfit_of |= part.misfit_of

@@ -211,7 +211,7 @@ def curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     def against(
         x_label: str, title: str, x: Sequence[Any], means: Sequence[Mapping[str, Any]], mark: Any
     ) -> dict[str, Any]:
-        series = {title: [one[metric][mean] for one in means] for metric, title in titles.items()}
+        series = {name: [one[metric][mean] for one in means] for metric, name in titles.items()}
         return _curve(
             f"{title}: Loc against {x_label}", x_label, f"percent ({mean.replace('_', ' ')})", x, series, mark
         )

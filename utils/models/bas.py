@@ -135,7 +135,7 @@ def select_class(maps: Tensor, classes: Tensor) -> Tensor:
 
 
 class BAS(nn.Module):
-    """The BAS pipeline; a backbone subclasses it with `stages` and its name in the registry. Its `__init__` takes
+    """The BAS pipeline; a backbone subclasses it with `LAYERS` and its name in the registry. Its `__init__` takes
     `num_classes` (K) and, by name, the settings of the heads, and hands them to `add_heads`.
 
     Layers and heads sit directly on the model under the names of the authors' checkpoints.
@@ -273,9 +273,9 @@ class BAS(nn.Module):
 
         Args:
             device: where to.
-            channels_last: the trunk's layout. None: on a CPU, where its convolutions run faster then. On CUDA it stays
-                the authors' NCHW: PyTorch's kernels for the other one gave InceptionV3 float32 gradients there that
-                were further off than rounding takes them.
+            channels_last: the trunk's layout. None: on a CPU, where its convolutions run faster then. Elsewhere it is
+                the authors' NCHW: PyTorch's CUDA kernels for the other one gave InceptionV3 float32 gradients that were
+                further off than rounding takes them.
         """
         self.channels_last = device.type == "cpu" if channels_last is None else channels_last
         memory_format = _NHWC if self.channels_last else torch.contiguous_format

@@ -44,7 +44,7 @@ class Engine:
         metavar="N",
     )
     channels_last: bool | None = option(
-        "memory layout of the trunk: channels last", FLAG, default=None, words="on a CPU", group=SPEED
+        "memory layout of the trunk in training: channels last", FLAG, default=None, words="on a CPU", group=SPEED
     )
     compile: bool = option("translate the training step with torch.compile", FLAG, default=False, group=SPEED)
     winograd: bool = option(

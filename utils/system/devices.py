@@ -31,8 +31,10 @@ def choose_device(name: str | None) -> torch.device:
         probe = torch.zeros(1, device=torch.device(name))
         probe.item()  # unmasks devices that compute nothing
     except (RuntimeError, AssertionError, ImportError, NotImplementedError, AttributeError) as error:
-        if is_out_of_memory(error):  # others have taken all of it
-            raise
+        if is_out_of_memory(error):
+            raise UsageError(
+                f"--device {name} has no memory left; wait for its other users or choose another"
+            ) from error
         cuda = torch.cuda.device_count()
         there_are = "cpu" + (f", cuda:0 to cuda:{cuda - 1}" if cuda else "")
         raise UsageError(f"--device {name} is not available on this machine; there are: {there_are}") from error

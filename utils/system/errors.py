@@ -78,7 +78,8 @@ def _run(main: Callable[[], None]) -> int:
         if is_out_of_memory(error):
             _tell("error: out of memory; lower --batch_size or --crop_size, or leave the largest of --scales out")
         elif type(error).__module__.startswith(_COMPILER):
-            reason = reason_of(error).partition(" Set TORCH")[0][:200]  # its hints are for its own developers
+            reason = reason_of(error).partition(" Set TORCH")[0]  # its hints are for its own developers
+            reason = reason if len(reason) <= 200 else f"{reason[:200]} ..."
             _tell(f"error: PyTorch could not compile the training step ({reason}); leave --compile out")
         else:
             raise

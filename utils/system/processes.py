@@ -121,8 +121,9 @@ def process_group(device: torch.device, timeout: float = 600.0, hint: str = "sta
         except RuntimeError as error:
             if is_out_of_memory(error) or not is_lost_contact(error):
                 raise
-            if said := _NCCL_REASON.search(str(error)):  # which can be as much as a shared memory that is full
-                raise UserError(f"process {rank()}: NCCL failed: {said[1].strip()}") from error
+            # Which can be as much as a shared memory that is full; where another process is gone, its end says nothing.
+            if (said := _NCCL_REASON.search(str(error))) and "ncclRemoteError" not in str(error):
+                raise UserError(f"process {rank()}: NCCL failed: {said[1].strip()}; then {hint}") from error
             raise UserError(
                 f"process {rank()} lost the other {process_count() - 1} ({_first_line(error)}): one of them ended, or "
                 f"was silent for {timeout:g} s; see its message, then {hint}"
