@@ -262,7 +262,7 @@ def check_layouts(bench: Bench) -> Iterator[Finding]:
 def check_precisions(bench: Bench) -> Iterator[Finding]:
     """Half precision against float32: losses and the gradient's direction on a network that was trained a little."""
     trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
-    for number in range(5 if bench.quick else 50):
+    for number in range(3 if bench.quick else 50):
         take_step(bench, trainer, number)
     exact = gradient_of(bench, trainer, Engine())
     for amp, loss_bound, cosine_bound in (("bf16", 2e-2, 0.95), ("fp16", 1e-2, 0.995)):
@@ -280,7 +280,7 @@ def check_evaluation(bench: Bench) -> Iterator[Finding]:
     """Boxes on the device against the CPU's, one by one against batches, folded against not, plain against swept; of
     three of ten classes, so that it matters which come first."""
     trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
-    for number in range(20):
+    for number in range(4 if bench.quick else 20):
         take_step(bench, trainer, number)
     model = trainer.model.eval()
     spec = build_spec(replace(recipe_of(bench), top_k=3), ten_crops=False)
