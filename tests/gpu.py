@@ -13,12 +13,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,102 +25,46 @@ from torch.nn.parallel import DistributedDataParallel
 
 import CUB.Model
 import ILSVRC.Model
-from tests.benchmark import count_gflop, count_memory
-from tests.benchmark_inference import fitted_model, prepare_pictures
-from tests.benchmark_processes import evaluation_rate
-from tests.benchmark_training import CUB_SIZE, AuthorsStep, loader_rate, make_pictures
+from tests.benchmark_training import CUB_SIZE, make_pictures
+from tests.gpu_bench import (
+    FEW_CLASSES,
+    Bench,
+    Finding,
+    boxes_of,
+    distance,
+    gradient_of,
+    gradients_of,
+    inputs,
+    make_trainer,
+    pictures,
+    recipe_of,
+    relative,
+    take_step,
+    training_batch,
+    weights_of,
+)
+from tests.gpu_speed import measure_compiled, measure_evaluation, measure_loader, measure_memory, measure_training
 from tests.reference_weights import PAIRS, batch, fill, golden
 from utils.data.dataset import ROOT
-from utils.data.images import read_image
 from utils.data.training import TrainingBatch
-from utils.data.transforms import normalize, resize, stack_pixels
-from utils.demo.compose import pictures_folder
+from utils.data.transforms import normalize
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.maps import make_maps
-from utils.evaluation.run import _Output, build_loader, cut_crops
-from utils.evaluation.spec import EvaluationSpec, build_spec, threshold_grid
-from utils.localization.sweep import component_boxes, contour_boxes
-from utils.models.bas import BAS, call_frozen, convolve_selected
-from utils.models.checkpoint import save_weights
+from utils.evaluation.run import _Output, build_loader
+from utils.evaluation.spec import build_spec
+from utils.models.bas import call_frozen, convolve_selected
 from utils.models.fold import fold_batch_norm
 from utils.models.losses import background_activation_ratio, bas_losses
-from utils.models.pretrained import load_imagenet
-from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS, build
 from utils.runs.provenance import versions
 from utils.runs.settings import Engine
 from utils.system.devices import choose_device, set_numerics
-from utils.system.memory import forget_peak_memory, peak_memory_mib
 from utils.system.options import PLACE, CommandParser
 from utils.system.processes import process_group
-from utils.training.engine import Trainer, _step, build_trainer
+from utils.training.engine import _step
 from utils.training.objective import training_pass
 
 DATASETS = {"CUB": CUB.Model, "ILSVRC": ILSVRC.Model}
-SIDE = 224
-# The settings of few classes: under the paper's, ten classes' maps and scores die, and gradients with them.
-FEW_CLASSES: dict[str, Any] = {"final_relu": False, "frozen_statistics": "whole", "generator_rate": 0.05}
 STEPS = 18  # with more than one look at the figures
-
-
-class Finding(NamedTuple):
-    """One row of the table."""
-
-    figure: str
-    passed: bool | None = None  # None: reported
-
-
-@dataclass(frozen=True)
-class Bench:
-    """Where and how much is checked."""
-
-    device: torch.device
-    quick: bool
-    archs: Sequence[str]  # whose layers, speed and memory are measured
-
-    @property
-    def is_cuda(self) -> bool:
-        return self.device.type == "cuda"
-
-    @property
-    def pictures(self) -> int:
-        """Of a batch where its size does not matter to the check."""
-        return 4 if self.quick else 16
-
-    @property
-    def side(self) -> int:
-        """Of pictures where size does not matter to the check."""
-        return 64 if self.quick else SIDE
-
-    def seconds(self, task: Callable[[], object], repeats: int = 5) -> float:
-        """The median time of a task, the device's work included."""
-        times = []
-        for number in range(repeats + 2):
-            self.wait()
-            begin = time.perf_counter()
-            task()
-            self.wait()
-            times.append(time.perf_counter() - begin)
-            if number == 1:
-                times.clear()  # a warm-up
-        return median(times)
-
-    def wait(self) -> None:
-        if self.is_cuda:
-            torch.cuda.synchronize(self.device)
-
-
-def relative(found: float, expected: float) -> float:
-    return abs(found - expected) / max(abs(expected), 1e-12)
-
-
-def distance(found: Tensor, expected: Tensor) -> float:
-    """Relative, in float64 on the CPU."""
-    found, expected = (values.detach().double().cpu() for values in (found, expected))
-    return float((found - expected).norm() / expected.norm().clamp(min=1e-30))
-
-
-# --- exactness
 
 
 def check_golden(bench: Bench) -> Iterator[Finding]:
@@ -428,225 +370,6 @@ def check_demo(bench: Bench) -> Iterator[Finding]:
         yield Finding(f"{name}: GT-known Loc {found:.1f} in {seconds:.0f} s", abs(found - expected) <= 4)
 
 
-# --- speed and memory
-
-
-def measure_memory(bench: Bench) -> Iterator[Finding]:
-    """MiB a picture of a training step, from two sizes of batch, against what the README counts tensor by tensor."""
-    bench = replace(bench, quick=False)  # its side is the README's
-    for arch in bench.archs:
-        for amp in ("none", "bf16"):
-            peaks = []
-            for size in (16, 48):
-                trainer = make_trainer(bench, Engine(amp=amp), size, arch)
-                for number in range(2):  # the first one makes what all keep
-                    forget_peak_memory(bench.device)
-                    take_step(bench, trainer, number, size)
-                peaks.append(peak_memory_mib(bench.device) or 0.0)
-                del trainer
-            counted = count_memory("CUB", arch, SIDE, amp == "bf16")["picture"]
-            found = (peaks[1] - peaks[0]) / 32
-            title = f"{arch}{'' if amp == 'none' else ', bf16'}: {found:.0f} MiB a picture, counted {counted:.0f}"
-            yield Finding(title, relative(found, counted) < 0.15)
-
-
-def measure_training(bench: Bench) -> Iterator[Finding]:
-    """Pictures a second of the step, by backbone and precision, and against the authors' literal step."""
-    size = 4 if bench.quick else 32
-    for arch in bench.archs:
-        rates = {}
-        variants: dict[str, tuple[bool, Engine]] = {"float32": (False, Engine())}
-        if bench.is_cuda:
-            for name, settings in {"TF32": {}, "bf16": {"amp": "bf16"}, "fp16": {"amp": "fp16"}}.items():
-                variants[name] = True, Engine(**settings)
-                variants[f"{name} channels last"] = True, Engine(**settings, channels_last=True)
-        for name, (tf32, engine) in variants.items():
-            set_numerics(tf32, deterministic=False)
-            rates[name] = size / bench.seconds(our_step(bench, engine, size, arch))
-        listed = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
-        teraflops = max(rates.values()) * count_gflop("CUB", arch, "train", size=bench.side) / 1000
-        yield Finding(f"{arch}: {listed} pictures/s; the fastest is {teraflops:.1f} TFLOP/s")
-        for name in ("float32", "TF32") if bench.is_cuda else ("float32",):
-            set_numerics(name == "TF32", deterministic=False)
-            ratio = rates[name] * bench.seconds(authors_step(bench, size, arch)) / size
-            yield Finding(f"{arch}, {name}: {ratio:.2f} times the authors' step", not bench.is_cuda or ratio > 1.15)
-        set_numerics(False, deterministic=False)
-
-
-def measure_compiled(bench: Bench) -> Iterator[Finding]:
-    """What --compile gains in bf16."""
-    size = 4 if bench.quick else 32
-    set_numerics(True, deterministic=False)
-    for arch in bench.archs:
-        plain, compiled = (
-            bench.seconds(our_step(bench, Engine(amp="bf16", compile=compile), size, arch)) for compile in (False, True)
-        )
-        yield Finding(f"{arch}: {size / compiled:.0f} pictures/s, {plain / compiled:.2f} times the plain step")
-    set_numerics(False, deterministic=False)
-
-
-def our_step(bench: Bench, engine: Engine, size: int, arch: str) -> Callable[[], object]:
-    """A step of the trainer, always on the same batch of bytes on the host."""
-    trainer = make_trainer(bench, engine, size, arch)
-    one, objective = training_batch(bench, 0, size), trainer.objective()
-    return lambda: _step(trainer, objective, one)
-
-
-def authors_step(bench: Bench, size: int, arch: str) -> Callable[[], None]:
-    """A step as the authors take it, on a batch that is on the device already."""
-    trainer = make_trainer(bench, Engine(channels_last=False), size, arch)
-    authors = AuthorsStep(trainer.model, trainer.recipe, keep_copy=False, constant_copy=False)
-    images, labels = (values.to(bench.device) for values in inputs(bench, 0, size))
-
-    def step() -> None:
-        trainer.optimizer.zero_grad(set_to_none=True)
-        authors(images, labels).total.backward()  # type: ignore[no-untyped-call]
-        trainer.optimizer.step()
-
-    return step
-
-
-def measure_evaluation(bench: Bench) -> Iterator[Finding]:
-    """Pictures a second of the network with ten crops, and of scoring in one process."""
-    trainer = make_trainer(bench, Engine())
-    model = fold_batch_norm(trainer.model.eval())
-    pixels, labels = pictures(bench)
-    spec = build_spec(recipe_of(bench))
-    for amp in (False, True) if bench.is_cuda else (False,):
-        asked = replace(spec, amp=amp)
-        seconds = bench.seconds(lambda asked=asked: maps_of(model, pixels, labels, asked, bench.device, ()), 3)  # type: ignore[misc]
-        yield Finding(f"network{' in float16' if amp else ''}: {len(labels) / seconds:.0f} pictures/s")
-    score_map = spec.score_map(model, spec.main, np.random.default_rng(0).random((28, 28)).astype(np.float32))
-    grid = threshold_grid()
-    seconds = bench.seconds(lambda: (component_boxes(score_map, [0.15]), contour_boxes(score_map, grid)))
-    yield Finding(f"scoring a noisy map: {1 / seconds:.0f} pictures/s a process")
-    if bench.quick:
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        data = prepare_pictures(Path(folder, "data"), 512)
-        for arch in bench.archs:
-            checkpoint = save_weights(fitted_model(arch, data, SIDE), Path(folder, f"{arch}99.pth.tar"))
-            for options in ((), ("--amp",)):
-                rate = evaluation_rate(checkpoint, arch, data, 1, ["--device", bench.device, *options])
-                yield Finding(f"{' '.join(('BAS_inference.py --arch', arch, *options))}: {rate:.0f} pictures/s")
-
-
-def measure_loader(bench: Bench) -> Iterator[Finding]:
-    """Pictures of CUB's size a second that the loader's processes read and augment."""
-    counts = (2,) if bench.quick else (1, 4, 8)
-    with tempfile.TemporaryDirectory() as folder:
-        split = make_pictures(Path(folder), CUB_SIZE, 128 if bench.quick else 1024)
-        for count in counts:
-            yield Finding(f"{loader_rate(split, 32, count)[1]:.0f} pictures/s by {count} processes")
-
-
-# --- what they share
-
-
-def recipe_of(bench: Bench, arch: str = "mobilenet") -> Recipe:
-    return replace(
-        CUB.Model.recipe(arch), num_classes=10, top_k=10, crop_size=bench.side, resize_size=bench.side * 8 // 7
-    )
-
-
-def make_trainer(
-    bench: Bench,
-    engine: Engine,
-    size: int | None = None,
-    arch: str = "mobilenet",
-    **changes: Any,
-) -> Trainer:
-    """A trainer of ten classes; MobileNetV1 starts from the shipped weights, all others at random."""
-    torch.manual_seed(0)
-    recipe = replace(recipe_of(bench, arch), batch_size=size or bench.pictures, **changes)
-    model = build(recipe)
-    load_imagenet(model, "auto" if arch == "mobilenet" else "none")
-    no_loader: Any = None
-    return build_trainer(
-        model.place(bench.device, engine.channels_last).train(), no_loader, (), recipe, engine, bench.device
-    )
-
-
-def training_batch(bench: Bench, number: int, size: int | None = None) -> TrainingBatch:
-    """Crops of the shipped photographs of places."""
-    size = size or bench.pictures
-    paths = sorted((pictures_folder() / "backgrounds").iterdir())
-    chosen = [paths[(number * size + row) % len(paths)] for row in range(size)]
-    pixels = stack_pixels([photograph(path, bench.side) for path in chosen])
-    labels = torch.arange(size) % 10
-    if bench.is_cuda:  # as the loader does
-        pixels, labels = pixels.pin_memory(), labels.pin_memory()
-    return TrainingBatch(pixels, labels, torch.arange(size), ())
-
-
-@cache
-def photograph(path: Path, side: int) -> Tensor:
-    return resize(read_image(path), side)
-
-
-def inputs(bench: Bench, number: int, size: int | None = None) -> tuple[Tensor, Tensor]:
-    one = training_batch(bench, number, size)
-    return normalize(one.images), one.labels
-
-
-def take_step(bench: Bench, trainer: Trainer, number: int, size: int | None = None) -> dict[str, Tensor]:
-    """A step of the trainer; its figures."""
-    (row,) = _step(trainer, trainer.objective(), training_batch(bench, number, size))
-    return row.shown
-
-
-def weights_of(trainer: Trainer) -> Tensor:
-    """All weights as one vector, on the CPU."""
-    return torch.cat([p.detach().flatten().cpu() for p in trainer.model.parameters()])
-
-
-def gradients_of(model: BAS) -> Tensor:
-    """The gradients of all weights as one vector, on the CPU."""
-    return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
-
-
-def gradient_of(bench: Bench, trained: Trainer, engine: Engine) -> tuple[float, Tensor]:
-    """The total loss of a batch and the gradient of all weights as one vector."""
-    model, recipe = copy.deepcopy(trained.model).train(), trained.recipe
-    trainer = build_trainer(model, None, (), recipe, engine, bench.device)  # type: ignore[arg-type]
-    images, labels = (values.to(bench.device) for values in inputs(bench, 0))
-    total, *_ = trainer.objective()(images, labels)
-    scale = 1024 if engine.amp == "fp16" else 1  # training's begins at 65536 and falls where gradients overflow
-    (scale * total).backward()
-    return total.item(), gradients_of(trainer.model) / scale
-
-
-def pictures(bench: Bench) -> tuple[Tensor, Tensor]:
-    paths = sorted((pictures_folder() / "animals").glob("*/*.webp"))[: 8 if bench.quick else 64]
-    side = recipe_of(bench).resize_size
-    return stack_pixels([resize(read_image(path), side) for path in paths]), torch.arange(len(paths)) % 10
-
-
-@torch.no_grad()
-def maps_of(
-    model: BAS, pixels: Tensor, labels: Tensor, spec: EvaluationSpec, device: torch.device, more: Sequence[MapKind]
-) -> np.ndarray:
-    """(n, h, w) of the spec's main kind of map."""
-    with torch.autocast(device.type, enabled=spec.amp):
-        encoding = model.encode_crops(*cut_crops(pixels.to(device), spec))
-        maps = make_maps(model, encoding, (spec.main, *more), labels.to(device))
-    return maps[spec.main][:, 0].float().cpu().numpy()
-
-
-def boxes_of(
-    model: BAS,
-    pixels: Tensor,
-    labels: Tensor,
-    spec: EvaluationSpec,
-    device: torch.device,
-    more: Sequence[MapKind] = (),
-) -> np.ndarray:
-    """(n, 4) at the threshold in force."""
-    maps = maps_of(model, pixels, labels, spec, device, more)
-    threshold = spec.thresholds[spec.main]
-    return np.stack([spec.protocol.boxes(spec.score_map(model, spec.main, one), (threshold,))[0] for one in maps])
-
-
 CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and whether it needs CUDA
     "the authors' numbers": (check_golden, False),
     "operators against float64": (check_operators, False),
@@ -666,6 +389,13 @@ CHECKS: dict[str, tuple[Callable[[Bench], Iterator[Finding]], bool]] = {  # and 
     "inference": (measure_evaluation, False),
     "loader": (measure_loader, False),
 }
+
+
+def tell(title: str, finding: Finding) -> dict[str, Any]:
+    """Prints a row of the table; the row for its file."""
+    word = {True: "ok", False: "FAILED", None: ""}[finding.passed]
+    print(f"{title:28} {word:7}{finding.figure}", flush=True)
+    return {"check": title, **finding._asdict()}
 
 
 def main() -> None:
@@ -688,19 +418,14 @@ def main() -> None:
             continue
         begin = time.perf_counter()
         set_numerics(False, deterministic=False)
-        findings = []
         if needs_cuda and not bench.is_cuda:
-            findings.append(Finding("not run: it needs CUDA"))
+            rows.append(tell(title, Finding("not run: it needs CUDA")))
         else:
             try:
-                for finding in check(bench):
-                    findings.append(finding)  # those before an error stay
+                rows.extend(tell(title, finding) for finding in check(bench))  # as they come: it may be stopped
             except (Exception, SystemExit) as error:  # of one check; the others have their own to tell
-                findings.append(Finding(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}", False))
-        for finding in findings:
-            word = {True: "ok", False: "FAILED", None: ""}[finding.passed]
-            print(f"{title:28} {word:7}{finding.figure}", flush=True)
-            rows.append({"check": title, **finding._asdict()})
+                words = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+                rows.append(tell(title, Finding(words, False)))
         print(f"{title:28}        {time.perf_counter() - begin:.0f} s", flush=True)
     if args.json:
         content = {"device": name, "versions": versions(bench.device), "rows": rows}

@@ -52,16 +52,18 @@ def test_on_a_gpu() -> None:
     assert finished.returncode == 0, finished.stdout + finished.stderr
 
 
-def test_what_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    """Protects from a suite that cannot fail: a bound that is missed, and an error, and the checks after them."""
+def test_what_fails_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    """Protects from a suite that cannot fail: a bound that is missed, an error, what came before it and comes after."""
 
     def broken(_):
+        yield gpu.Finding("before")
         raise RuntimeError("CUDA error:\nunspecified")
-        yield
 
     checks = {"low": lambda _: iter([gpu.Finding("too low", False)]), "broken": broken}
     last = {"last": (lambda _: iter([gpu.Finding("a figure")]), False)}
     monkeypatch.setattr(gpu, "CHECKS", {name: (check, False) for name, check in checks.items()} | last)
-    assert run(monkeypatch) == 1
+    assert run(monkeypatch, "--json", tmp_path / "table.json") == 1
+    figures = [row["figure"] for row in json.loads((tmp_path / "table.json").read_text())["rows"]]
+    assert figures == ["too low", "before", "RuntimeError: CUDA error: unspecified", "a figure"]
     out = capsys.readouterr().out
     assert "FAILED too low" in out and "FAILED RuntimeError: CUDA error: unspecified" in out and "a figure" in out
