@@ -53,6 +53,7 @@ from utils.evaluation.run import _Output, build_loader
 from utils.evaluation.spec import build_spec
 from utils.models.bas import call_frozen, convolve_selected
 from utils.models.fold import fold_batch_norm
+from utils.models.inception import mean_of_neighbours
 from utils.models.losses import background_activation_ratio, bas_losses
 from utils.models.registry import ARCHS, build
 from utils.runs.provenance import versions
@@ -71,7 +72,7 @@ def check_golden(bench: Bench) -> Iterator[Finding]:
     """The authors' first step of all eight models, in float32 in both memory layouts, and (reported) with TF32."""
     ways = {"": (False, None)}
     if bench.is_cuda:
-        ways |= {", channels last": (False, True), ", TF32": (True, None)}
+        ways |= {", NCHW": (False, False), ", TF32": (True, None)}
     for way, (tf32, channels_last) in ways.items():
         set_numerics(tf32, deterministic=False)
         for dataset, arch in PAIRS if not bench.quick else (("CUB", "mobilenet"),):
@@ -85,7 +86,7 @@ def check_golden(bench: Bench) -> Iterator[Finding]:
             norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
             worst, where = max((relative(norms[name], norm), name) for name, norm in expected["grad_norm"].items())
             title = f"{dataset} {arch}{way}: losses {off:.0e}, gradients {worst:.0e} ({where})"
-            # The reference's weights amplify rounding: 5e-2 for InceptionV3 in channels-last memory on a CPU.
+            # The reference's weights amplify rounding: 5e-2 for InceptionV3 on a CPU.
             yield Finding(title, None if tf32 else off < 1e-4 and worst < 1e-1)
     set_numerics(False, deterministic=False)
 
@@ -115,7 +116,7 @@ def check_operators(bench: Bench) -> Iterator[Finding]:
 def check_layers(bench: Bench) -> Iterator[Finding]:
     """Every convolution and pooling of the backbones in float32, in both memory layouts, forwards and backwards, on the
     shapes that it gets in training, against the same in float64."""
-    pools: list[tuple[str, nn.Module]] = [("stride 1", nn.MaxPool2d(3, 1, 1)), ("mean", nn.AvgPool2d(3, 1, 1))]
+    functions: list[nn.Module] = [nn.MaxPool2d(3, 1, 1), Mean()]  # InceptionV3 calls them as such
     for arch in bench.archs:
         model = build(recipe_of(bench, arch)).train().place(bench.device)
         seen: dict[str, tuple[nn.Module, torch.Size]] = {}
@@ -127,14 +128,24 @@ def check_layers(bench: Bench) -> Iterator[Finding]:
             if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
                 layer.register_forward_hook(note)
         model.f2(model.f1(inputs(bench, 0, 4)[0].to(bench.device)))
-        if arch == "inception":  # called as functions there
-            seen |= {name: (pool, torch.Size((4, 288, 28, 28))) for name, pool in pools}
+        if arch == "inception":
+            seen |= {str(function): (function, torch.Size((4, 288, 28, 28))) for function in functions}
         for name, layout in (("NCHW", torch.contiguous_format), ("channels last", torch.channels_last)):
             worst, where = max(
                 (layer_error(copy.deepcopy(layer), shape, layout, bench.device), key)
                 for key, (layer, shape) in seen.items()
             )
             yield Finding(f"{arch}, {name}: {worst:.0e} ({where})", worst < 1e-4)
+    if "inception" in bench.archs:
+        off = layer_error(nn.AvgPool2d(3, 1, 1), torch.Size((4, 288, 28, 28)), torch.channels_last, bench.device)
+        yield Finding(f"PyTorch's own padded mean, channels last: {off:.0e}")
+
+
+class Mean(nn.Module):
+    """InceptionV3's mean as a layer."""
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return mean_of_neighbours(maps)
 
 
 def layer_error(layer: nn.Module, shape: torch.Size, layout: torch.memory_format, device: torch.device) -> float:
@@ -202,20 +213,24 @@ def check_layouts(bench: Bench) -> Iterator[Finding]:
 
 
 def check_precisions(bench: Bench) -> Iterator[Finding]:
-    """Half precision against float32: losses and the gradient's direction on a network that was trained a little."""
+    """Half precision against float32: losses and the gradient's direction on a network that was trained a little.
+
+    L_bas is reported: a ratio of two small means, it is off by ten times what they are.
+    """
     trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
     for number in range(3 if bench.quick else 50):
         take_step(bench, trainer, number)
     exact = gradient_of(bench, trainer, Engine())
-    for amp, loss_bound, cosine_bound in (("bf16", 2e-2, 0.95), ("fp16", 1e-2, 0.995)):
+    for amp, loss_bound, cosine_bound in (("bf16", 2e-2, 0.95), ("fp16", 2e-3, 0.995)):
         if amp == "fp16" and not bench.is_cuda:
             continue
-        total, gradient = gradient_of(bench, trainer, Engine(amp=amp))
+        losses, gradient = gradient_of(bench, trainer, Engine(amp=amp))
         cosine = float(torch.nn.functional.cosine_similarity(exact[1], gradient, dim=0))
-        off = relative(total, exact[0])
-        is_close = off < loss_bound and cosine > cosine_bound
+        off = {name: relative(losses[name].item(), exact[0][name].item()) for name in ("cls", "frg", "area", "bas")}
+        is_close = max(value for name, value in off.items() if name != "bas") < loss_bound and cosine > cosine_bound
+        listed = ", ".join(f"{name} {value:.0e}" for name, value in off.items())
         # A few pictures and steps have a gradient that is all rounding.
-        yield Finding(f"{amp}: total {off:.0e}, cosine {cosine:.4f}", None if bench.quick else is_close)
+        yield Finding(f"{amp}: {listed}, gradients' cosine {cosine:.4f}", None if bench.quick else is_close)
 
 
 def check_evaluation(bench: Bench) -> Iterator[Finding]:

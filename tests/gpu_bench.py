@@ -155,15 +155,15 @@ def gradients_of(model: BAS) -> Tensor:
     return torch.cat([p.grad.flatten().double().cpu() for p in model.parameters() if p.grad is not None])
 
 
-def gradient_of(bench: Bench, trained: Trainer, engine: Engine) -> tuple[float, Tensor]:
-    """The total loss of a batch and the gradient of all weights as one vector."""
+def gradient_of(bench: Bench, trained: Trainer, engine: Engine) -> tuple[dict[str, Tensor], Tensor]:
+    """The losses of a batch and the gradient of all weights as one vector."""
     model, recipe = copy.deepcopy(trained.model).train(), trained.recipe
     trainer = build_trainer(model, None, (), recipe, engine, bench.device)  # type: ignore[arg-type]
     images, labels = (values.to(bench.device) for values in inputs(bench, 0))
-    total, *_ = trainer.objective()(images, labels)
+    total, losses, _ = trainer.objective()(images, labels)
     scale = 1024 if engine.amp == "fp16" else 1  # training's begins at 65536 and falls where gradients overflow
     (scale * total).backward()
-    return total.item(), gradients_of(trainer.model) / scale
+    return losses, gradients_of(trainer.model) / scale
 
 
 def pictures(bench: Bench) -> tuple[Tensor, Tensor]:

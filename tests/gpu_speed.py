@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,9 @@ from utils.system.devices import set_numerics
 from utils.system.memory import forget_peak_memory, peak_memory_mib
 from utils.training.engine import _step
 
+# Whether float32 may round to TF32, and training's --amp.
+PRECISIONS = {"float32": (False, "none"), "TF32": (True, "none"), "bf16": (True, "bf16"), "fp16": (True, "fp16")}
+
 
 def measure_memory(bench: Bench) -> Iterator[Finding]:
     """MiB a picture of a training step, from two sizes of batch, against what the README counts tensor by tensor."""
@@ -60,14 +64,11 @@ def measure_training(bench: Bench) -> Iterator[Finding]:
     size = 4 if bench.quick else 32
     for arch in bench.archs:
         rates = {}
-        variants: dict[str, tuple[bool, Engine]] = {"float32": (False, Engine())}
-        if bench.is_cuda:
-            for name, settings in {"TF32": {}, "bf16": {"amp": "bf16"}, "fp16": {"amp": "fp16"}}.items():
-                variants[name] = True, Engine(**settings)
-                variants[f"{name} channels last"] = True, Engine(**settings, channels_last=True)
-        for name, (tf32, engine) in variants.items():
+        for name, (tf32, amp) in PRECISIONS.items() if bench.is_cuda else [("float32", (False, "none"))]:
             set_numerics(tf32, deterministic=False)
-            rates[name] = size / bench.seconds(our_step(bench, engine, size, arch))
+            for layout, channels_last in (("", None), (" NCHW", False)):
+                step = our_step(bench, Engine(amp=amp, channels_last=channels_last), size, arch)
+                rates[name + layout] = size / bench.seconds(step)
         listed = ", ".join(f"{name} {rate:.0f}" for name, rate in rates.items())
         teraflops = max(rates.values()) * count_gflop("CUB", arch, "train", size=bench.side) / 1000
         yield Finding(f"{arch}: {listed} pictures/s; the fastest is {teraflops:.1f} TFLOP/s")
@@ -112,15 +113,21 @@ def authors_step(bench: Bench, size: int, arch: str) -> Callable[[], None]:
 
 
 def measure_evaluation(bench: Bench) -> Iterator[Finding]:
-    """Pictures a second of the network with ten crops, and of scoring in one process."""
-    trainer = make_trainer(bench, Engine())
-    model = fold_batch_norm(trainer.model.eval())
+    """Pictures a second of the network with ten crops, of scoring in one process, and of whole evaluations."""
     pixels, labels = pictures(bench)
     spec = build_spec(recipe_of(bench))
-    for amp in (False, True) if bench.is_cuda else (False,):
-        asked = replace(spec, amp=amp)
-        seconds = bench.seconds(lambda asked=asked: maps_of(model, pixels, labels, asked, bench.device, ()), 3)  # type: ignore[misc]
-        yield Finding(f"network{' in float16' if amp else ''}: {len(labels) / seconds:.0f} pictures/s")
+    for arch in bench.archs:
+        rates = []
+        model = fold_batch_norm(make_trainer(bench, Engine(), arch=arch).model.eval())
+        for name in ("float32", "TF32", "fp16") if bench.is_cuda else ("float32",):
+            set_numerics(PRECISIONS[name][0], deterministic=False)
+            asked = replace(spec, amp=name == "fp16")
+            for layout, channels_last in (("", None), (" NCHW", False)):
+                model.place(bench.device, channels_last)
+                task = partial(maps_of, model, pixels, labels, asked, bench.device, ())
+                rates.append(f"{name}{layout} {len(labels) / bench.seconds(task, 3):.0f}")
+        yield Finding(f"{arch}, the network: {', '.join(rates)} pictures/s")
+    set_numerics(False, deterministic=False)
     score_map = spec.score_map(model, spec.main, np.random.default_rng(0).random((28, 28)).astype(np.float32))
     grid = threshold_grid()
     seconds = bench.seconds(lambda: (component_boxes(score_map, [0.15]), contour_boxes(score_map, grid)))
@@ -128,7 +135,7 @@ def measure_evaluation(bench: Bench) -> Iterator[Finding]:
     if bench.quick:
         return
     with tempfile.TemporaryDirectory() as folder:
-        data = prepare_pictures(Path(folder, "data"), 512)
+        data = prepare_pictures(Path(folder, "data"), 1024)
         for arch in bench.archs:
             checkpoint = save_weights(fitted_model(arch, data, SIDE), Path(folder, f"{arch}99.pth.tar"))
             for options in ((), ("--amp",)):

@@ -41,7 +41,7 @@ VARIANTS: dict[str, tuple[dict, dict]] = {
     "bfloat16": ({}, {"amp": "bf16"}),
     "float16": ({}, {"amp": "fp16"}),
     "accumulation": ({}, {"grad_accum": 2}),
-    "channels last": ({}, {"channels_last": True}),
+    "NCHW": ({}, {"channels_last": False}),
     "second paper": ({"final_relu": False, "name": "ijcv"}, {}),
     "warm-up": ({"warmup_epochs": 1}, {}),
     "cross-entropy": ({"generator_loss": "cross_entropy"}, {}),
@@ -108,7 +108,7 @@ def on_cuda(recipe: Recipe, engine: Engine) -> BAS:
     """What `place` gives there; fake parameters cannot be moved, so that they are made there and laid out by hand."""
     with CUDA:
         model = build(recipe)
-    model.channels_last = bool(engine.channels_last)
+    model.channels_last = engine.channels_last is not False
     layout = torch.channels_last if model.channels_last else torch.contiguous_format
     for parameter in model.parameters():
         if parameter.dim() == 4:

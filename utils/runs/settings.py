@@ -44,7 +44,11 @@ class Engine:
         metavar="N",
     )
     channels_last: bool | None = option(
-        "memory layout of the trunk in training: channels last", FLAG, default=None, words="on a CPU", group=SPEED
+        "memory layout of the trunk in training: channels last",
+        FLAG,
+        default=None,
+        words="on CPUs and on CUDA",
+        group=SPEED,
     )
     compile: bool = option("translate the training step with torch.compile", FLAG, default=False, group=SPEED)
     winograd: bool = option(
