@@ -26,8 +26,7 @@ from utils.data.split import Split, spread
 from utils.data.transforms import centre_crop, normalize
 from utils.evaluation.calibration import Calibration, calibrate, kinds_to_calibrate
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.maps import grid_of
-from utils.evaluation.spec import EvaluationSpec, build_spec
+from utils.evaluation.spec import EvaluationSpec, build_spec, grid_of
 from utils.inference.loading import load
 from utils.models.bas import BAS, rank_classes, select_class
 from utils.models.pretrained import load_imagenet

@@ -75,7 +75,9 @@ def measure_training(bench: Bench) -> Iterator[Finding]:
         for name in ("float32", "TF32") if bench.is_cuda else ("float32",):
             set_numerics(name == "TF32", deterministic=False)
             ratio = rates[name] * bench.seconds(authors_step(bench, size, arch)) / size
-            yield Finding(f"{arch}, {name}: {ratio:.2f} times the authors' step", not bench.is_cuda or ratio > 1.15)
+            # In exact float32 both sides wait for the same convolutions.
+            passed = None if name == "float32" else ratio > 1.15
+            yield Finding(f"{arch}, {name}: {ratio:.2f} times the authors' step", passed)
         set_numerics(False, deterministic=False)
 
 

@@ -54,6 +54,12 @@ def test_torchvision_is_missed_where_it_is_used(tmp_path: Path, kind: str) -> No
     assert_one_sentence(result.stderr, "torchvision cannot be imported", "-m pip install -r")
 
 
+def test_processes_that_score_need_no_pytorch() -> None:
+    """Protects an evaluation's start and memory: a process of scores has what the command itself and scoring import."""
+    program = "import sys, train, CUB.BAS_inference, utils.evaluation.scoring; sys.exit('torch' in sys.modules)"
+    assert run(("-c", program)).returncode == 0
+
+
 def test_other_programs_keep_their_errors(tmp_path: Path) -> None:
     """Protects whoever imports these packages in a program of their own."""
     (tmp_path / "own.py").write_text("import utils\nimport cv2")

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 
 import CUB.Model
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS
+from utils.evaluation.spec import grid_of
 from utils.localization.maps import place_map, upsample_map
 from utils.models.registry import build
 from utils.models.same_padding import use_same_padding

@@ -12,11 +12,12 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 
 from utils.data.images import ImageError, exif_orientation
-from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
+from utils.data.loader import PictureLoader, Pictures, check_counts
 from utils.data.masks import IGNORE, MaskError, read_mask, understand_masks
 from utils.data.split import Split
 from utils.data.transforms import check_sizes, resize, stack_pixels
 from utils.system.errors import UserError
+from utils.system.signals import ignore_signals
 
 
 class EvaluationBatch(NamedTuple):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import signal
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,14 +51,6 @@ class Pictures(Dataset):
                 "at its bottom"
             )
         return image.crop((0, 0, image.width, image.height - self._banner))
-
-
-def ignore_signals(worker: int) -> None:
-    """Lets a worker process end with its loader alone (`worker_init_fn`)."""
-    # Ctrl-C, and often a scheduler's SIGTERM, reach every process at once; training finishes its step before it stops,
-    # and needs its workers for it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 class PictureLoader(DataLoader):

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.data import DistributedSampler, Sampler
 
 from utils.data.images import ImageError
-from utils.data.loader import PictureLoader, Pictures, check_counts, ignore_signals
+from utils.data.loader import PictureLoader, Pictures, check_counts
 from utils.data.split import Split
 from utils.data.transforms import TrainingTransform, stack_pixels
 from utils.models.recipe import BILINEAR
 from utils.system.processes import process_count, rank
+from utils.system.signals import ignore_signals
 
 
 class Draw(NamedTuple):

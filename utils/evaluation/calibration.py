@@ -21,8 +21,8 @@ from utils.data.evaluation import build_evaluation_loader
 from utils.data.split import Split, spread, take
 from utils.data.transforms import centre_crop, normalize
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.maps import grid_of, make_maps
-from utils.evaluation.spec import EvaluationSpec
+from utils.evaluation.maps import make_maps
+from utils.evaluation.spec import EvaluationSpec, grid_of
 from utils.models.bas import BAS, rank_classes
 from utils.models.taps import Grid, Offset
 from utils.system.errors import UserError

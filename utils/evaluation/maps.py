@@ -13,7 +13,7 @@ from torch import Tensor
 
 from utils.evaluation.kinds import FILES, MapKind
 from utils.metrics import map_extremes
-from utils.models.bas import BAS, Encoding, Grid, rank_classes, select_class
+from utils.models.bas import BAS, Encoding, rank_classes, select_class
 
 
 def make_maps(model: BAS, encoding: Encoding, kinds: Sequence[MapKind], labels: Tensor | None) -> dict[MapKind, Tensor]:
@@ -59,11 +59,6 @@ def label_map_extremes(model: BAS, encoding: Encoding, labels: Tensor, maps: Map
     if not any(kind.kind == "bas" for kind in maps):
         return None
     return map_extremes(model.foreground_maps(encoding.features, labels[:, None]))
-
-
-def grid_of(model: BAS, kind: MapKind) -> Grid | None:
-    """Where the cells of a kind of map look; None for the Gaussian, centred as it is, and for files of others."""
-    return {"bas": model.feature_grid, "gradcam": model.feature_grid, "cam": model.class_grid}.get(kind.kind)
 
 
 @torch.no_grad()

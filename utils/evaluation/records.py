@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import Tensor
 
-from utils.data.split import Split
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.misfits import Misfit, settle
 from utils.evaluation.protocols import Protocol
@@ -29,6 +27,11 @@ from utils.metrics import (
     find_dead_maps,
     pixel_iou,
 )
+
+if TYPE_CHECKING:  # processes that score need no PyTorch, whose import takes longer than all else that they load
+    from torch import Tensor
+
+    from utils.data.split import Split
 
 
 class Truth(NamedTuple):

@@ -6,10 +6,9 @@ lock changes hands. Two threads score 0.8 times as many maps a second as one.
 
 from __future__ import annotations
 
-import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
@@ -22,13 +21,13 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from utils.data.loader import ignore_signals
 from utils.evaluation.kinds import MapKind
 from utils.evaluation.map_files import read_map
 from utils.evaluation.records import MapResult, Truth, blank_results
 from utils.evaluation.spec import EvaluationSpec
 from utils.models.taps import Placement
 from utils.system.errors import UserError
+from utils.system.signals import ignore_signals, no_signals
 
 AHEAD = 2  # batches that wait for each process, so that none of them idles and memory stays as it is
 
@@ -122,7 +121,7 @@ class Scorers:
         context = get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=_work, args=(theirs, self._scorer))
-        with _no_signals():
+        with no_signals():
             process.start()
         theirs.close()
         self._idle.put(ours)
@@ -168,22 +167,9 @@ class Scorers:
         return found
 
 
-@contextmanager
-def _no_signals() -> Iterator[None]:
-    """A block in which processes are started that Ctrl-C and SIGTERM do not reach, while they import either."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _work(pipe: Connection, scorer: Scorer) -> None:
     """A process that scores: it takes one core, and ends with the evaluation alone, however that ends."""
-    ignore_signals(0)
+    ignore_signals()
     cv2.setNumThreads(1)
     with suppress(EOFError, OSError):  # the other end is gone, and so is whoever would want the rest
         while True:

@@ -6,17 +6,18 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from utils.evaluation.kinds import DEFAULT_THRESHOLDS, FILES, FILES_THRESHOLD, MapKind
-from utils.evaluation.maps import grid_of
 from utils.evaluation.protocols import PROTOCOLS, Protocol
 from utils.localization.sweep import as_normalized_map
-from utils.models.bas import BAS
 from utils.models.recipe import CALIBRATED, STRETCHED, Recipe
-from utils.models.taps import Offset, Placement
+from utils.models.taps import Grid, Offset, Placement
+
+if TYPE_CHECKING:  # processes that score need no PyTorch
+    from utils.models.bas import BAS
 
 GRID_STEP = 0.01
 
@@ -87,6 +88,11 @@ class EvaluationSpec:
     def main(self) -> MapKind:
         """The kind of map that the headline figures and the pictures are about."""
         return next(iter(self.thresholds))
+
+
+def grid_of(model: BAS, kind: MapKind) -> Grid | None:
+    """Where the cells of a kind of map look; None for the Gaussian, centred as it is, and for files of others."""
+    return {"bas": model.feature_grid, "gradcam": model.feature_grid, "cam": model.class_grid}.get(kind.kind)
 
 
 def build_spec(
