@@ -105,9 +105,9 @@ def assert_gradient_norms(model: BAS, expected: dict[str, float], relative: floa
     [(*pair, None) for pair in PAIRS] + [(*pair, Engine()) for pair in PAIRS if pair[0] == "CUB"],
     ids=lambda value: value if isinstance(value, str) else "as train.py lays it out" if value else "bare",
 )
-def test_three_training_steps(dataset: str, arch: str, engine: Engine | None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step's losses, activations and every parameter's gradient norm, the optimiser's groups and rates, and
-    the state after three steps.
+def test_training_steps(dataset: str, arch: str, engine: Engine | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step's losses, activations and every parameter's gradient norm, the optimiser's groups and rates, and,
+    once for each model, the state after three steps.
 
     Once the bare model, whose sums run in the order of the authors', and once network, pictures and optimiser as
     `train.py` makes and lays them out. Other sums round otherwise: from float64 the authors' own figures lie up to
@@ -148,6 +148,8 @@ def test_three_training_steps(dataset: str, arch: str, engine: Engine | None, mo
             assert_gradient_norms(model, expected["grad_norm"], relative)
         bounds = (1e-4, 1e-3, 5e-2) if engine is None else (1e-4, 3e-2, 1e-1)
         assert losses.total.item() == pytest.approx(figures["total"], rel=bounds[step])
+        if engine is None and dataset == "CUB":
+            return  # its three steps are those of the other layout
         optimizer.step()
 
     norms, reference = state_norms(model), expected["param_norm_after_3"]

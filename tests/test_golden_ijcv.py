@@ -90,34 +90,32 @@ def assert_losses(output, losses, area_weight: float, expected: dict, relative: 
 def test_first_step(dataset: str, arch: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Losses, activations, gradient norms, the optimiser and the state after one step.
 
-    These weights amplify rounding: the authors' own float32 gradients lie up to 1.4e-2 from their float64 ones.
+    On CUB without rounding, losses and every gradient norm to 1e-6 in whatever order the sums run. In float32, in the
+    order of the authors' sums, where they told no figures of float64: these weights amplify rounding, so that their own
+    float32 gradients lie up to 1.4e-2 from their float64 ones.
     """
     expected, recipe = golden(dataset, arch), DATASETS[dataset].recipe(arch, "ijcv")
+    exact = expected.get("float64")
     assert (recipe.frg_weight, recipe.area_weight) == (expected["recipe"]["alpha"], expected["recipe"]["beta"])
     model = fill(build(recipe)).train()
+    if exact is None:
+        monkeypatch.setattr(BAS, "foreground_maps", dense_foreground_maps)
+    else:
+        model = model.double()
     optimizer = build_optimizer(model, recipe.lr, recipe.momentum, recipe.weight_decay)
     groups = expected["optimizer_groups"]
     assert [len(group["params"]) for group in optimizer.param_groups] == groups["sizes"]
     for name, values in (("lr", "lrs"), ("momentum", "momentum"), ("weight_decay", "weight_decay")):
         assert [group[name] for group in optimizer.param_groups] == pytest.approx(groups[values])
-    monkeypatch.setattr(BAS, "foreground_maps", dense_foreground_maps)  # the order of the authors' sums
     output, losses = training_step(model, recipe, 0, labels=torch.tensor(expected["train_labels"]))
     assert_losses(output, losses, recipe.area_weight, expected["train"][0], 1e-4)
     assert_gradient_norms(model, expected["grad_norm"], 3e-2)
+    if exact is not None:
+        assert_losses(output, losses, recipe.area_weight, exact["train"][0], 1e-6)
+        assert_gradient_norms(model, exact["grad_norm"], 1e-6)
     optimizer.step()
     norms = state_norms(model)
     assert norms.keys() >= expected["param_norm_after_1"].keys()
     assert {name: norms[name] for name in expected["param_norm_after_1"]} == pytest.approx(
         expected["param_norm_after_1"], rel=1e-3, abs=1e-4
     )
-
-
-@pytest.mark.parametrize("arch", [arch for dataset, arch in MEASURED if dataset == "CUB"])
-def test_first_step_in_double_precision(arch: str) -> None:
-    """The same step without rounding: losses and every gradient norm to 1e-6, in whatever order the sums run."""
-    expected, recipe = golden("CUB", arch), DATASETS["CUB"].recipe(arch, "ijcv")
-    model = fill(build(recipe)).double().train()
-    labels = torch.tensor(expected["train_labels"])
-    output, losses = training_step(model, recipe, 0, labels=labels)
-    assert_losses(output, losses, recipe.area_weight, expected["float64"]["train"][0], 1e-6)
-    assert_gradient_norms(model, expected["float64"]["grad_norm"], 1e-6)

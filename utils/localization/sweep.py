@@ -40,17 +40,65 @@ class ContourBoxes(NamedTuple):
         return self.boxes[self.rows_of_largest]
 
 
-class _Contours(NamedTuple):
-    """The N contours of D distinct masks, and which mask each of T thresholds gives."""
+class _Contours:
+    """The N contours of D distinct masks, and which mask each of T thresholds gives.
 
-    boxes: np.ndarray  # (N, 4) left, top, and one past right and bottom
-    first_pixels: np.ndarray  # (N, 2) x, y of the first pixel in reading order
-    double_areas: np.ndarray  # (N,) twice the area within the line through the pixels' centres
-    lengths: np.ndarray  # (N,) pixels along that line
-    parents: np.ndarray  # (N,) of a hole: the contour around it; -1 for none
-    masks: np.ndarray  # (N,) the mask, 0 to D - 1, ascending
-    starts: np.ndarray  # (D,) the first contour of each mask
-    mask_of_threshold: np.ndarray  # (T,) 0 to D - 1, or -1 where the mask is empty
+    Args:
+        contours: N of (n, 1, 2), x, y of the points.
+        hierarchies: D of OpenCV's, (1, contours of the mask, 4).
+        starts: (D,) the first contour of each mask.
+        mask_of_threshold: (T,) 0 to D - 1, or -1 where the mask is empty.
+    """
+
+    def __init__(
+        self,
+        contours: list[np.ndarray],
+        hierarchies: list[np.ndarray],
+        starts: list[int],
+        mask_of_threshold: np.ndarray,
+    ) -> None:
+        self._hierarchies = hierarchies
+        self.starts = np.array(starts, dtype=np.int64)
+        self.mask_of_threshold = mask_of_threshold
+        self._counts = np.diff(self.starts, append=len(contours))
+        self.masks = np.arange(len(starts)).repeat(self._counts)  # (N,) the mask of each, ascending
+        sizes = np.array([len(contour) for contour in contours], dtype=np.int64)
+        self._first = sizes.cumsum() - sizes
+        points = np.concatenate(contours) if contours else np.empty((0, 1, 2), dtype=np.int32)
+        self._x, self._y = np.ascontiguousarray(points[:, 0].T)  # int32
+        following = np.arange(1, len(points) + 1)
+        following[self._first + sizes - 1] = self._first  # the last point is followed by the first
+        self._next_x, self._next_y = self._x[following], self._y[following]
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """(N, 4) left, top, and one past right and bottom."""
+        sides = [np.minimum.reduceat(values, self._first) for values in (self._x, self._y)]
+        sides += [np.maximum.reduceat(values, self._first) + 1 for values in (self._x, self._y)]
+        return np.stack(sides, axis=1, dtype=np.int64)
+
+    @property
+    def double_areas(self) -> np.ndarray:
+        """(N,) twice the area within the line through the pixels' centres."""
+        cross_products = self._x * self._next_y - self._next_x * self._y
+        return np.abs(np.add.reduceat(cross_products, self._first, dtype=np.int64))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) pixels along that line; between two points it runs straight or diagonally."""
+        steps = np.maximum(np.abs(self._next_x - self._x), np.abs(self._next_y - self._y))
+        return np.add.reduceat(steps, self._first, dtype=np.int64)
+
+    @property
+    def first_pixels(self) -> tuple[np.ndarray, np.ndarray]:
+        """x and y (N,) of the first pixel in reading order, at which OpenCV begins an outer contour."""
+        return self._x[self._first], self._y[self._first]
+
+    @property
+    def parents(self) -> np.ndarray:
+        """(N,) of a hole: the contour around it; -1 for none."""
+        in_mask = np.concatenate([np.empty(0, dtype=np.int64), *(rows[0, :, 3] for rows in self._hierarchies)])
+        return np.where(in_mask < 0, -1, in_mask + self.starts.repeat(self._counts))
 
 
 def as_normalized_map(values: ArrayLike) -> np.ndarray:
@@ -94,12 +142,13 @@ def component_boxes(values: ArrayLike, thresholds: ArrayLike) -> np.ndarray:
     values = as_normalized_map(values)
     # The thresholds take the map's type, as in `values > float(threshold)`: a float32 0.15 does not exceed 0.15.
     contours = _find_contours(values, _as_thresholds(thresholds).astype(values.dtype), cv2.RETR_CCOMP)
-    is_hole = contours.parents >= 0
+    parents, double_areas, lengths = contours.parents, contours.double_areas, contours.lengths
+    is_hole = parents >= 0
     # Pick's theorem counts the pixels on and within an outer contour, and those strictly within a hole's.
-    pixels = np.where(is_hole, 0, (contours.double_areas + contours.lengths) // 2 + 1)
-    hole_pixels = (contours.double_areas - contours.lengths) // 2 + 1
-    np.subtract.at(pixels, contours.parents[is_hole], hole_pixels[is_hole])
-    x, y = contours.first_pixels.T
+    pixels = np.where(is_hole, 0, (double_areas + lengths) // 2 + 1)
+    hole_pixels = (double_areas - lengths) // 2 + 1
+    np.subtract.at(pixels, parents[is_hole], hole_pixels[is_hole])
+    x, y = contours.first_pixels
     largest = np.lexsort((x, y, -pixels, contours.masks))[contours.starts]
     height, width = values.shape
     return np.vstack([contours.boxes[largest], [0, 0, width, height]])[contours.mask_of_threshold]
@@ -130,7 +179,7 @@ def contour_boxes(values: ArrayLike, thresholds: ArrayLike) -> ContourBoxes:
     levels = np.maximum.accumulate(greys)[(thresholds * float(greys.max())).astype(np.uint8)]
     contours = _find_contours(image, levels, cv2.RETR_TREE, are_distinct=True)
     height, width = image.shape
-    boxes = np.minimum(contours.boxes, [width, height, width - 1, height - 1])
+    boxes = np.minimum(contours.boxes, (width, height, width - 1, height - 1))
     largest = np.lexsort((-contours.double_areas, contours.masks))[contours.starts]  # stable: OpenCV's order
     no_contour = np.zeros((1, 4), dtype=np.int64)
     # Mask by mask, the empty one last, where the masks of thresholds look for it.
@@ -172,59 +221,30 @@ def _find_contours(values: np.ndarray, thresholds: np.ndarray, mode: int, are_di
     """
     levels, level_of_threshold = np.unique(thresholds, return_inverse=True)
     mask_of_level = np.full(len(levels), -1)
-    column_maxima, row_maxima = values.max(axis=0), values.max(axis=1)
-    levels = levels[levels < row_maxima.max()]
-    # Not cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong.
-    columns, rows = _bounds(column_maxima, levels), _bounds(row_maxima, levels)
+    levels = levels[levels < values.max()]
+    if len(levels) == 1:  # finding bounds takes longer than they save
+        rows, columns = ([[0, side]] for side in values.shape)
+    else:  # not by cv2.boundingRect(mask): OpenCV 4.8 gets some masks wrong
+        rows, columns = (_bounds(values.max(axis=axis), levels) for axis in (1, 0))
     contours: list[np.ndarray] = []
-    parents, found_starts = [], []
+    hierarchies, starts = [], []
     pixels = -1
     for number, (level, (left, right), (top, bottom)) in enumerate(zip(levels, columns, rows, strict=True)):
         mask = (values[top:bottom, left:right] > level).view(np.uint8)
         pixels_before, pixels = pixels, -1 if are_distinct else cv2.countNonZero(mask)
         if are_distinct or pixels != pixels_before:  # otherwise no value lies between this level and the one before
             found, hierarchy = cv2.findContours(mask, mode, cv2.CHAIN_APPROX_SIMPLE, offset=(left, top))
-            found_starts.append(len(contours))
+            starts.append(len(contours))
             contours += found
-            parents.append(hierarchy[0, :, 3])
-        mask_of_level[number] = len(found_starts) - 1
-    starts = np.array(found_starts, dtype=np.int64)
-    counts = np.diff(starts, append=len(contours))
-    in_mask = np.concatenate([np.empty(0, dtype=np.int64), *parents])
-    return _Contours(
-        *_measure(contours),
-        parents=np.where(in_mask < 0, -1, in_mask + starts.repeat(counts)),
-        masks=np.arange(len(starts)).repeat(counts),
-        starts=starts,
-        mask_of_threshold=mask_of_level[level_of_threshold],
-    )
+            hierarchies.append(hierarchy)
+        mask_of_level[number] = len(starts) - 1
+    return _Contours(contours, hierarchies, starts, mask_of_level[level_of_threshold])
 
 
 def _bounds(maxima: np.ndarray, levels: np.ndarray) -> list[list[int]]:
     """The first and one past the last of the rows or columns, of these maxima, that reach above each level."""
     above = maxima[:, None] > levels
     return np.stack([above.argmax(axis=0), len(maxima) - above[::-1].argmax(axis=0)], axis=1).tolist()
-
-
-def _measure(contours: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Measures closed contours of (n, 1, 2) points: boxes, first pixels, doubled areas and lengths in pixels."""
-    if not contours:
-        no_box, nothing = np.empty((0, 4), dtype=np.int64), np.empty(0, dtype=np.int64)
-        return no_box, no_box[:, :2], nothing, nothing
-    sizes = np.array([len(contour) for contour in contours])
-    starts = sizes.cumsum() - sizes
-    x, y = np.ascontiguousarray(np.concatenate(contours)[:, 0].T)  # int32
-    following = np.arange(1, len(x) + 1)
-    following[starts + sizes - 1] = starts  # the last point is followed by the first
-    next_x, next_y = x[following], y[following]
-    boxes = [np.minimum.reduceat(x, starts), np.minimum.reduceat(y, starts)]
-    boxes += [np.maximum.reduceat(x, starts) + 1, np.maximum.reduceat(y, starts) + 1]
-    # OpenCV follows an outer contour from its first pixel in reading order.
-    first_pixels = np.stack([x[starts], y[starts]], axis=1)
-    double_areas = np.abs(np.add.reduceat(x * next_y - next_x * y, starts, dtype=np.int64))
-    # Between two points the line runs straight or diagonally.
-    lengths = np.add.reduceat(np.maximum(np.abs(next_x - x), np.abs(next_y - y)), starts, dtype=np.int64)
-    return np.stack(boxes, axis=1, dtype=np.int64), first_pixels, double_areas, lengths
 
 
 def _as_thresholds(thresholds: ArrayLike) -> np.ndarray:
