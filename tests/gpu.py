@@ -215,7 +215,7 @@ def check_layouts(bench: Bench) -> Iterator[Finding]:
 def check_precisions(bench: Bench) -> Iterator[Finding]:
     """Half precision against float32: losses and the gradient's direction on a network that was trained a little.
 
-    L_bas is reported: a ratio of two small means, it is off by ten times what they are.
+    L_bas is a ratio of two small means, and may be much further off than they are: reported, without a bound.
     """
     trainer = make_trainer(bench, Engine(), **FEW_CLASSES)
     for number in range(3 if bench.quick else 50):

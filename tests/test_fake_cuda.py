@@ -154,14 +154,17 @@ def test_training_step(fake_cuda: FakeTensorMode, dataset: str, arch: str, varia
 
 @pytest.mark.parametrize("plain_heads", [False, True])
 @pytest.mark.parametrize("channels_last", [False, True])
-def test_one_layout_throughout(channels_last: bool, plain_heads: bool) -> None:
-    """Protects from copies between layouts: the head takes features as the trunk gives them, 1 x 1 kernels too."""
+def test_one_layout_throughout(channels_last: bool, plain_heads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Protects from copies between layouts: the head takes features as the trunk gives them, 1 x 1 kernels too; and the
+    layout that a device has by itself.
+    """
     recipe = replace(DATASETS["CUB"].recipe("mobilenet"), final_relu=False, plain_heads=plain_heads)
     model = build(recipe).to(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
     layout = torch.channels_last if channels_last else torch.contiguous_format
     images = torch.randn(2, 3, SIDE, SIDE).contiguous(memory_format=layout)
     assert model.f2(model.f1(images)).is_contiguous(memory_format=layout)
-    assert not model.place(torch.device("meta")).channels_last  # a device that is no CPU
+    monkeypatch.setattr(BAS, "to", lambda *_, **__: None)  # there is no such device
+    assert model.place(CUDA).channels_last and not model.place(torch.device("meta")).channels_last
 
 
 @pytest.mark.parametrize("amp", [False, True])

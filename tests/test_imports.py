@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import os
+import pickle
+import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
+import CUB.Model
 from tests.commands import ROOT, assert_one_sentence
+from utils.evaluation.records import Truth
+from utils.evaluation.scoring import Scorer, Unscored
+from utils.evaluation.spec import build_spec
+from utils.models.taps import Placement
 from utils.system.imports import REQUIREMENTS
 
 # Help alone comes without them.
@@ -54,10 +62,45 @@ def test_torchvision_is_missed_where_it_is_used(tmp_path: Path, kind: str) -> No
     assert_one_sentence(result.stderr, "torchvision cannot be imported", "-m pip install -r")
 
 
-def test_processes_that_score_need_no_pytorch() -> None:
-    """Protects an evaluation's start and memory: a process of scores has what the command itself and scoring import."""
-    program = "import sys, train, CUB.BAS_inference, utils.evaluation.scoring; sys.exit('torch' in sys.modules)"
-    assert run(("-c", program)).returncode == 0
+def test_processes_that_score_need_no_pytorch(tmp_path: Path) -> None:
+    """Protects an evaluation's start and memory: what a process of scores does, from the command's own imports on."""
+    spec = build_spec(CUB.Model.recipe("vgg"), contour_grid=(0.5,))
+    scorer = Scorer(spec, (Placement((7.5, 7.5), 16.0),), has_masks=False, keeps_maps=True)
+    truth = Truth(np.array([[0.0, 0.0, 9.0, 9.0]]), None, True)
+    picture = Unscored("x", truth, [np.eye(14, dtype=np.float32)])
+    (tmp_path / "scorer.pkl").write_bytes(pickle.dumps((scorer, [picture])))
+    program = "import pickle, sys, train, CUB.BAS_inference, utils.evaluation.scoring;" + (
+        "scorer, pictures = pickle.load(open(sys.argv[1], 'rb')); print(*scorer(pictures).results[0].boxes[0]);"
+        "sys.exit('torch' in sys.modules)"
+    )
+    result = run(("-c", program, str(tmp_path / "scorer.pkl")))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == [str(side) for side in scorer([picture]).results[0].boxes[0]]
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks of signals")
+def test_signals_do_not_reach_processes_that_start(tmp_path: Path) -> None:
+    """Protects evaluations from a Ctrl-C while processes import: none is let through to the first one either."""
+    (tmp_path / "program.py").write_text(
+        """
+import signal
+from multiprocessing import get_context
+from utils.system.signals import no_signals
+
+def tell():
+    print([number.name for number in sorted(signal.pthread_sigmask(signal.SIG_BLOCK, []))], flush=True)
+
+if __name__ == "__main__":
+    for _ in range(2):
+        with no_signals():
+            process = get_context("spawn").Process(target=tell)
+            process.start()
+        process.join()
+    tell()
+"""
+    )
+    result = run((str(tmp_path / "program.py"),), PYTHONPATH=ROOT)
+    assert result.stdout.splitlines() == 2 * ["['SIGINT', 'SIGTERM']"] + ["[]"], result.stderr
 
 
 def test_other_programs_keep_their_errors(tmp_path: Path) -> None:

@@ -108,9 +108,10 @@ def build_spec(
     Args:
         recipe: sizes, class count, top-k and the BAS map's threshold.
         protocol: see :mod:`utils.evaluation.protocols`.
-        kinds: of :data:`utils.evaluation.maps.KINDS`, or `FILES`.
+        kinds: of :data:`utils.evaluation.kinds.KINDS`, or `FILES`.
         ten_crops: the protocol's rule where None.
-        threshold: for all kinds of maps; the recipe's and :data:`utils.evaluation.maps.DEFAULT_THRESHOLDS` where None.
+        threshold: for all kinds of maps; the recipe's and `DEFAULT_THRESHOLDS` of :mod:`utils.evaluation.kinds` where
+            None.
         more: further attributes of :class:`EvaluationSpec`.
     """
     top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all

@@ -1,8 +1,8 @@
 """Boxes of one map at many thresholds, for the price of its distinct masks.
 
 Masks of one map are nested: a higher threshold only takes pixels away. So they are visited from the lowest threshold
-to the highest, equal ones once, each within the bounding box of the one before, and the contours of all of them are
-measured together.
+to the highest, equal ones once, of several each within its own bounds, and the contours of all of them are measured
+together.
 
 Maps are already min-max normalised and upsampled, (H, W) in [0, 1]. Boxes are `xyxy` integers in the map's pixels.
 """

@@ -273,8 +273,8 @@ class BAS(nn.Module):
 
         Args:
             device: where to.
-            channels_last: the trunk's layout. None: where it was found to be faster, on CPUs and on CUDA; other devices
-                have the authors' NCHW.
+            channels_last: the trunk's layout. None: yes on CPUs, and on CUDA, where it is faster in TF32; on other
+                devices no, as the authors.
         """
         self.channels_last = device.type in ("cpu", "cuda") if channels_last is None else channels_last
         memory_format = _NHWC if self.channels_last else torch.contiguous_format

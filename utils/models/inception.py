@@ -17,7 +17,7 @@ class MeanOfNeighbours(torch.autograd.Function):
     """The mean over 3 x 3 cells with zeros around, `F.avg_pool2d(maps, 3, stride=1, padding=1)`: (B, C, H, W) -> same.
 
     This linear map is its own adjoint, so its gradient is the same mean of the gradient. PyTorch's own backward pass
-    with padding is wrong for channels-last maps on CUDA (2.11: off by 0.2 of its norm), and slower.
+    with padding is wrong for channels-last maps on CUDA (2.11: off by 0.2 of its norm).
     """
 
     @staticmethod
