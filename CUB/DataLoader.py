@@ -22,15 +22,7 @@ from utils.data.class_names import read_class_names
 from utils.data.images import ImageError, read_image_size
 from utils.data.listing import list_folders, require_pictures
 from utils.data.masks import MaskFiles, find_masks
-from utils.data.split import (
-    Line,
-    Split,
-    check_split_name,
-    parse_box,
-    parse_number,
-    read_lines,
-    split_of_class_folders,
-)
+from utils.data.split import Line, Split, check_split_name, parse_box, parse_number, read_lines, split_of_class_folders
 from utils.system.errors import UserError
 
 FOLDER = "CUB_200_2011"
@@ -48,19 +40,11 @@ _AUTHORS_PIECES = ("train", "test", "test_list.txt", "test_gt.txt")
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of CUB-200-2011 from the owners' or the authors' layout (see the head of this file).
+    """Reads "train" or "test", as :meth:`utils.data.dataset.Dataset.load_split`; boxes are demanded for "test" alone,
+    and masks read for it.
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train" or "test"; boxes are demanded for "test" alone, and masks read for it.
-
-    Returns:
-        The split; ids are `<class>/<name>.jpg`, labels the classes' order in classes.txt or, in the authors' layout,
-        the rank of the class folder.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
+    Ids are `<class>/<name>.jpg`, labels the classes' order in classes.txt or, in the authors' layout, the rank of the
+    class folder.
     """
     check_split_name(split)
     root = Path(root)

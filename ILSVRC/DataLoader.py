@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections import Counter
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -33,7 +32,7 @@ from utils.data.split import (
     read_table,
     split_of_class_folders,
 )
-from utils.data.voc_xml import read_voc_xml
+from utils.data.voc_xml import Annotation, read_voc_xml
 from utils.system.errors import UserError
 
 HINT = (
@@ -47,25 +46,11 @@ _SYNSETS, _CSV = "LOC_synset_mapping.txt", "LOC_val_solution.csv"
 _AUTHORS_BOXES, _AUTHORS_LIST = "val_gt.txt", "val_list.txt"
 
 
-class _Truth(NamedTuple):
-    wnid: str
-    boxes: np.ndarray  # (n, 4) xyxy in original pixels
-    size: tuple[float, float] | None  # (width, height) of the picture that they were drawn on, where it is told
-
-
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of ILSVRC2012 from any of the layouts at the head of this file.
+    """Reads "train", which needs no boxes, or "test", the validation images, as
+    :meth:`utils.data.dataset.Dataset.load_split`.
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train", which needs no boxes, or "test": the validation images.
-
-    Returns:
-        The split; ids are `<wnid>/<name>.JPEG` for training and `<name>.JPEG` for testing, class names are wnids.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
+    Ids are `<wnid>/<name>.JPEG` for training and `<name>.JPEG` for testing, class names are wnids.
     """
     check_split_name(split)
     root = Path(root)
@@ -100,7 +85,7 @@ def _load_validation(root: Path) -> Split:
     class_names = _find_class_names(root, pictures, truths)
     label_of = {wnid: label for label, wnid in enumerate(class_names)}
     listed = _read_authors_list(root / _AUTHORS_LIST, label_of)
-    wnids = [_wnid(pictures[name]) or listed.get(_stem(name)) or truths[_stem(name)].wnid for name in names]
+    wnids = [_wnid(pictures[name]) or listed.get(_stem(name)) or truths[_stem(name)].names[0] for name in names]
     unknown = [(name, wnid) for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unknown:
         raise UserError(
@@ -168,7 +153,7 @@ def _wnid(path: str) -> str:
     return path.partition("/")[0] if "/" in path else ""
 
 
-def _find_class_names(root: Path, pictures: dict[str, str], truths: dict[str, _Truth]) -> tuple[str, ...]:
+def _find_class_names(root: Path, pictures: dict[str, str], truths: dict[str, Annotation]) -> tuple[str, ...]:
     """The sorted wnids: of LOC_synset_mapping.txt, else train/'s folders, else val/'s folders, else the boxes'."""
     mapped = _read_synset_mapping(root)
     if mapped:
@@ -176,7 +161,7 @@ def _find_class_names(root: Path, pictures: dict[str, str], truths: dict[str, _T
     train = _find_picture_folder(root, "train")
     folders = list_folders(train) if train else ()
     nested = {wnid for path in pictures.values() if (wnid := _wnid(path))}
-    wnids = folders or nested or {truth.wnid for truth in truths.values()}
+    wnids = folders or nested or {truth.names[0] for truth in truths.values()}
     return tuple(sorted(wnids))
 
 
@@ -220,7 +205,7 @@ def _stem(name: str) -> str:
 # --- boxes
 
 
-def _read_truths(root: Path) -> tuple[str, dict[str, _Truth]]:
+def _read_truths(root: Path) -> tuple[str, dict[str, Annotation]]:
     """The box source's name, and image stem -> truth; one CSV or text file is read in a moment, 50,000 XML are not."""
     if (root / _CSV).exists():
         return str(root / _CSV), _read_csv(root / _CSV)
@@ -232,27 +217,26 @@ def _read_truths(root: Path) -> tuple[str, dict[str, _Truth]]:
     raise UserError(f"no boxes in {root} (looked for {_CSV}, {', '.join(_XML_FOLDERS)} and {_AUTHORS_BOXES}); {HINT}")
 
 
-def _read_csv(path: Path) -> dict[str, _Truth]:
-    truths: dict[str, _Truth] = {}
+def _read_csv(path: Path) -> dict[str, Annotation]:
+    truths: dict[str, Annotation] = {}
     for line, (stem, prediction) in read_table(path, ("ImageId", "PredictionString"), HINT):
         fields = prediction.split()
         if not fields or len(fields) % 5:
             raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are expected")
         numbers = [field for position, field in enumerate(fields) if position % 5]
-        _add(truths, stem, _Truth(fields[0], parse_boxes(numbers, line), None), line)
+        _add(truths, stem, Annotation(tuple(fields[::5]), parse_boxes(numbers, line), None), line)
     return truths
 
 
-def _read_xml_folder(folder: Path) -> dict[str, _Truth]:
+def _read_xml_folder(folder: Path) -> dict[str, Annotation]:
     paths = sorted(folder.glob("[!.]*.xml"))
     if not paths:
         raise UserError(f"{folder} holds no .xml files; {HINT}")
-    found = {path.stem: read_voc_xml(path, HINT) for path in paths}
-    return {stem: _Truth(one.names[0], one.boxes, one.size) for stem, one in found.items()}
+    return {path.stem: read_voc_xml(path, HINT) for path in paths}
 
 
-def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
-    truths: dict[str, _Truth] = {}
+def _read_authors_boxes(path: Path) -> dict[str, Annotation]:
+    truths: dict[str, Annotation] = {}
     for line in read_lines(path, HINT):
         head, _, numbers = line.text.partition(";")
         # wnid\\name.JPEG W H
@@ -261,11 +245,11 @@ def _read_authors_boxes(path: Path) -> dict[str, _Truth]:
             raise line.error(rf"{head.strip()!r} is not wnid\\name.JPEG W H, as must stand before the ;")
         wnid, name, width, height = match.groups()
         size = parse_number(width, line), parse_number(height, line)
-        _add(truths, _stem(name), _Truth(wnid, parse_boxes(numbers.split(), line), size), line)
+        _add(truths, _stem(name), Annotation((wnid,), parse_boxes(numbers.split(), line), size), line)
     return truths
 
 
-def _add(truths: dict[str, _Truth], stem: str, truth: _Truth, line: Line) -> None:
+def _add(truths: dict[str, Annotation], stem: str, truth: Annotation, line: Line) -> None:
     if stem in truths:
         raise line.error(f"{stem} comes a second time")
     truths[stem] = truth

@@ -29,7 +29,7 @@ from utils.models.recipe import Recipe
 from utils.models.registry import ARCHS, build
 from utils.runs.settings import Engine
 from utils.segmentation.kinds import KINDS as SEGMENTATION_KINDS
-from utils.segmentation.maps import on_device
+from utils.segmentation.maps import make_maps as make_segmentation_maps
 from utils.system.devices import choose_device
 from utils.training.engine import _step, build_trainer
 
@@ -196,6 +196,6 @@ def test_maps_of_segmentation(fake_cuda: FakeTensorMode, arch: str, kind: str) -
     recipe = DATASETS["VOC"].recipe(arch)
     model = on_cuda(recipe, Engine()).eval()
     picture = Image.new("RGB", (SIDE + 10, SIDE))
-    maps = on_device(model, picture, (2, 14), CUDA, kind)
+    maps = make_segmentation_maps(model, picture, (2, 14), CUDA, kind)
     assert [list(value.shape) for value in maps] == [[2, 16, 19], [2, SIDE, SIDE + 10]]
     assert all(value.device == CUDA and value.dtype is torch.float32 for value in maps)

@@ -187,10 +187,9 @@ def test_maps_of_both_networks(tmp_path: Path) -> None:
     cam_model = load_cam_network(DATASETS["VOC"], cam_file(tmp_path / "res50_cam.pth.pth"), CPU)
     model = fill(build(RECIPE)).eval()
     maps = make_maps(model, picture, PIPELINE["label"], CPU, "fused", cam_model)
-    assert maps.keys.tolist() == PIPELINE["saved"]["keys"]
-    for name in ("cam", "high_res"):
-        assert list(getattr(maps, name).shape) == PIPELINE["saved"][name]["dims"]
-        assert_statistics(torch.from_numpy(getattr(maps, name)), of_shape(PIPELINE["saved"][name]), 1e-4)
+    for name, found in zip(("cam", "high_res"), maps, strict=True):
+        assert list(found.shape) == PIPELINE["saved"][name]["dims"]
+        assert_statistics(found, of_shape(PIPELINE["saved"][name]), 1e-4)
 
 
 def test_class_maps_of_irns_network(tmp_path: Path) -> None:

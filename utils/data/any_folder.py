@@ -10,16 +10,10 @@ from utils.system.errors import UserError
 
 
 def load_split(folder: Path, split: str) -> Split:
-    """Reads a split in wsolevaluation's metadata format, or else of class folders; its layout says which.
+    """Reads a split in wsolevaluation's metadata format (:mod:`utils.data.metadata`), or else of class folders
+    (:mod:`utils.data.image_folder`), as :meth:`utils.data.dataset.Dataset.load_split`; its layout says which.
 
-    Args:
-        folder: the folder that holds the data set; see the heads of `utils.data.metadata` and
-            `utils.data.image_folder`.
-        split: "train", "val" or "test".
-
-    Raises:
-        UsageError: another split.
-        UserError: the folder has neither layout, or something in it is missing or malformed.
+    A folder with neither layout is a UserError.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     folder = Path(folder)

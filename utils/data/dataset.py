@@ -110,7 +110,16 @@ class Dataset:
         return import_module(f"{self.package}.DataLoader")
 
     def load_split(self, root: Path, name: str) -> Split:
-        """Reads `train`, `val` or `test` from the folder `root`; UserError if something is missing or malformed."""
+        """Reads a split.
+
+        Args:
+            root: the folder that holds the data set.
+            name: `train`, `val` or `test`, as far as the data set has them.
+
+        Raises:
+            UsageError: another split.
+            UserError: something is missing or malformed; the message names the file, the line and the hint.
+        """
         return self._loader.load_split(root, name)
 
     def load_list(self, root: Path, name: str) -> Split:

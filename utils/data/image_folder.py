@@ -41,19 +41,8 @@ HINT = "see the head of utils/data/image_folder.py for the layout"
 
 
 def load_split(folder: Path, split: str) -> Split:
-    """Reads a split from the layout at the head of this module.
-
-    Args:
-        folder: the folder that holds the splits.
-        split: "train", "val" or "test".
-
-    Returns:
-        The split, with the boxes and masks that are there; ids are `<class>/<picture>`.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
-    """
+    """Reads a split with the boxes and masks that are there, as :meth:`utils.data.dataset.Dataset.load_split`; ids are
+    `<class>/<picture>`."""
     check_split_name(split, SPLITS_WITH_VAL)
     folder = Path(folder)
     names = (split, "val") if split == "test" else (split,)

@@ -45,19 +45,9 @@ _PROBES = 100
 
 
 def load_split(folder: Path, split: str, pictures: Path | None = None) -> Split:
-    """Reads a split from the files described at the head of this module.
+    """Reads a split with the boxes or masks that are there, as :meth:`utils.data.dataset.Dataset.load_split`.
 
-    Args:
-        folder: the folder that holds the data set.
-        split: "train", "val" or "test".
-        pictures: where the ids start, if not at one of the usual places; also of the masks.
-
-    Returns:
-        The split, with the boxes or masks that are there.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
+    `pictures` is where the ids start, if not at one of the usual places; also those of the masks.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     folder = Path(folder)

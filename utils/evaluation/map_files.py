@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.localization.sweep import ROUNDING
 from utils.system.errors import UserError
-from utils.system.files import read_json, write_atomically, write_json
+from utils.system.files import read_json, write_atomically
 
 RECORD = "maps.json"
 SAME = ("protocol", "resize_size", "crop_size")
@@ -34,22 +34,12 @@ def path_of_map(folder: Path, image_id: str) -> Path:
     return folder / name
 
 
-def describe_maps(folder: Path, settings: Mapping[str, Any]) -> Path:
-    """Writes what the folder's maps were scored with.
-
-    Args:
-        folder: of :func:`save_map`.
-        settings: protocol, sizes and the like; those that must be the same where the maps are read are `SAME`.
-    """
-    return write_json(folder / RECORD, dict(settings))
-
-
 def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:
     """Whether the maps were saved by :func:`save_map`, so that they are as thresholds see them.
 
     Args:
         folder: with maps.
-        settings: as for :func:`describe_maps`, of now.
+        settings: protocol, sizes and the like, of now; those of `SAME` must be as `RECORD` has them.
 
     Raises:
         UserError: they were, under other rules.
@@ -58,12 +48,8 @@ def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:
     if not path.is_file():
         return False
     hint = "move it away to take the maps as another tool's"
-    other = read_json(
-        path,
-        "does not describe maps",
-        hint,
-        lambda found: [f"{name} {found[name]}" for name in SAME if found[name] != settings[name]],
-    )
+    found = read_json(path, "does not describe maps", hint, lambda content: {name: content[name] for name in SAME})
+    other = [f"{name} {value}" for name, value in found.items() if value != settings[name]]
     if other:
         raise UserError(f"the maps in {folder} were scored with {', '.join(other)}; give the same, or save them anew")
     return True

@@ -70,9 +70,7 @@ def evaluate(
     assert loader.batch_size is not None  # build_loader gives one
     own = own_pictures(len(split), loader.batch_size)
     evaluation = blank_evaluation(split, spec, model.num_classes)
-    batches: Iterable[EvaluationBatch] = loader
-    if len(own) == 0:
-        batches = ()
+    batches: Iterable[EvaluationBatch] = loader if len(own) else ()
     outputs = (
         _Output(model, batch._replace(indices=torch.from_numpy(own)[batch.indices]), spec, device)
         for batch in progress_bar(batches, description)

@@ -80,10 +80,7 @@ def choose_masks(areas: ArrayLike, own: int, most: int) -> np.ndarray:
         raise ValueError(f"at least 3 masks are picked (the empty, the object's own and the full one), not {most}")
     areas = np.asarray(areas, dtype=np.float64)
     within = most // 2 + 1
-    wanted = [
-        *np.linspace(areas[0], areas[own], within),
-        *np.linspace(areas[own], areas[-1], most - within + 1)[1:],
-    ]
+    wanted = [*np.linspace(areas[0], areas[own], within), *np.linspace(areas[own], areas[-1], most - within + 1)[1:]]
     return np.unique(np.abs(areas - np.array(wanted)[:, None]).argmin(axis=1))
 
 

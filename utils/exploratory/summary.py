@@ -242,10 +242,7 @@ def write_summary(folder: Path, summary: Mapping[str, Mapping[str, Any]], **more
             for name, value in measures.items() if isinstance(measures, Mapping) else ():
                 spread = value if isinstance(value, Mapping) else {"mean": value}  # a share of pictures is one, too
                 rows.append((group, number, name, *(spread.get(statistic) for statistic in STATISTICS)))
-    return [
-        write_json(folder / "summary.json", {**summary, **more}),
-        _write_table(folder / "summary.csv", rows),
-    ]
+    return [write_json(folder / "summary.json", {**summary, **more}), _write_table(folder / "summary.csv", rows)]
 
 
 def _write_table(path: Path, rows: Sequence[Sequence[Any]]) -> Path:

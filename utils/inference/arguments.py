@@ -19,9 +19,7 @@ from utils.system.options import (
     FLAG,
     NAME,
     NATURAL,
-    PLACE,
     POSITIVE,
-    SWITCH,
     Choice,
     CommandParser,
     Number,
@@ -29,7 +27,9 @@ from utils.system.options import (
     add_options,
     given,
     option,
+    place,
     settle,
+    switch,
 )
 
 # Options that speak of a labelled test set; with pictures of one's own they would be ignored.
@@ -54,20 +54,17 @@ def _flags(name: str) -> tuple[str, str]:
 class EvaluationSettings(Common):
     """What `BAS_inference.py` is asked, besides the settings of the recipe that evaluate a checkpoint."""
 
-    checkpoint: Path | None = option(
-        "the weights", PLACE, default=None, words="the highest epoch in logs/<arch>/, the released name", metavar="FILE"
+    checkpoint: Path | None = place(
+        "the weights", words="the highest epoch in logs/<arch>/, the released name", metavar="FILE"
     )
-    download: bool = option(
-        "fetch the authors' released file of the recipe from Google Drive, unless it is there, and evaluate it",
-        SWITCH,
-        default=False,
-        words="",
+    download: bool = switch(
+        "fetch the authors' released file of the recipe from Google Drive, unless it is there, and evaluate it"
     )
     batch_size: int = option("pictures in a batch, of ten crops each", POSITIVE, default=8)
     tencrop: bool | None = option(
         "class scores from ten crops, or from the one crop of the map", FLAG, default=None, words="the protocol's, ten"
     )
-    amp: bool = option("compute in half precision (float16), on CUDA", SWITCH, default=False, words="")
+    amp: bool = switch("compute in half precision (float16), on CUDA")
 
     protocol: str | None = option(
         "; ".join(protocol.title for protocol in PROTOCOLS.values()),
@@ -85,28 +82,11 @@ class EvaluationSettings(Common):
         group=QUESTIONS,
     )
     compare: tuple[str, ...] = option(
-        "several kinds of maps in one pass",
-        Several(Choice(KINDS)),
-        default=(),
-        words="",
-        group=QUESTIONS,
-        metavar="MAP",
+        "several kinds of maps in one pass", Several(Choice(KINDS)), default=(), group=QUESTIONS, metavar="MAP"
     )
-    sweep: bool = option(
-        "all thresholds from 0 to 0.99 and several top-k, in the same pass",
-        SWITCH,
-        default=False,
-        words="",
-        group=QUESTIONS,
-    )
+    sweep: bool = switch("all thresholds from 0 to 0.99 and several top-k, in the same pass", group=QUESTIONS)
     top_ks: tuple[int, ...] = option(
-        "top-k values of --sweep",
-        Several(POSITIVE),
-        default=(),
-        words="",
-        group=QUESTIONS,
-        flags=_flags("top_ks"),
-        metavar="K",
+        "top-k values of --sweep", Several(POSITIVE), default=(), group=QUESTIONS, flags=_flags("top_ks"), metavar="K"
     )
     select_on: str | None = option(
         "choose each map's threshold on this split's boxes, or masks, before the test set is looked at",
@@ -128,36 +108,23 @@ class EvaluationSettings(Common):
         "pictures of your own: files, folders, patterns; no labels needed",
         Several(NAME),
         default=(),
-        words="",
         group=FILES_GROUP,
         metavar="PATH",
     )
-    map_files: Path | None = option(
+    map_files: Path | None = place(
         "score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, or "
         "beside those of --map or --compare; they are maps of the square that the protocol looks at",
-        PLACE,
-        default=None,
         group=FILES_GROUP,
         flags=_flags("map_files"),
         metavar="FOLDER",
     )
-    classes: Path | None = option(
-        "names of the classes, one a line", PLACE, default=None, group=FILES_GROUP, metavar="FILE"
+    classes: Path | None = place("names of the classes, one a line", group=FILES_GROUP, metavar="FILE")
+    json: Path | None = place("save the figures and the settings there", group=FILES_GROUP, metavar="FILE")
+    save: Path | None = place(
+        "a new folder for report.html, images.csv, results.json, pictures", group=FILES_GROUP, metavar="FOLDER"
     )
-    json: Path | None = option(
-        "save the figures and the settings there", PLACE, default=None, group=FILES_GROUP, metavar="FILE"
-    )
-    save: Path | None = option(
-        "a new folder for report.html, images.csv, results.json, pictures",
-        PLACE,
-        default=None,
-        group=FILES_GROUP,
-        metavar="FOLDER",
-    )
-    save_maps: Path | None = option(
+    save_maps: Path | None = place(
         "save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
-        PLACE,
-        default=None,
         group=FILES_GROUP,
         flags=_flags("save_maps"),
         metavar="FOLDER",

@@ -18,7 +18,7 @@ from utils.data.split import Split, spread
 from utils.data.transforms import as_image
 from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.map_files import are_scored, count_maps, describe_maps, save_map
+from utils.evaluation.map_files import RECORD, are_scored, count_maps, save_map
 from utils.evaluation.protocols import PAPER_PROTOCOLS
 from utils.evaluation.records import Evaluation, MapResult, Observation
 from utils.evaluation.run import build_loader, evaluate
@@ -96,7 +96,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.save_maps:
         require_writable(settings.save_maps, "--save-maps")
         if is_main():
-            describe_maps(settings.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
+            write_json(settings.save_maps / RECORD, {**rules, "checkpoint": str(loaded.checkpoint.path)})
     if split.masks:
         print(f"masks: {understand_masks(split.masks.values(), spec.protocol.any_level)}")
 

@@ -111,10 +111,7 @@ class Recipe:
     batch_size: int = option("pictures in a batch, of all processes together", POSITIVE, default=32, group=RECIPE)
     seed: int = option("of order, crops and random weights", SEED, default=6, group=RECIPE)
     sync_bn: bool = option(
-        "batch statistics over all processes' pictures, or each process's own",
-        FLAG,
-        default=False,
-        group=RECIPE,
+        "batch statistics over all processes' pictures, or each process's own", FLAG, default=False, group=RECIPE
     )
 
     cls_weight: float = option(
@@ -214,10 +211,7 @@ class Recipe:
         evaluates=True,
     )
     constant_maps_in_frg: bool = option(
-        "L_frg trains the generator alone: the class maps are constants in it",
-        FLAG,
-        default=False,
-        group=SEGMENTATION,
+        "L_frg trains the generator alone: the class maps are constants in it", FLAG, default=False, group=SEGMENTATION
     )
     nesterov: bool = option("Nesterov's momentum, or the plain one", FLAG, default=True, group=SEGMENTATION)
     train_biases: bool = option(

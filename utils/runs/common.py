@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from utils.models.registry import ARCHS
-from utils.system.options import FLAG, NAME, PLACE, SWITCH, Number, option
+from utils.system.options import FLAG, NAME, Number, option, place, switch
 
 if TYPE_CHECKING:
     import torch
@@ -33,27 +33,18 @@ BY_DEVICE = -1  # `num_workers` of an evaluation and `scorers` until the device 
 class Common:
     """What training and evaluation share: where the data lie, who reads them, where to compute."""
 
-    dataset_dir: Path | None = option(
+    dataset_dir: Path | None = place(
         "a data set of your own under the data set's recipe: wsolevaluation's metadata, or train/ and test/ with a "
         "folder per class",
-        PLACE,
-        default=None,
         flags=("--dataset-dir", "--dataset_dir"),
         metavar="FOLDER",
     )
-    root: Path | None = option(
-        "where the data set lies",
-        PLACE,
-        default=None,
-        words="<dataset>/data",
-        flags=("--root", "--data"),
-        metavar="FOLDER",
+    root: Path | None = place(
+        "where the data set lies", words="<dataset>/data", flags=("--root", "--data"), metavar="FOLDER"
     )
-    ignore_misfits: bool = option(
+    ignore_misfits: bool = switch(
         "score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of pixels, "
         "...) all the same",
-        SWITCH,
-        default=False,
         words="more than some slips end the evaluation",
         flags=("--ignore-misfits", "--ignore_misfits"),
     )
@@ -73,17 +64,11 @@ class Common:
         "cpu, cuda, cuda:1, mps, ...", NAME, default=None, words="cuda where there is one, else cpu", metavar="DEVICE"
     )
     tf32: bool | None = option(
-        "TensorFloat-32 on NVIDIA GPUs",
-        FLAG,
-        default=None,
-        words="PyTorch's own, convolutions yes, matrix products no",
+        "TensorFloat-32 on NVIDIA GPUs", FLAG, default=None, words="PyTorch's own, convolutions yes, matrix products no"
     )
-    deterministic: bool = option(
+    deterministic: bool = switch(
         "on CUDA: the same bits from the same run on the same device, by kernels that may be slower; on a CPU they are "
-        "the same anyway",
-        SWITCH,
-        default=False,
-        words="",
+        "the same anyway"
     )
 
 

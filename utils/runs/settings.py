@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from utils.models.recipe import ALIGNMENTS
 from utils.runs.common import Common
-from utils.system.options import FLAG, NAME, NATURAL, PLACE, POSITIVE, SWITCH, Choice, Name, Number, Several, option
+from utils.system.options import FLAG, NAME, NATURAL, POSITIVE, Choice, Name, Number, Several, option, place, switch
 
 if TYPE_CHECKING:
     import torch
@@ -74,15 +74,14 @@ class Engine:
 class RunSettings(Common):
     """What a run reads, keeps and shows; nothing here changes what is learnt."""
 
-    download: bool = option("fetch the data set (CUB-200-2011) into --root first", SWITCH, default=False, words="")
+    download: bool = switch("fetch the data set (CUB-200-2011) into --root first")
     top_ks: tuple[int, ...] = option(
-        "with --demo: compare the maps of these k as well", Several(POSITIVE), default=(), words="", metavar="K"
+        "with --demo: compare the maps of these k as well", Several(POSITIVE), default=(), metavar="K"
     )
     alignments: tuple[str, ...] = option(
         "with --demo: evaluate the maps drawn in these ways as well, see --align_maps",
         Several(Choice(ALIGNMENTS)),
         default=(),
-        words="",
         metavar="HOW",
     )
     pretrained: str = option(
@@ -110,11 +109,8 @@ class RunSettings(Common):
         words="0, --demo 6",
         metavar="N",
     )
-    save_path: Path | None = option(
-        "runs go to <save_path>/<arch>/",
-        PLACE,
-        default=None,
-        words="logs in the data set's folder, <dataset> or --dataset-dir",
+    save_path: Path | None = place(
+        "runs go to <save_path>/<arch>/", words="logs in the data set's folder, <dataset> or --dataset-dir"
     )
 
     resume: str | None = option(

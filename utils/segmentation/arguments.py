@@ -14,7 +14,6 @@ from utils.system.options import (
     NATURAL,
     PLACE,
     SHARE,
-    SWITCH,
     Choice,
     CommandParser,
     Number,
@@ -22,7 +21,9 @@ from utils.system.options import (
     add_options,
     given,
     option,
+    place,
     settle,
+    switch,
 )
 
 MAKE, SCORE, PICTURES = "what is made", "what is scored", "pictures and files"
@@ -38,14 +39,8 @@ EXAMPLES = """examples:
 class Common:
     """What the three commands share."""
 
-    root: Path | None = option(
-        "where the data set lies",
-        PLACE,
-        default=None,
-        words="<dataset>/data",
-        flags=("--root", "--data"),
-        metavar="FOLDER",
-        group=PICTURES,
+    root: Path | None = place(
+        "where the data set lies", words="<dataset>/data", flags=("--root", "--data"), metavar="FOLDER", group=PICTURES
     )
     of_list: str = option(
         "its pictures: train (1,464), train_aug (10,582) or val (1,449)",
@@ -62,20 +57,14 @@ class MapSettings(Common):
     """What `maps` is asked."""
 
     arch: str = option("the backbone", Choice(ARCHS), default="resnet", group=MAKE)
-    checkpoint: Path | None = option(
+    checkpoint: Path | None = place(
         "the weights: a run's, or the authors' released ones",
-        PLACE,
-        default=None,
         words="the highest epoch in logs/<arch>",
         group=MAKE,
         metavar="FILE",
     )
-    download: bool = option(
-        "fetch the authors' released file from Google Drive, unless it is there, and use it",
-        SWITCH,
-        default=False,
-        words="",
-        group=MAKE,
+    download: bool = switch(
+        "fetch the authors' released file from Google Drive, unless it is there, and use it", group=MAKE
     )
     map: str = option(
         "bas, the generator's maps; cam, the class maps; fused, both, each brought to a highest value of 1 and added",
@@ -83,10 +72,8 @@ class MapSettings(Common):
         default="bas",
         group=MAKE,
     )
-    cam_weights: Path | None = option(
+    cam_weights: Path | None = place(
         "another network for the class maps, as IRN's res50_cam.pth.pth",
-        PLACE,
-        default=None,
         words="the same network",
         flags=("--cam-weights", "--cam_weights"),
         group=MAKE,
@@ -101,9 +88,7 @@ class MapSettings(Common):
     maps: Path = option(
         "where <id>.npz go; those that are there stay", PLACE, default=Path("maps"), group=PICTURES, metavar="FOLDER"
     )
-    npy: bool = option(
-        "beside each the dictionary <id>.npy that IRN's programs read", SWITCH, default=False, words="", group=PICTURES
-    )
+    npy: bool = switch("beside each the dictionary <id>.npy that IRN's programs read", group=PICTURES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +108,8 @@ class SeedSettings(Common):
         group=SCORE,
         metavar="LIST",
     )
-    save: Path | None = option(
+    save: Path | None = place(
         "where the seeds go as <id>.png with VOC's palette, with results.json, the curve and a sheet",
-        PLACE,
-        default=None,
         group=PICTURES,
         metavar="FOLDER",
     )
@@ -144,9 +127,7 @@ class MaskSettings(Common):
         group=SCORE,
         metavar="FOLDER",
     )
-    save: Path | None = option(
-        "where results.json and a sheet go", PLACE, default=None, group=PICTURES, metavar="FOLDER"
-    )
+    save: Path | None = place("where results.json and a sheet go", group=PICTURES, metavar="FOLDER")
     vis: int = option("pictures on the sheet", NATURAL, default=16, group=PICTURES, metavar="N")
 
 

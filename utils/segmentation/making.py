@@ -20,7 +20,7 @@ from utils.models.fold import fold_batch_norm
 from utils.models.registry import build
 from utils.segmentation.arguments import MapSettings
 from utils.segmentation.kinds import CAM, TITLES
-from utils.segmentation.maps import make_maps
+from utils.segmentation.maps import PictureMaps, make_maps
 from utils.segmentation.store import RECORD, save_maps
 from utils.system.errors import UsageError, UserError
 from utils.system.files import file_digest, read_json, require_writable, write_json
@@ -115,9 +115,10 @@ def _make(settings: MapSettings, split: Split, index: int, networks: _Networks) 
         picture = read_image(split.paths[index])
     except ImageError as error:
         return str(error)
-    classes = np.flatnonzero(split.positives[index]).tolist()
+    classes = np.flatnonzero(split.positives[index])
     model, cam_model, device, _ = networks
-    maps = make_maps(model, picture, classes, device, settings.map, cam_model, settings.scales)
+    made = make_maps(model, picture, classes.tolist(), device, settings.map, cam_model, settings.scales)
+    maps = PictureMaps(classes, *(values.cpu().numpy() for values in made))
     if not np.isfinite(maps.high_res).all():
         raise UserError(f"{split.paths[index]}: the network's maps are not finite; take another checkpoint")
     save_maps(settings.maps, split.ids[index], maps, settings.npy)

@@ -34,6 +34,7 @@ class PictureMaps(NamedTuple):
     high_res: np.ndarray
 
 
+@torch.no_grad()
 def make_maps(
     model: BAS,
     picture: Image.Image,
@@ -42,8 +43,8 @@ def make_maps(
     kind: str = BAS_MAPS,
     cam_model: BAS | None = None,
     scales: Sequence[float] = SCALES,
-) -> PictureMaps:
-    """Makes the maps of a picture.
+) -> tuple[Tensor, Tensor]:
+    """Makes the small and the large maps of a picture, see :class:`PictureMaps`, on the device still.
 
     Args:
         model: in evaluation mode, on `device`.
@@ -55,21 +56,6 @@ def make_maps(
         cam_model: whose class activation maps; the model's own where None.
         scales: of the picture.
     """
-    small, large = on_device(model, picture, classes, device, kind, cam_model, scales)
-    return PictureMaps(np.asarray(classes, dtype=np.int64), small.cpu().numpy(), large.cpu().numpy())
-
-
-@torch.no_grad()
-def on_device(
-    model: BAS,
-    picture: Image.Image,
-    classes: Sequence[int],
-    device: torch.device,
-    kind: str = BAS_MAPS,
-    cam_model: BAS | None = None,
-    scales: Sequence[float] = SCALES,
-) -> tuple[Tensor, Tensor]:
-    """As :func:`make_maps`: the small and the large maps, on the device still."""
     cam_model = cam_model or model
     of_bas: list[Tensor] = []
     of_cam: list[Tensor] = []

@@ -24,20 +24,10 @@ def save_maps(folder: Path, image_id: str, maps: PictureMaps, npy: bool = False)
     Raises:
         UserError: a file cannot be written.
     """
-    write_atomically(folder / f"{image_id}.npz", lambda path: _write_npz(path, maps))
+    write_atomically(folder / f"{image_id}.npz", lambda path: np.savez(path, **maps._asdict()))
     if npy:
         content = {"keys": torch.from_numpy(maps.keys), "cam": torch.from_numpy(maps.cam), "high_res": maps.high_res}
-        write_atomically(folder / f"{image_id}.npy", lambda path: _write_npy(path, content))
-
-
-def _write_npz(path: Path, maps: PictureMaps) -> None:
-    with open(path, "wb") as file:
-        np.savez(file, **maps._asdict())
-
-
-def _write_npy(path: Path, content: dict) -> None:
-    with open(path, "wb") as file:
-        np.save(file, np.array(content, dtype=object), allow_pickle=True)
+        write_atomically(folder / f"{image_id}.npy", lambda path: np.save(path, np.array(content, dtype=object)))
 
 
 def read_maps(folder: Path, image_id: str) -> PictureMaps:

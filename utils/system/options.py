@@ -16,6 +16,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -241,8 +242,8 @@ class Option:
         """The help with the default."""
         words = self.default
         if words is None:
-            words = {None: "", True: "yes", False: "no"}.get(default) if not _is_number(default) else f"{default:g}"
-            words = _listed(default) if words is None else words
+            known = {None: "", True: "yes", False: "" if self.kind is SWITCH else "no"}
+            words = f"{default:g}" if _is_number(default) else known.get(default, _listed(default))
         return (f"{self.help} (default: {words})" if words else self.help).replace("%", "%%")
 
 
@@ -258,6 +259,11 @@ def option(help: str, kind: Kind, *, default: Any = MISSING, words: str | None =
     """
     own = {name: more.pop(name) for name in ("group", "flags", "metavar") if name in more}
     return field(default=default, metadata={"option": Option(help, kind, words, **own), **more})
+
+
+# Of a file or folder that is None, and of a switch that is off, where it is not given.
+place = partial(option, kind=PLACE, default=None)
+switch = partial(option, kind=SWITCH, default=False)
 
 
 def options_of(settings: type) -> dict[str, Field]:

@@ -39,10 +39,7 @@ PANELS = (
     _single("L_ac", "area"),
     Panel("classes with dead maps", {"dead maps": ("dead_maps", "count")}, is_count=True),
     _single("Top-1 Cls in training, %", "accuracy"),
-    Panel(
-        "pixels of test pictures, %",
-        {"PxAP": ("test", "pixels", "px_ap"), "pixel IoU": ("test", "pixels", "iou")},
-    ),
+    Panel("pixels of test pictures, %", {"PxAP": ("test", "pixels", "px_ap"), "pixel IoU": ("test", "pixels", "iou")}),
     Panel(
         "test pictures (mean over images), %",
         {

@@ -27,18 +27,10 @@ LIST_OF = {"train": "trainval", "val": "val", "test": "test"}  # of 6,667, 3,333
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of FGVC-Aircraft by variant from the layout at the head of this file.
+    """Reads a split by variant, as :meth:`utils.data.dataset.Dataset.load_split`: "train", the owners' trainval as the
+    authors take it, "val", the second half of these, or "test".
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train", the owners' trainval as the authors take it, "val", the second half of these, or "test".
-
-    Returns:
-        The split; ids are `<id>.jpg`, labels the order of variants.txt.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
+    Ids are `<id>.jpg`, labels the order of variants.txt.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     folder = next(

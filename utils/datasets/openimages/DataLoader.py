@@ -25,18 +25,9 @@ HINT = (
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of OpenImages30k from the layout at the head of this file.
+    """Reads "train", which has no masks, "val" or "test", as :meth:`utils.data.dataset.Dataset.load_split`.
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train", which has no masks, "val" or "test".
-
-    Returns:
-        The split; ids are `<split>/<class>/<id>.jpg`, class names those of the class folders.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file, the line and the hint.
+    Ids are `<split>/<class>/<id>.jpg`, class names those of the class folders.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     root = Path(root)

@@ -38,19 +38,8 @@ CORNERS = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of Stanford Cars from the layouts at the head of this file.
-
-    Args:
-        root: the folder that holds the data set.
-        split: "train" or "test"; boxes are read for both.
-
-    Returns:
-        The split; ids are the pictures' paths.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file and the hint.
-    """
+    """Reads "train" or "test", with boxes for both, as :meth:`utils.data.dataset.Dataset.load_split`; ids are the
+    pictures' paths."""
     check_split_name(split)
     root = next((place for place in (Path(root), Path(root) / FOLDER) if _is_here(place)), Path(root))
     if (root / OLDER).exists():

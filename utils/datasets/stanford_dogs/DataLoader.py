@@ -23,18 +23,9 @@ ARRAYS = ("file_list", "annotation_list", "labels")
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of Stanford Dogs from the layout at the head of this file.
+    """Reads "train" or "test", with boxes for both, as :meth:`utils.data.dataset.Dataset.load_split`.
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train" or "test"; boxes are read for both.
-
-    Returns:
-        The split; ids are `<wnid>-<name>/<file>.jpg`, labels those of the lists, from 0.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file and the hint.
+    Ids are `<wnid>-<name>/<file>.jpg`, labels those of the lists, from 0.
     """
     check_split_name(split)
     root = Path(root)

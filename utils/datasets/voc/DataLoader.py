@@ -49,18 +49,10 @@ CLS_LABELS = "cls_labels.npy"
 
 
 def load_split(root: Path, split: str) -> Split:
-    """Reads a split of VOC 2012 from the layout at the head of this file.
+    """Reads "train", train_aug where its list is there, or "val", as :meth:`utils.data.dataset.Dataset.load_split`; its
+    "test" has no public truth.
 
-    Args:
-        root: the folder that holds the data set.
-        split: "train", train_aug where its list is there, or "val". Its "test" has no public truth.
-
-    Returns:
-        The split, with all labels as `positives` and the first one as label.
-
-    Raises:
-        UsageError: another split.
-        UserError: something is missing or malformed; the message names the file and the hint.
+    All labels are the split's `positives`, the first one is its label.
     """
     check_split_name(split, SPLITS_WITH_VAL)
     if split == "test":
@@ -78,19 +70,8 @@ def load_split(root: Path, split: str) -> Split:
 
 
 def load_list(root: Path, name: str) -> Split:
-    """Reads the pictures of a list, with their masks as far as there are.
-
-    Args:
-        root: the folder that holds the data set.
-        name: of LISTS.
-
-    Returns:
-        The split, called "train" or "val"; see :func:`load_split`.
-
-    Raises:
-        UsageError: another list.
-        UserError: something is missing or malformed; the message names the file and the hint.
-    """
+    """As :func:`load_split`, of a list of LISTS (UsageError for another), with masks as far as there are; the split is
+    called "train" or "val"."""
     if name not in LISTS:
         raise UsageError(f"no list is called {name!r}; choose one of {', '.join(LISTS)}")
     root = Path(root)
