@@ -64,6 +64,12 @@ def wait_for(process: subprocess.Popen, sight: object) -> None:
         time.sleep(0.02)
 
 
+def minds_signals(process: subprocess.Popen) -> bool:
+    """Whether training has begun: from then on SIGTERM has a handler, and a signal ends it after the step."""
+    caught = re.search(r"^SigCgt:\s*(\w+)$", Path(f"/proc/{process.pid}/status").read_text(), re.MULTILINE)
+    return bool(int(caught[1], 16) >> (signal.SIGTERM - 1) & 1)
+
+
 def states(home: Path, name: str) -> list[Path]:
     return sorted((home / name / "mobilenet" / "states").glob("epoch_*"))
 
@@ -188,8 +194,8 @@ def test_stopped_and_resumed(home, whole, number: signal.Signals) -> None:
     name = f"stopped_{number.name}"
     process = start(home, name, "--save_every_steps", 0, start_new_session=True)
     process.stdout.readline()
-    wait_for(process, lambda: (home / name / "mobilenet" / "settings.json").exists())
-    time.sleep(random.uniform(0.1, 0.3))
+    wait_for(process, lambda: minds_signals(process))
+    time.sleep(random.uniform(0, 0.3))
     os.killpg(process.pid, number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 75, (out, err)
@@ -222,7 +228,7 @@ def test_interrupted_while_nobody_listens(home, whole, moment: str) -> None:
     name = "deaf" + moment[:2]
     process = start(home, name, "--save_every_steps", 0)
     folder = home / name / "mobilenet"
-    wait_for(process, (folder / "settings.json").exists)
+    wait_for(process, lambda: minds_signals(process))
     process.stdout.close()
     process.stderr.close()
     if moment != "in the first step":
