@@ -168,8 +168,9 @@ def read_results(content: Mapping[str, Any], cell: Cell) -> dict[str, list[Recor
     drawn = {content.get("align_maps", ""): recorded_maps(content), **drawn}
     if missing := [how for how in cell.alignments if how not in drawn]:
         raise ValueError(f"{missing[0]} maps are missing")
-    images = {"images": first_of_kind(next(iter(drawn.values())), "cam").scores["images"]}
-    for (k, how), figures in {**_figures(drawn, cell), (None, "own"): images}.items():
+    found = _figures(drawn, cell)
+    found[None, "pictures"] = {"images": first_of_kind(next(iter(drawn.values())), "cam").scores["images"]}
+    for (k, how), figures in found.items():
         for name, number in figures.items():
             if type(number) not in (int, float) or not math.isfinite(number):
                 raise ValueError(f"{f'k = {k}' if k else how or cell.name}: {name} is {number!r}")
