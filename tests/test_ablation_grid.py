@@ -178,7 +178,7 @@ def test_results_that_are_no_numbers(grid: Path, number: object) -> None:
     results = json.loads(path.read_text())
     results["top_k"][0]["scores"]["gt_known_loc"]["image_mean"] = number
     path.write_text(json.dumps(results))
-    with pytest.raises(UserError, match=r"results\.json.*k = 1: GT-known Loc is"):
+    with pytest.raises(UserError, match=r"results\.json.*k = 1: gt_known_loc is"):
         main(["--save_path", str(grid), "--seeds", "0", "--cells", "all"])
 
 

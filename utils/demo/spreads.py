@@ -59,32 +59,32 @@ def summarize(finished: Finished) -> list[dict[str, Any]]:
         generator), `CAM <metric>` and `Top-1 Cls`; those of a k `<metric>` and `threshold`; those of a way of drawing
         `<BAS or CAM> <figure>` of :data:`DRAWING`.
     """
-    rows = []
+    rows: list[dict[str, Any]] = []
+
+    def add(cell: Cell, figures: Mapping[str, Sequence[float]], k: int | None = None, drawn: str | None = None) -> None:
+        spreads = {title: Spread(values) for title, values in figures.items()}
+        rows.append({"cell": cell.name, "k": k, "drawn": drawn, "seeds": [*finished[cell]], "figures": spreads})
+
     for cell, by_seed in finished.items():
-        of_runs = [_figures(drawn, cell) for drawn in by_seed.values()]
-        for k, how in of_runs[0]:
-            found = [one[k, how] for one in of_runs]
-            spreads = {title: Spread([one[title] for one in found]) for title in found[0]}
-            rows.append({"cell": cell.name, "k": k, "drawn": how, "seeds": [*by_seed], "figures": spreads})
+        for how in cell.alignments:
+            found = [_of_drawing(drawn[how]) for drawn in by_seed.values()]
+            add(cell, {title: [one[title] for one in found] for title in found[0]}, drawn=how)
+        if cell.alignments:
+            continue
+        own = [next(iter(drawn.values())) for drawn in by_seed.values()]
+        kinds = ("bas", "cam") if cell.has_generator else ("cam",)
+        scores = [{kind: first_of_kind(maps, kind).scores for kind in kinds} for maps in own]
+        figures = {
+            f"{kind.upper()} {METRICS[metric]}": [one[kind][metric][MEAN] for one in scores]
+            for kind in kinds
+            for metric in LOC_METRICS
+        }
+        add(cell, figures | {METRICS["top1_cls"]: [one["cam"]["top1_cls"][MEAN] for one in scores]})
+        for k in cell.top_ks:
+            fused = [_of_k(maps, k) for maps in own]
+            figures = {METRICS[metric]: [one.scores[metric][MEAN] for one in fused] for metric in LOC_METRICS}
+            add(cell, figures | {"threshold": [one.figures["threshold"] for one in fused]}, k=k)
     return rows
-
-
-def _figures(drawn: Drawn, cell: Cell) -> dict[tuple[int | None, str | None], dict[str, float]]:
-    """What a run gives to the rows of its cell, by their `k` and `drawn`."""
-    if cell.alignments:
-        return {(None, how): _of_drawing(drawn[how]) for how in cell.alignments}
-    own = next(iter(drawn.values()))
-    return {(None, None): _of_losses(own, cell), **{(k, None): _of_k(own, k) for k in cell.top_ks}}
-
-
-def _of_losses(maps: Sequence[RecordedMap], cell: Cell) -> dict[str, float]:
-    """The figures of a cell of the table of losses."""
-    kinds = ("bas", "cam") if cell.has_generator else ("cam",)
-    scores = {kind: first_of_kind(maps, kind).scores for kind in kinds}
-    figures = {
-        f"{kind.upper()} {METRICS[metric]}": scores[kind][metric][MEAN] for kind in kinds for metric in LOC_METRICS
-    }
-    return figures | {METRICS["top1_cls"]: scores["cam"]["top1_cls"][MEAN]}
 
 
 def _of_drawing(maps: Sequence[RecordedMap]) -> dict[str, float]:
@@ -115,7 +115,7 @@ def markdown(rows: Sequence[Mapping[str, Any]], images: int, extra: Sequence[str
     lines = [
         f"Measured on the demo by `python -m utils.demo.ablation`: `python train.py --demo`{with_options}, {images} "
         f"test pictures, centre crop, percent of images, {spread}{seeds}. Every threshold was chosen on the training "
-        "pictures and their boxes."
+        "pictures and their boxes.",
     ]
 
     def add(words: str, head: str, columns: Sequence[str], body: Mapping[str, Mapping[str, Spread]]) -> None:
@@ -166,21 +166,35 @@ def read_results(content: Mapping[str, Any], cell: Cell) -> dict[str, list[Recor
     """The maps of a demo; stumbles where one of the figures of the tables is missing or no number."""
     drawn = {how: recorded_maps(one) for how, one in content.get("alignments", {}).items()}
     drawn = {content.get("align_maps", ""): recorded_maps(content), **drawn}
-    if missing := [how for how in cell.alignments if how not in drawn]:
-        raise ValueError(f"{missing[0]} maps are missing")
-    found = _figures(drawn, cell)
-    found[None, "pictures"] = {"images": first_of_kind(next(iter(drawn.values())), "cam").scores["images"]}
-    for (k, how), figures in found.items():
-        for name, number in figures.items():
-            if type(number) not in (int, float) or not math.isfinite(number):
-                raise ValueError(f"{f'k = {k}' if k else how or cell.name}: {name} is {number!r}")
+    for how in cell.alignments:
+        if how not in drawn:
+            raise ValueError(f"{how} maps are missing")
+        _require_numbers({f"{how}: {name}": value for name, value in _of_drawing(drawn[how]).items()})
+    if not cell.alignments:
+        _require_figures(next(iter(drawn.values())), cell)
     return drawn
 
 
-def _of_k(maps: Sequence[RecordedMap], k: int) -> dict[str, float]:
-    """The figures of the foreground map of k classes; ValueError if there is none."""
+def _require_figures(maps: Sequence[RecordedMap], cell: Cell) -> None:
+    named = {kind: first_of_kind(maps, kind) for kind in (("bas", "cam") if cell.has_generator else ("cam",))}
+    fused = {f"k = {k}": _of_k(maps, k) for k in cell.top_ks}
+    numbers = {
+        f"{name}: {metric}": one.scores[metric][MEAN] for name, one in (named | fused).items() for metric in LOC_METRICS
+    }
+    numbers |= {"Top-1 Cls": named["cam"].scores["top1_cls"][MEAN], "images": named["cam"].scores["images"]}
+    numbers |= {f"threshold of {name}": one.figures["threshold"] for name, one in fused.items()}
+    _require_numbers(numbers)
+
+
+def _require_numbers(numbers: Mapping[str, Any]) -> None:
+    wrong = [name for name, n in numbers.items() if type(n) not in (int, float) or not math.isfinite(n)]
+    if wrong:
+        raise ValueError(f"{wrong[0]} is {numbers[wrong[0]]!r}")
+
+
+def _of_k(maps: Sequence[RecordedMap], k: int) -> RecordedMap:
+    """The foreground map of k classes; ValueError if there is none."""
     for one in maps:
         if one.kind == "bas" and one.top_k == k:
-            figures = {METRICS[metric]: one.scores[metric][MEAN] for metric in LOC_METRICS}
-            return figures | {"threshold": one.figures["threshold"]}
+            return one
     raise ValueError(f"k = {k} is missing")
