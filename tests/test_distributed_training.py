@@ -274,7 +274,7 @@ def ending(number: int, count: int, folder: Path) -> None:
                 found["stopped"] = (trainer.progress.step, str(stop), stop.exit_code)
         state, path = find_training_state("last", states)
         again = make_trainer(split, CASES["batch statistics"])
-        restore_training_state(state, again)
+        again.progress = restore_training_state(state, again.model, again.optimizer, again.scheduler, again.scaler)
         found["state"] = (path.name, again.progress.step, again.progress.seen)
         equal = [torch.equal(again.model.state_dict()[k], v) for k, v in trainer.model.state_dict().items()]
         found["restored"] = all(equal)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import pickle
-import signal
 import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError, version
@@ -78,7 +77,6 @@ def test_processes_that_score_need_no_pytorch(tmp_path: Path) -> None:
     assert result.stdout.split() == [str(side) for side in scorer([picture]).results[0].boxes[0]]
 
 
-@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="Windows has no masks of signals")
 def test_signals_do_not_reach_processes_that_start(tmp_path: Path) -> None:
     """Protects evaluations from a Ctrl-C while processes import: none is let through to the first one either."""
     (tmp_path / "program.py").write_text(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -33,44 +32,37 @@ DATA = {"pictures": 64, "classes": 5, "digest": "0123456789abcdef"}
 CPU = torch.device("cpu")
 
 
-def make_trainer(fp16: bool = False) -> Any:
-    """What is saved and restored: a network with its optimiser, schedule and scaler, as a run builds them."""
+def parts(fp16: bool = False) -> tuple:
+    """A network with its optimiser, schedule and scaler, as a run builds them."""
     torch.manual_seed(0)
     model = TinyBAS()
     optimizer = build_optimizer(model, RECIPE.lr)
     for parameter in model.parameters():
         optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 0.5)
     scheduler = build_scheduler(optimizer, RECIPE.lr_steps)
-    return SimpleNamespace(
-        model=model,
-        optimizer=optimizer,
-        scheduler=scheduler,
-        scaler=torch.amp.GradScaler("cpu", enabled=fp16),
-        recipe=RECIPE,
-        engine=Engine(amp="bf16"),
-        device=CPU,
-    )
+    return model, optimizer, scheduler, torch.amp.GradScaler("cpu", enabled=fp16)
 
 
 def make_state(fp16: bool = False, epochs: int = 3) -> dict[str, Any]:
     """A state after some epochs and a step of the next."""
-    trainer = make_trainer(fp16)
+    model, optimizer, scheduler, scaler = parts(fp16)
     for _ in range(epochs):
-        trainer.optimizer.step()
-        trainer.scheduler.step()
+        optimizer.step()
+        scheduler.step()
     extremes = [[0.9, 0.1]] * 4 + [[float("-inf"), float("inf")]]
-    trainer.progress = Progress(epochs, 1, {"cls": -2.5, "accuracy": 0.25}, 32, 1.5, 0.5, 0, extremes)
-    return training_state(trainer, [random_state(CPU)], DATA)
+    progress = Progress(epochs, 1, {"cls": -2.5, "accuracy": 0.25}, 32, 1.5, 0.5, 0, extremes)
+    return training_state(
+        model, optimizer, scheduler, scaler, progress, [random_state(CPU)], RECIPE, Engine(amp="bf16"), DATA
+    )
 
 
-def resume(content: object, path: Path) -> Any:
+def resume(content: object, path: Path) -> tuple[Progress, tuple]:
     """As a run does it."""
     torch.save(content, path)
     state = read_training_state(path)
     require_same_run(state, RECIPE, Engine(amp="bf16"), DATA)
-    new = make_trainer(bool(state["scaler"]))
-    restore_training_state(state, new, path)
-    return new
+    new = parts(bool(state["scaler"]))
+    return restore_training_state(state, *new, name=path), new
 
 
 @pytest.mark.parametrize("fp16", [False, True])
@@ -79,12 +71,12 @@ def test_a_good_state_comes_back(tmp_path: Path, fp16: bool) -> None:
     content = make_state(fp16)
     content["random"] = [random_state(CPU)]
     expected = torch.rand(3), np.random.rand(3).tolist()
-    new = resume(content, tmp_path / "x.pth.tar")
+    progress, (model, optimizer, scheduler, scaler) = resume(content, tmp_path / "x.pth.tar")
     assert torch.equal(torch.rand(3), expected[0]) and np.random.rand(3).tolist() == expected[1]
-    assert new.progress == Progress(**content["progress"])
-    assert all(torch.equal(value, content["model"][key]) for key, value in new.model.state_dict().items())
-    assert new.scheduler.state_dict() == content["scheduler"] and new.scaler.state_dict() == content["scaler"]
-    ours, theirs = new.optimizer.state_dict(), content["optimizer"]
+    assert progress == Progress(**content["progress"])
+    assert all(torch.equal(value, content["model"][key]) for key, value in model.state_dict().items())
+    assert scheduler.state_dict() == content["scheduler"] and scaler.state_dict() == content["scaler"]
+    ours, theirs = optimizer.state_dict(), content["optimizer"]
     assert ours["param_groups"] == theirs["param_groups"]
     for number, values in theirs["state"].items():
         assert torch.equal(ours["state"][number]["momentum_buffer"], values["momentum_buffer"])
@@ -197,11 +189,11 @@ def test_what_follows_from_the_recipe_is_not_taken(tmp_path: Path, state: dict, 
         group[name] = value
         if value is None:
             del group[name]
-    new = resume(content, tmp_path / "x.pth.tar")
-    assert {group[name] for group in new.optimizer.param_groups} == {make_trainer().optimizer.param_groups[0][name]}
-    for parameter in new.model.parameters():
+    _, (model, optimizer, *_) = resume(content, tmp_path / "x.pth.tar")
+    assert {group[name] for group in optimizer.param_groups} == {parts()[1].param_groups[0][name]}
+    for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
-    new.optimizer.step()
+    optimizer.step()
 
 
 @pytest.mark.parametrize("kind", [torch.float16, torch.bfloat16, torch.float64])
@@ -211,7 +203,5 @@ def test_weights_of_other_precision(tmp_path: Path, state: dict, kind: torch.dty
     content["model"] = {
         key: value.to(kind) if value.is_floating_point() else value for key, value in content["model"].items()
     }
-    new = resume(content, tmp_path / "x.pth.tar")
-    assert all(
-        torch.equal(value, content["model"][key].to(value.dtype)) for key, value in new.model.state_dict().items()
-    )
+    _, (model, *_) = resume(content, tmp_path / "x.pth.tar")
+    assert all(torch.equal(value, content["model"][key].to(value.dtype)) for key, value in model.state_dict().items())

@@ -13,12 +13,8 @@ from torchvision.models.inception import BasicConv2d, InceptionB, InceptionD
 from utils.models.bas import BAS, initialize_xavier
 
 
-class MeanOfNeighbours(torch.autograd.Function):
-    """The mean over 3 x 3 cells with zeros around, `F.avg_pool2d(maps, 3, stride=1, padding=1)`: (B, C, H, W) -> same.
-
-    This linear map is its own adjoint, so its gradient is the same mean of the gradient. PyTorch's own backward pass
-    with padding is wrong for channels-last maps on CUDA (2.11: off by 0.2 of its norm).
-    """
+class _MeanOfNeighbours(torch.autograd.Function):
+    """See :func:`mean_of_neighbours`: a linear map that is its own adjoint, so that its gradient is the same mean."""
 
     @staticmethod
     def forward(maps: Tensor) -> Tensor:
@@ -34,7 +30,11 @@ class MeanOfNeighbours(torch.autograd.Function):
 
 
 def mean_of_neighbours(maps: Tensor) -> Tensor:
-    return MeanOfNeighbours.apply(maps)  # type: ignore[no-untyped-call, no-any-return]
+    """The mean over 3 x 3 cells with zeros around, `F.avg_pool2d(maps, 3, stride=1, padding=1)`: (B, C, H, W) -> same.
+
+    PyTorch's own backward pass with padding is wrong for channels-last maps on CUDA (2.11: off by 0.2 of its norm).
+    """
+    return _MeanOfNeighbours.apply(maps)  # type: ignore[no-untyped-call, no-any-return]
 
 
 class InceptionA(inception.InceptionA):

@@ -7,11 +7,12 @@ import random
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from utils.data.split import Split
 from utils.models.bas import BAS
@@ -22,9 +23,6 @@ from utils.runs.state_check import MOMENTUM, PARTS, RATES, require_sound
 from utils.runs.state_folder import StateFolder, damage_of_file
 from utils.system.errors import UsageError, UserError, is_out_of_memory, reason_of
 from utils.system.processes import broadcast_value, gather_everywhere, is_main, process_count, rank, restart_count
-
-if TYPE_CHECKING:
-    from utils.training.engine import Trainer
 
 OTHER_STATE = "give another state, or none for the newest"
 # A run may be prolonged, and how it is evaluated is free; what else differs in the recipe would make it another run.
@@ -109,23 +107,33 @@ def require_finite(model: BAS) -> None:
         raise UserError("the weights are not finite any more; start again with a lower --lr and another --save_path")
 
 
-def training_state(trainer: Trainer, random_states: list[dict[str, Any]], data: Mapping[str, Any]) -> dict[str, Any]:
+def training_state(
+    model: BAS,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler,
+    progress: Progress,
+    random_states: list[dict[str, Any]],
+    recipe: Recipe,
+    engine: Engine,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
     """What is saved.
 
     Args:
-        trainer: the run's.
         random_states: of :func:`random_state` in each process.
         data: of :func:`fingerprint`.
+        model, optimizer, scheduler, scaler, progress, recipe, engine: the run's.
     """
     return {
-        "model": trainer.model.state_dict(),
-        "optimizer": trainer.optimizer.state_dict(),
-        "scheduler": trainer.scheduler.state_dict(),
-        "scaler": trainer.scaler.state_dict(),
-        "progress": asdict(trainer.progress),
+        "model": model.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "scheduler": scheduler.state_dict(),
+        "scaler": scaler.state_dict(),
+        "progress": asdict(progress),
         "random": random_states,
-        "settings": asdict(trainer.recipe),
-        "engine": asdict(trainer.engine),
+        "settings": asdict(recipe),
+        "engine": asdict(engine),
         "data": dict(data),
     }
 
@@ -190,18 +198,24 @@ def read_training_state(path: Path) -> dict[str, Any]:
     return content
 
 
-def restore_training_state(content: Mapping[str, Any], trainer: Trainer, name: object = "the state") -> None:
+def restore_training_state(
+    content: Mapping[str, Any],
+    model: BAS,
+    optimizer: Optimizer,
+    scheduler: LRScheduler,
+    scaler: torch.amp.GradScaler,
+    name: object = "the state",
+) -> Progress:
     """Restores what :func:`find_training_state` gave; the random states only where there are as many processes.
 
     Args:
         content: the state.
-        trainer: newly built, for the same settings.
+        model, optimizer, scheduler, scaler: newly built, for the same settings.
         name: of the file, for the message.
 
     Raises:
         UserError: it is another network's, or nothing that could be restored.
     """
-    model, optimizer = trainer.model, trainer.optimizer
     if wrong := differences(model.state_dict(), content["model"]):
         raise UserError(f"--resume: {name} does not fit the network: {wrong}; {OTHER_STATE}")
     try:
@@ -210,16 +224,16 @@ def restore_training_state(content: Mapping[str, Any], trainer: Trainer, name: o
         # All else that a scheduler knows follows from the recipe and how often it was stepped.
         count = content["scheduler"]["last_epoch"]
         rates = [group["lr"] for group in optimizer.param_groups]
-        vars(trainer.scheduler).update(last_epoch=count, _step_count=count + 1, _last_lr=rates)
+        vars(scheduler).update(last_epoch=count, _step_count=count + 1, _last_lr=rates)
         if content["scaler"]:
-            trainer.scaler.load_state_dict(content["scaler"])
+            scaler.load_state_dict(content["scaler"])
         if len(content["random"]) == process_count():
-            set_random_state(content["random"][rank()], trainer.device)
+            set_random_state(content["random"][rank()], next(model.parameters()).device)
     except Exception as error:  # torch, NumPy and Python's random each stumble in their own way over what is no state
         if is_out_of_memory(error):
             raise
         raise UserError(f"--resume: {name} cannot be restored ({reason_of(error)[:200]}); {OTHER_STATE}") from error
-    trainer.progress = Progress(**content["progress"])
+    return Progress(**content["progress"])
 
 
 def _restore_optimizer(content: dict[str, Any], optimizer: Optimizer) -> None:

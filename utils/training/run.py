@@ -157,7 +157,8 @@ class Run:
             use_winograd(self.model)  # wide 3 x 3 convolutions, with 2.25 times fewer multiplications
         self.trainer = trainer = build_trainer(self.model, loader, self.train_split.paths, recipe, engine, self.device)
         if state is not None:
-            restore_training_state(state, trainer, state_path)
+            parts = self.model, trainer.optimizer, trainer.scheduler, trainer.scaler
+            trainer.progress = restore_training_state(state, *parts, name=state_path)
             print(f"resumed from {state_path} after {trainer.progress}")
         self.record = RunRecord(self.folder, trainer, self.states)
         source = {"root": str(self.root.resolve()), "is_own": self.dataset.is_own}

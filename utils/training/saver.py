@@ -68,7 +68,17 @@ class Saver:
         require_finite(trainer.model)
         random_states = gather_everywhere(random_state(trainer.device))
         if is_main():
-            content = training_state(trainer, random_states, self._data)
+            content = training_state(
+                trainer.model,
+                trainer.optimizer,
+                trainer.scheduler,
+                trainer.scaler,
+                trainer.progress,
+                random_states,
+                trainer.recipe,
+                trainer.engine,
+                self._data,
+            )
             progress = trainer.progress
             self._states.save(progress.epoch, progress.step, lambda file: torch.save(content, file))
 
