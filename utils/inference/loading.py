@@ -15,7 +15,7 @@ from utils.data.split import Split
 from utils.data.transforms import check_sizes
 from utils.evaluation.protocols import Protocol, find_protocol
 from utils.inference.arguments import EvaluationSettings
-from utils.models.bas import BAS
+from utils.models.bas import BAS, NothingDrawn
 from utils.models.checkpoint import GENERATOR_KEY, Checkpoint, apply_weights, read_checkpoint, require_arch
 from utils.models.fold import fold_batch_norm
 from utils.models.recipe import Recipe, marked
@@ -97,9 +97,10 @@ def load(
     recipe, recorded = settle_recipe(dataset, arch, read, rules, given)
     check_sizes(recipe.resize_size, recipe.crop_size)
     names = _choose_class_names(read, classes, recorded.class_names, dataset.class_names())
-    model = build(recipe)
+    with torch.device("meta"), NothingDrawn():  # no memory, no random numbers: the file has all of it
+        model = build(recipe)
     _require_tap(read, model)
-    apply_weights(model, read)
+    apply_weights(model, read, assign=True)
     print(read.summary)
     model = fold_batch_norm(model.eval()).place(on)
     return Loaded(dataset, read, recorded, model, recipe, rules, names, on, amp)

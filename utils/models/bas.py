@@ -12,12 +12,13 @@ so all scores and activations, are float32.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from utils.models.batch_norm import Statistics, recorded_statistics, use_exact_batch_norm
 from utils.models.pooling import pool_areas, pool_blocks
@@ -491,3 +492,12 @@ def initialize_xavier(module: nn.Module) -> None:
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.ones_(module.weight)
         nn.init.zeros_(module.bias)
+
+
+class NothingDrawn(TorchFunctionMode):
+    """Under it no weights are drawn, which on the meta device would take longer than on a real one."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is Tensor.uniform_ or func is Tensor.normal_ or getattr(func, "__module__", "") == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **(kwargs or {}))

@@ -238,9 +238,14 @@ def sound_weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if shared > MOST_SHARED:
             raise ValueError(f"holds numbers that stand for more than {MOST_SHARED >> 30} GiB of others, up to {key}")
         sound[key] = value.float() if value.dtype in FLOATS else value
-        if not torch.isfinite(sound[key]).all():
+        if not _is_finite(sound[key]):
             raise ValueError(f"holds NaN or infinite weights in {key}")
     return sound
+
+
+def _is_finite(values: Tensor) -> bool:
+    # Finite numbers may have a sum that is not, but no other numbers have a finite sum: one pass, mostly.
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def _wrong_kind(key: str, value: Tensor) -> str:
@@ -316,8 +321,13 @@ def require_arch(checkpoint: Checkpoint, arch: str) -> None:
         raise UserError(f"{checkpoint.path} holds {checkpoint.description}, not {arch}; {hint}")
 
 
-def apply_weights(model: BAS, checkpoint: Checkpoint) -> None:
+def apply_weights(model: BAS, checkpoint: Checkpoint, *, assign: bool = False) -> None:
     """Loads a cleaned checkpoint strictly.
+
+    Args:
+        model: where to.
+        checkpoint: what.
+        assign: whether the model takes the checkpoint's own tensors, as a model on the meta device must.
 
     Raises:
         UserError: the file is for another backbone, data set or head; says which, or which keys and shapes differ.
@@ -327,7 +337,7 @@ def apply_weights(model: BAS, checkpoint: Checkpoint) -> None:
         raise UserError(f"{checkpoint.path} holds {checkpoint.description}, but the model is {wanted}")
     if wrong := differences(model.state_dict(), checkpoint.state):
         raise UserError(f"{checkpoint.path} does not fit the model: {wrong}")
-    model.load_state_dict(checkpoint.state)
+    model.load_state_dict(checkpoint.state, assign=assign)
 
 
 def load_weights(model: BAS, path: str | Path) -> Checkpoint:

@@ -33,10 +33,21 @@ def fold_batch_norm(model: Model) -> Model:
     """
     if any(module.training for module in model.modules()):
         raise ValueError("batch normalisation can only be folded in evaluation mode; call model.eval() first")
-    folded = copy.deepcopy(model)
-    for parent in list(folded.modules()):
-        for (name, conv), (norm_name, norm) in pairwise(list(parent.named_children())):
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and conv.out_channels == norm.num_features:
-                setattr(parent, name, fuse_conv_bn_eval(conv, norm))
-                setattr(parent, norm_name, nn.Identity().eval())
+    # What is folded is computed anew anyhow; the copy shares it until then.
+    layers = [layer for *_, conv, _, norm in _pairs(model) for layer in (conv, norm)]
+    shared = {id(values): values for layer in layers for values in (*layer.parameters(), *layer.buffers())}
+    folded = copy.deepcopy(model, shared)
+    for parent, name, conv, norm_name, norm in _pairs(folded):
+        setattr(parent, name, fuse_conv_bn_eval(conv, norm))
+        setattr(parent, norm_name, nn.Identity().eval())
     return folded
+
+
+def _pairs(model: nn.Module) -> list[tuple[nn.Module, str, nn.Conv2d, str, _BatchNorm]]:
+    """The convolutions with a normalisation right behind, each with its parent, and their names in it."""
+    return [
+        (parent, name, conv, norm_name, norm)
+        for parent in model.modules()
+        for (name, conv), (norm_name, norm) in pairwise(list(parent.named_children()))
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, _BatchNorm) and conv.out_channels == norm.num_features
+    ]

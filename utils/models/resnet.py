@@ -7,18 +7,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-from torchvision.models.resnet import Bottleneck, conv1x1
+from torch import Tensor, nn
 
 from utils.models.bas import BAS, initialize_xavier
 from utils.models.taps import Grid, Tap
 
 
+class Bottleneck(nn.Module):
+    """A 3 x 3 convolution between two of 1 x 1 that narrow and widen, and what goes past them; the stride sits on the
+    3 x 3 one.
+
+    Args:
+        in_channels: C.
+        width: channels of the 3 x 3 convolution; four times as many come out.
+        stride: of the block.
+        is_first: whether what goes past is projected by a convolution of 1 x 1, as in a stage's first block.
+    """
+
+    def __init__(self, in_channels: int, width: int, stride: int = 1, is_first: bool = False) -> None:
+        super().__init__()
+        out_channels = 4 * width
+        self.conv1 = nn.Conv2d(in_channels, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, out_channels, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(out_channels)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample: nn.Module | None = None
+        if is_first:
+            projection = nn.Conv2d(in_channels, out_channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(projection, nn.BatchNorm2d(out_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, 4 * width, H / stride, W / stride)."""
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        out = self.bn3(self.conv3(out))
+        out += x if self.downsample is None else self.downsample(x)
+        return self.relu(out)
+
+
 def _stage(in_channels: int, width: int, blocks: int, stride: int) -> nn.Sequential:
-    out_channels = width * Bottleneck.expansion
-    downsample = nn.Sequential(conv1x1(in_channels, out_channels, stride), nn.BatchNorm2d(out_channels))
-    first = Bottleneck(in_channels, width, stride, downsample)
-    return nn.Sequential(first, *(Bottleneck(out_channels, width) for _ in range(blocks - 1)))
+    first = Bottleneck(in_channels, width, stride, is_first=True)
+    return nn.Sequential(first, *(Bottleneck(4 * width, width) for _ in range(blocks - 1)))
 
 
 class ResNet50(BAS, arch="resnet"):

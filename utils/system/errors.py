@@ -7,7 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 
-from utils.system.memory import reuse_freed_memory
+from utils.system.memory import collect_garbage_rarely, reuse_freed_memory
 from utils.system.streams import survive_closed_streams, unwritten_output
 
 
@@ -54,6 +54,7 @@ def run_command(main: Callable[[], None]) -> int:
         The process's exit code: 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl-C.
     """
     reuse_freed_memory()
+    collect_garbage_rarely()
     survive_closed_streams()
     code = _run(main)
     lost = unwritten_output()
