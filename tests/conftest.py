@@ -7,6 +7,8 @@ import os
 
 import pytest
 
+from utils.system.memory import collect_garbage_rarely
+
 GPUS = "TESTS_GPUS"  # keeps what CUDA_VISIBLE_DEVICES was
 LONGEST = ("test_golden", "test_survival", "test_golden_ijcv", "test_training_command", "test_distributed_training")
 
@@ -19,6 +21,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Tests that ask for two threads of their own share the cores with the others: a thread that waits must not spin.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+collect_garbage_rarely()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
