@@ -77,6 +77,24 @@ def test_processes_that_score_need_no_pytorch(tmp_path: Path) -> None:
     assert result.stdout.split() == [str(side) for side in scorer([picture]).results[0].boxes[0]]
 
 
+def test_a_network_for_a_file_is_built_of_pytorch_alone() -> None:
+    """Protects the start of every evaluation: no second package is imported, and no random number is drawn."""
+    program = """
+import sys, torch
+from utils.models.bas import NothingDrawn
+from utils.models.registry import ARCHS
+import CUB.Model
+before = torch.get_rng_state()
+with torch.device("meta"), NothingDrawn():
+    models = [CUB.Model.build(arch) for arch in ARCHS]
+assert {values.device.type for model in models for values in model.state_dict().values()} == {"meta"}
+assert torch.equal(torch.get_rng_state(), before)
+print(*sorted({"torchvision", "torch._dynamo"} & sys.modules.keys()))
+"""
+    result = run(("-c", program))
+    assert (result.returncode, result.stdout, result.stderr) == (0, "\n", "")
+
+
 def test_signals_do_not_reach_processes_that_start(tmp_path: Path) -> None:
     """Protects evaluations from a Ctrl-C while processes import: none is let through to the first one either."""
     (tmp_path / "program.py").write_text(
