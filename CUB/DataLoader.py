@@ -36,7 +36,8 @@ HINT = (
 
 _OWNERS_FILES = ("images.txt", "image_class_labels.txt", "classes.txt", "train_test_split.txt", "bounding_boxes.txt")
 _OWNERS_PIECES = ("images", *_OWNERS_FILES)
-_AUTHORS_PIECES = ("train", "test", "test_list.txt", "test_gt.txt")
+_AUTHORS_BOXES = ("test_gt.txt", "test_bounding_box.txt")  # of the first paper's code, of the second's
+_AUTHORS_PIECES = ("train", "test", "test_list.txt")
 
 
 def load_split(root: Path, split: str) -> Split:
@@ -53,7 +54,8 @@ def load_split(root: Path, split: str) -> Split:
             return _load_owners_layout(folder, split)
     if any((root / piece).exists() for piece in _AUTHORS_PIECES):
         return _load_authors_train(root) if split == "train" else _load_authors_test(root)
-    raise UserError(f"no CUB-200-2011 in {root} (looked for {', '.join(_OWNERS_PIECES + _AUTHORS_PIECES)}); {HINT}")
+    looked_for = ", ".join(_OWNERS_PIECES + _AUTHORS_PIECES + _AUTHORS_BOXES)
+    raise UserError(f"no CUB-200-2011 in {root} (looked for {looked_for}); {HINT}")
 
 
 def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
@@ -71,7 +73,8 @@ def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
         UserError: the network fails, the archive is not the published one, or the disk is full.
     """
     root = Path(root)
-    for folder, pieces in ((root, _OWNERS_PIECES), (root / FOLDER, _OWNERS_PIECES), (root, _AUTHORS_PIECES)):
+    authors_pieces = (*_AUTHORS_PIECES, _authors_boxes(root))
+    for folder, pieces in ((root, _OWNERS_PIECES), (root / FOLDER, _OWNERS_PIECES), (root, authors_pieces)):
         if all((folder / piece).exists() for piece in pieces):
             return folder
     from utils.data.download import download_dataset  # here, since it takes a second for torchvision
@@ -194,8 +197,12 @@ def _load_authors_train(root: Path) -> Split:
     )
 
 
+def _authors_boxes(root: Path) -> str:
+    return next((name for name in _AUTHORS_BOXES if (root / name).exists()), _AUTHORS_BOXES[0])
+
+
 def _load_authors_test(root: Path) -> Split:
-    list_file, boxes_file = root / "test_list.txt", root / "test_gt.txt"
+    list_file, boxes_file = root / "test_list.txt", root / _authors_boxes(root)
     listed, truths = read_lines(list_file, HINT), read_lines(boxes_file, HINT)
     if len(listed) != len(truths):
         raise UserError(

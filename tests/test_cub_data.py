@@ -206,10 +206,12 @@ def test_a_list_of_pictures_that_was_cut_short_is_said(tmp_path):
 # --- the authors' layout
 
 
-@pytest.mark.parametrize("first_label", [0, 1])
-def test_authors_layout(tmp_path, first_label):
-    """Labels are the class folders' ranks whether the list counts from 0 or 1; boxes are those of the same line."""
+@pytest.mark.parametrize(("first_label", "boxes_file"), [(0, "test_gt.txt"), (1, "test_bounding_box.txt")])
+def test_authors_layout(tmp_path, first_label, boxes_file):
+    """Labels are the class folders' ranks whether the list counts from 0 or 1; boxes are those of the same line, in the
+    first paper's file or the second's."""
     make_authors(tmp_path, first_label)
+    (tmp_path / "test_gt.txt").rename(tmp_path / boxes_file)
     test, train = load_split(tmp_path, "test"), load_split(tmp_path, "train")
     assert test.ids == ("002.Gull/b.jpg", "001.Wren/a.jpg", "003.Finch/e.jpg")
     assert test.paths == tuple(tmp_path / "test" / name for name in test.ids)

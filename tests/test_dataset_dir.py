@@ -232,22 +232,22 @@ def test_masks_without_boxes(net, tmp_path, capsys):
     assert said in capsys.readouterr().out
 
 
-def test_every_annotators_pixels_count_in_the_second_papers_protocol(net, tmp_path, capsys):
-    """Protects PxAP of masks in grey: half of the annotators make an object, or, in count_pxap.py, any one does."""
+def test_every_annotators_pixels_count_in_the_protocols_of_masks(net, tmp_path, capsys):
+    """Protects PxAP of masks in grey: half of the annotators make an object, or, in the codes for masks, any one."""
     shares = np.zeros((64, 64), dtype=np.uint8)
     for number, level in enumerate(range(51, 256, 51)):
         shares[8 + 4 * number : 56 - 4 * number, 8 + 4 * number : 56 - 4 * number] = level
     data = make_masks(tmp_path / "data", shares)
     found = {}
-    for protocol in ("wsolevaluation", "ijcv"):
+    for protocol in ("authors", "wsolevaluation", "ijcv"):
         asked = ("--protocol", protocol, "--checkpoint", net, "--map", "center", "--json", tmp_path / "r.json")
         assert evaluate(data, *asked) == 0
         output, record = capsys.readouterr().out, read_json(tmp_path / "r.json")
         found[protocol] = record["pixels"]["px_ap"]
-        assert ("128 to 255 object" in output) == (protocol == "wsolevaluation")
+        assert ("128 to 255 object" in output) == (protocol == "authors")
         assert record["protocol"] == ("count_pxap" if protocol == "ijcv" else protocol)
-        assert record["resize_size"] == record["crop_size"]
-    assert found["ijcv"] != found["wsolevaluation"]
+        assert (record["resize_size"] == record["crop_size"]) == (protocol != "authors")
+    assert found["authors"] not in (found["ijcv"], found["wsolevaluation"])
     # Levels whose meaning nobody could tell: all of them object there, and on the sheet of pictures, too.
     odd = make_masks(tmp_path / "odd", np.tile(np.array([0, 90, 180], np.uint8), (64, 22))[:, :64])
     asked = ("--protocol", "ijcv", "--checkpoint", net, "--vis", 2, "--save", tmp_path / "report")

@@ -100,6 +100,12 @@ def literal_wsol_box(score_map: np.ndarray, threshold: float) -> list[int]:
     return [x, y, min(x + w, picture.shape[1] - 1), min(y + h, picture.shape[0] - 1)]
 
 
+def test_the_code_for_masks_takes_the_true_class_alone(home: Path) -> None:
+    """Protects PxAP on CUB: count_pxap's map is the label's, whatever k the recipe has for boxes, but for a --top_k."""
+    asked = ((), ("--protocol", "count_pxap"), ("--protocol", "count_pxap", "--top_k", 3))
+    assert [figures(home, *more)["settings"]["top_k"] for more in asked] == [2, 1, 3]
+
+
 def test_wsolevaluation_protocol_by_its_literal_code(home, tmp_path):
     """Protects --protocol wsolevaluation: no crop, the map resized then normalised, contours, one crop, IoU >= 0.5."""
     gaussian = centred_gaussian(torch.zeros(1, 1, 6, 6))[0, 0].numpy()

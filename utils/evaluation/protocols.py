@@ -35,6 +35,7 @@ class Protocol:
         draws_contours: whether boxes are drawn around contours or components.
         ten_crops: whether class scores come from ten crops unless the user says otherwise.
         any_level: whether a pixel is object wherever a mask is not black, and not where its levels say so.
+        top_k: classes whose maps BAS's map is the mean of, unless the user says otherwise; None: as the recipe says.
     """
 
     name = "authors"
@@ -44,6 +45,7 @@ class Protocol:
     draws_contours = False
     ten_crops = True
     any_level = False
+    top_k: int | None = None
 
     def for_masks(self) -> Protocol:
         """The rules for a data set that has masks and no boxes; mostly the same."""
@@ -122,10 +124,11 @@ class CountPxAPProtocol(IJCVProtocol):
     name = "count_pxap"
     title = (
         "count_pxap: the authors' IJCV code for masks, resized to 224 without a crop, object wherever a mask is not "
-        "black"
+        "black, the true class's map alone"
     )
     ten_crops = False
     any_level = True
+    top_k = 1
 
     def sizes(self, resize_size: int, crop_size: int) -> tuple[int, int]:
         return crop_size, crop_size
@@ -137,6 +140,7 @@ class WsolEvaluationProtocol(Protocol):
     name = "wsolevaluation"
     title = "wsolevaluation: that code, resized to 224 without a crop, contours, IoU >= 0.5, mean over images"
     strict = False
+    any_level = True
     mean = "image_mean"
     draws_contours = True
     ten_crops = False

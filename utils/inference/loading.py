@@ -110,7 +110,7 @@ def settle_recipe(
     dataset: Dataset, arch: str, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]
 ) -> tuple[Recipe, Recorded]:
     """What a checkpoint is to be evaluated with: the paper's recipe, under what the file itself tells, under the
-    settings of its run, under what was given.
+    settings of its run, under the protocol's rules, under what was given.
 
     Returns:
         The recipe, and what the run tells.
@@ -127,7 +127,8 @@ def settle_recipe(
     if recorded.is_run:
         print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
     recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else None))
-    return settle(settle(settle(recipe, from_file), recorded.settings), given), recorded
+    of_rules = {"top_k": protocol.top_k}
+    return settle(settle(settle(settle(recipe, from_file), recorded.settings), of_rules), given), recorded
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:

@@ -73,8 +73,8 @@ class Recipe:
     arch: str
     num_classes: int
     name: str = option(
-        "all of one paper's settings: the first (CVPR 2022), or the second (IJCV 2023: no final ReLU, a ratio beyond 1 "
-        "becomes 1, other weights, epochs and thresholds); options given beside it win",
+        "all of one paper's settings: the first (CVPR 2022), or the second (IJCV 2023: no final ReLU, "
+        "other weights, epochs, thresholds and ratios beyond 1); options given beside it win",
         Choice(PAPERS),
         default="cvpr",
         flags=("--recipe",),
