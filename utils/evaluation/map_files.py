@@ -16,7 +16,7 @@ import numpy as np
 
 from utils.localization.sweep import ROUNDING
 from utils.system.errors import UserError
-from utils.system.files import read_json, write_atomically
+from utils.system.files import read_json, write_atomically, write_json
 
 RECORD = "maps.json"
 SAME = ("protocol", "resize_size", "crop_size")
@@ -53,6 +53,21 @@ def are_scored(folder: Path, settings: Mapping[str, Any]) -> bool:
     if other:
         raise UserError(f"the maps in {folder} were scored with {', '.join(other)}; give the same, or save them anew")
     return True
+
+
+def begin_maps(folder: Path, record: Mapping[str, Any]) -> None:
+    """Writes what the maps are that are to be saved in a folder.
+
+    Raises:
+        UserError: it holds other maps, which nobody could tell from these afterwards.
+    """
+    path = folder / RECORD
+    found = read_json(path, "does not describe maps", "choose another folder", dict) if path.is_file() else {}
+    other = [f"{name} {found.get(name)}" for name, value in record.items() if found.get(name) != value]
+    if other and (found or next(folder.rglob("*.np[yz]"), None) is not None):
+        what = f"with {', '.join(other)}" if found else "of unknown origin"
+        raise UserError(f"--save-maps: {folder} holds maps {what}; choose another folder, or remove it")
+    write_json(path, record)
 
 
 def save_map(folder: Path, image_id: str, score_map: np.ndarray) -> Path:

@@ -214,13 +214,17 @@ class Evaluation:
 
     def best_threshold(self, kind: MapKind) -> float:
         """The threshold with the highest GT-known Loc in the protocol's mean (the lowest of several)."""
+        return self.maps[kind].thresholds[int(self.found_by_threshold(kind).argmax())]
+
+    def found_by_threshold(self, kind: MapKind) -> np.ndarray:
+        """(T,) what GT-known Loc in the protocol's mean is at each threshold, up to a factor."""
         result = self.maps[kind]
         seen = self.boxed & ~result.missed
         right = np.zeros((self.num_classes, len(result.thresholds)))
         np.add.at(right, self.labels[seen], self.spec.protocol.is_right(result.ious[seen]))
         if self.spec.protocol.mean == "class_mean":
             right /= np.bincount(self.labels[self.boxed], minlength=self.num_classes).clip(min=1)[:, None]
-        return result.thresholds[int(right.sum(axis=0).argmax())]
+        return right.sum(axis=0)
 
     def breakdown(self, kind: MapKind) -> dict[str, Any]:
         """The error types at the threshold in force, see :func:`utils.metrics.error_breakdown`."""

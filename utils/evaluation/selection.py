@@ -26,7 +26,8 @@ def choose_thresholds(
     scorers: int = 0,
 ) -> dict[MapKind, float]:
     """Each map's threshold with the highest GT-known Loc (in the protocol's mean) on a split, in steps of 0.01; on one
-    that has masks alone, that with the highest IoU of pixels, in steps of 0.001.
+    that has masks alone, that with the highest IoU of pixels, in steps of 0.001. Kinds of maps of which no threshold
+    finds a box are left out, and said.
 
     Args:
         model: on `device`.
@@ -55,21 +56,21 @@ def choose_thresholds(
         print(failure_report(evaluation.failures))
     for line in misfit_lines(summarize_misfits(evaluation)):
         print(line)
-    if by_boxes:
-        return {kind: evaluation.best_threshold(kind) for kind in asked.thresholds}
     chosen = {}
-    for kind in asked.thresholds:
+    for kind, in_force in asked.thresholds.items():
         pixels = evaluation.maps[kind].pixels
-        if pixels is None or not pixels.foreground.any():
+        if by_boxes and evaluation.found_by_threshold(kind).any():
+            chosen[kind] = evaluation.best_threshold(kind)
+        elif by_boxes:
+            print(f"no threshold of {kind.title} finds a box on the {split.name} split; {in_force:g} stays")
+        elif pixels is None or not pixels.foreground.any():
             raise UserError(f"no mask of the {split.name} split that could be read marks an object; give --threshold")
-        chosen[kind] = pixels.best_threshold()
+        else:
+            chosen[kind] = pixels.best_threshold()
     return chosen
 
 
 def with_thresholds(spec: EvaluationSpec, chosen: dict[MapKind, float]) -> EvaluationSpec:
-    """The spec with other thresholds in force; swept kinds take the main one's."""
-    return replace(
-        spec,
-        thresholds={kind: chosen[kind] for kind in spec.thresholds},
-        swept=dict.fromkeys(spec.swept, chosen[spec.main]),
-    )
+    """The spec with other thresholds in force, where one was chosen; swept kinds take the main one's."""
+    thresholds = {kind: chosen.get(kind, known) for kind, known in spec.thresholds.items()}
+    return replace(spec, thresholds=thresholds, swept=dict.fromkeys(spec.swept, thresholds[spec.main]))

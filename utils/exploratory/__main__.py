@@ -139,7 +139,7 @@ def open_network(args: argparse.Namespace) -> tuple[Loaded, Split]:
         dataset = DATASETS[args.dataset or next(iter(DATASETS))]
         loaded = load(dataset, args.arch, args.checkpoint, device=args.device)
         split = dataset.load_split(args.data or dataset.root, "test")
-        require_same_classes(loaded.checkpoint, split)
+        require_same_classes(loaded, split)
         return loaded, split
     run = find_run(args.run or DEFAULT_RUN, DATASETS)
     loaded = load(run.dataset, run.arch, run.weights, device=args.device)

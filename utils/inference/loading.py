@@ -125,8 +125,14 @@ def settle_recipe(
             from_file["threshold"] = checkpoint.best_threshold
     recorded = recorded_settings(checkpoint)
     if recorded.is_run:
-        print(f"settings of the run: {checkpoint.path.with_name(SETTINGS_FILE)}")
+        print(f"settings of the run: {recorded.source}")
     recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else None))
+    if not recorded.is_run and checkpoint.num_classes != recipe.num_classes:
+        print(
+            f"warning: nothing beside {checkpoint.path} tells how this network of {checkpoint.num_classes} classes was "
+            f"trained ({SETTINGS_FILE} of its run would); it is evaluated with the recipe for {recipe.num_classes} "
+            "classes, whose sizes, k, threshold and final ReLU may be others"
+        )
     of_rules = {"top_k": protocol.top_k}
     return settle(settle(settle(settle(recipe, from_file), recorded.settings), of_rules), given), recorded
 
@@ -157,10 +163,23 @@ def _choose_class_names(
     return fitting[0] if fitting else tuple(f"class {index}" for index in range(count))
 
 
-def require_same_classes(checkpoint: Checkpoint, split: Split) -> None:
-    """UserError if the checkpoint's classes cannot be the data set's: it was trained on another one."""
+def require_same_classes(loaded: Loaded, split: Split) -> None:
+    """UserError if the checkpoint's classes cannot be the data set's: it was trained on another one, or they come in
+    another order there."""
+    checkpoint, trained_on = loaded.checkpoint, loaded.recorded.class_names
     if checkpoint.num_classes != len(split.class_names):
         raise UserError(
             f"{checkpoint.path} holds {checkpoint.description}, but the data set has {len(split.class_names)} classes "
             f"({split.layout}); give the checkpoint's own data set with --data, or another --checkpoint"
         )
+    if trained_on is None or trained_on == split.class_names:
+        return
+    labels = {name: label for label, name in enumerate(split.class_names) if split.class_names.count(name) == 1}
+    for label, name in enumerate(trained_on):
+        if labels.get(name, label) != label and trained_on.count(name) == 1:
+            raise UserError(
+                f"{checkpoint.path} was trained with {name} as class {label + 1}, which is class {labels[name] + 1} of "
+                f"this data set ({split.layout}); give the data set that it was trained on, or classes of equal order"
+            )
+    mine, theirs = next(pair for pair in zip(trained_on, split.class_names, strict=True) if pair[0] != pair[1])
+    print(f"warning: the classes have other names than in training, {theirs} instead of {mine}")

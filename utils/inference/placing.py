@@ -16,9 +16,10 @@ from utils.evaluation.calibration import (
     read_calibration,
     with_offsets,
 )
+from utils.evaluation.kinds import MapKind
 from utils.evaluation.spec import EvaluationSpec
 from utils.inference.loading import Loaded
-from utils.models.recipe import CALIBRATED
+from utils.models.recipe import CALIBRATED, marked
 from utils.runs.recorded import OFFSETS, SETTINGS_FILE, change_settings
 from utils.system.errors import UserError
 from utils.system.files import file_digest, read_json, write_json
@@ -45,20 +46,28 @@ def place_maps(
     """
     if spec.align != CALIBRATED:
         return spec
-    kinds = kinds_to_calibrate(loaded.model, spec)
+    keys = {kind: _key(loaded, kind, spec) for kind in kinds_to_calibrate(loaded.model, spec)}
     kept = _read_kept(loaded)
-    missing = [kind for kind in kinds if offset_key(kind, spec) not in kept]
+    missing = [kind for kind, key in keys.items() if key not in kept]
     if missing:
         split = _training_split(loaded, root)
         print(f"where maps look is told by pictures of the {split.name} split, once for this checkpoint")
         found = calibrate(loaded.model, split, spec, missing, loaded.device, batch_size, num_workers)
         found = broadcast_value(found)  # of several processes, whose devices may round differently, the first one's
-        kept = {**kept, **{offset_key(kind, spec): one for kind, one in found.items()}}
+        kept = {**kept, **{keys[kind]: one for kind, one in found.items()}}
         if is_main():
             _keep(loaded, kept)
-    for kind in kinds:
-        print(kept[offset_key(kind, spec)].line(kind.title))
-    return with_offsets(spec, {kind: kept[offset_key(kind, spec)] for kind in kinds})
+    for kind, key in keys.items():
+        print(kept[key].line(kind.title))
+    return with_offsets(spec, {kind: kept[key] for kind, key in keys.items()})
+
+
+def _key(loaded: Loaded, kind: MapKind, spec: EvaluationSpec) -> str:
+    """Under which an offset is kept: maps look elsewhere where the network is built otherwise than in training."""
+    recipe, recorded = loaded.recipe, loaded.recorded
+    built = recorded.settings if recorded.is_run else vars(loaded.dataset.recipe(recipe.arch, recipe.name))
+    given = [name for name in marked("of_heads") if built.get(name, getattr(recipe, name)) != getattr(recipe, name)]
+    return ", ".join([offset_key(kind, spec), *(f"{name} {getattr(recipe, name)}" for name in given)])
 
 
 def _training_split(loaded: Loaded, root: Path | None) -> Split:
@@ -79,7 +88,7 @@ def _read_kept(loaded: Loaded) -> dict[str, Calibration]:
     path = _beside(loaded)
     if not path.is_file():
         return {}
-    digest = None if loaded.recorded.is_run else file_digest(loaded.checkpoint.path)
+    digest = None if loaded.recorded.is_final else file_digest(loaded.checkpoint.path)
 
     def interpret(content: Mapping[str, Any]) -> dict[str, Calibration]:
         if digest is not None and content["sha256"] != digest:
@@ -92,7 +101,7 @@ def _read_kept(loaded: Loaded) -> dict[str, Calibration]:
 def _keep(loaded: Loaded, found: Mapping[str, Calibration]) -> None:
     offsets = {key: one.record() for key, one in found.items()}
     try:
-        if loaded.recorded.is_run:
+        if loaded.recorded.is_final:
             change_settings(loaded.checkpoint.path, **{OFFSETS: offsets})
         else:
             record = {"sha256": file_digest(loaded.checkpoint.path), OFFSETS: offsets}
@@ -103,4 +112,4 @@ def _keep(loaded: Loaded, found: Mapping[str, Calibration]) -> None:
 
 def _beside(loaded: Loaded) -> Path:
     path = loaded.checkpoint.path
-    return path.with_name(SETTINGS_FILE if loaded.recorded.is_run else path.name + SUFFIX)
+    return path.with_name(SETTINGS_FILE if loaded.recorded.is_final else path.name + SUFFIX)

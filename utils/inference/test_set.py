@@ -18,7 +18,7 @@ from utils.data.split import Split, spread
 from utils.data.transforms import as_image
 from utils.evaluation.gallery import save_gallery
 from utils.evaluation.kinds import MapKind
-from utils.evaluation.map_files import RECORD, are_scored, count_maps, save_map
+from utils.evaluation.map_files import are_scored, begin_maps, count_maps, save_map
 from utils.evaluation.protocols import PAPER_PROTOCOLS
 from utils.evaluation.records import Evaluation, MapResult, Observation
 from utils.evaluation.run import build_loader, evaluate
@@ -69,7 +69,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     dataset = loaded.dataset
     root = settings.root or dataset.root
     split = dataset.load_split(root, "test")
-    require_same_classes(loaded.checkpoint, split)
+    require_same_classes(loaded, split)
     is_whole = not dataset.is_own and len(dataset.class_names()) == len(split.class_names)
     if settings.classes or is_whole:  # any other data set names its classes itself
         split = replace(split, class_names=loaded.class_names)
@@ -96,7 +96,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.save_maps:
         require_writable(settings.save_maps, "--save-maps")
         if is_main():
-            write_json(settings.save_maps / RECORD, {**rules, "checkpoint": str(loaded.checkpoint.path)})
+            begin_maps(settings.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
     if split.masks:
         print(f"masks: {understand_masks(split.masks.values(), spec.protocol.any_level)}")
 
@@ -169,7 +169,7 @@ def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: Evaluation
         return spec
     root = settings.root or loaded.dataset.root
     split = loaded.dataset.load_split(root, settings.select_on)
-    require_same_classes(loaded.checkpoint, split)
+    require_same_classes(loaded, split)
     if set(split.paths) & set(loaded.dataset.load_split(root, "test").paths):
         raise UsageError(
             f"--select-on {settings.select_on} would choose on the test pictures themselves ({split.layout}); choose "
@@ -179,7 +179,8 @@ def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: Evaluation
     chosen = choose_thresholds(loaded.model, split, spec, loaded.device, *reading)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
     best = "GT-known Loc" if split.boxes else "pixel IoU"
-    print(f"thresholds with the highest {best} on the {len(split)} pictures of {settings.select_on}: {listed}")
+    if chosen:
+        print(f"thresholds with the highest {best} on the {len(split)} pictures of {settings.select_on}: {listed}")
     return with_thresholds(spec, chosen)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class Checkpoint:
         dropped: how many stale entries were left out.
         best_threshold: the IJCV release's `best_thr`, None where there is none in [0, 1].
         unwrapped: what was taken off around the state dict, see :attr:`Weights.unwrapped`.
+        settings: a run's recipe by name, where the file is one of its training states; as it was read.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Checkpoint:
     dropped: int
     best_threshold: float | None = None
     unwrapped: str = ""
+    settings: Mapping[str, Any] | None = None
 
     @property
     def description(self) -> str:
@@ -275,7 +277,9 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
         raise UserError(f"{path} is not a BAS checkpoint: {error}") from error
     # This repository's training state is wrapped as well; the best threshold is the IJCV release's own mark.
     is_ijcv = weights.wrapper == "model" and "best_thr" in content
-    return recognize(path, weights, is_ijcv, _share(content["best_thr"]) if is_ijcv else None)
+    checkpoint = recognize(path, weights, is_ijcv, _share(content["best_thr"]) if is_ijcv else None)
+    is_state = weights.wrapper == "model" and "progress" in content and isinstance(content.get("settings"), dict)
+    return replace(checkpoint, settings=content["settings"]) if is_state else checkpoint
 
 
 def recognize(path: Path, weights: Weights, is_ijcv: bool = False, best_threshold: float | None = None) -> Checkpoint:

@@ -18,6 +18,7 @@ SETTINGS_FILE = "settings.json"
 # What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
 EVALUATION_SETTINGS = marked("evaluates")
 NO_SETTINGS = "is no settings file of a run"
+HINT = "move it away to use the recipe"
 OFFSETS = "map_offsets"  # where the maps look, see `utils.inference.placing`
 
 
@@ -26,57 +27,97 @@ class Recorded:
     """What the run that wrote a checkpoint tells of it.
 
     Attributes:
-        is_run: whether a run here wrote it; of other files nothing else is known.
+        source: the file that tells it; None where no run here wrote the checkpoint: of other files nothing is known.
         settings: of the recipe, by name.
         class_names: of the K classes.
         root: where the data set lay, and `is_own`, whether it was one of the user's own.
+        is_final: whether the checkpoint is the very file that the run ended with.
     """
 
-    is_run: bool = False
+    source: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     root: Path | None = None
     is_own: bool = False
+    is_final: bool = False
+
+    @property
+    def is_run(self) -> bool:
+        """Whether a run here wrote the checkpoint."""
+        return self.source is not None
 
 
 def recorded_settings(checkpoint: Checkpoint) -> Recorded:
-    """What the run that wrote a checkpoint tells of evaluating it, in the settings beside the file.
+    """What the run that wrote a checkpoint tells of evaluating it, in the settings beside the file; a training state
+    has its own.
 
     A released file may lie in a run's folder: settings belong to the file that they name alone.
 
     Raises:
         UserError: the settings file is damaged.
     """
+    if checkpoint.settings is not None:
+        return _of_state(checkpoint, checkpoint.settings)
     path = checkpoint.path.with_name(SETTINGS_FILE)
     if not path.is_file():
         return Recorded()
-    hint = "move it away to use the recipe"
-    return read_json(path, NO_SETTINGS, hint, lambda content: _settings_of(content, path, checkpoint))
+    return read_json(path, NO_SETTINGS, HINT, lambda content: _of_weights(content, path, checkpoint))
 
 
-def _settings_of(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -> Recorded:
+def _of_state(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> Recorded:
+    """Its own recipe, and what its run has found out since or knows besides, where it lies in its run's folder."""
+    try:
+        recorded = Recorded(checkpoint.path, _evaluation_settings(stored))
+    except ValueError as error:
+        raise UserError(f"{checkpoint.path} holds settings that cannot be: {error}; take another state") from error
+    path = checkpoint.path.resolve().parents[1] / SETTINGS_FILE
+    if not path.is_file():
+        return recorded
+    of_run = read_json(path, NO_SETTINGS, HINT, lambda content: _interpret(content, path, checkpoint))
+    fixed = [name for name in recorded.settings if name not in marked("may_change")]
+    is_same = all(of_run.settings.get(name) == recorded.settings[name] for name in fixed)
+    return of_run if is_same else recorded
+
+
+def _of_weights(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -> Recorded:
     if not isinstance(content["weights"], str):
         raise ValueError(f"weights is {content['weights']!r}")
-    if content["weights"] != checkpoint.path.name:
+    name, of_run = checkpoint.path.name, content["weights"]
+    if of_run != name:
+        recipe = content.get("recipe")
+        network = {"arch": checkpoint.arch, "num_classes": checkpoint.num_classes}
+        if isinstance(recipe, dict) and network.items() <= recipe.items():  # it may well be of that run
+            print(f"warning: the settings in {path} are those of {of_run}; {name} is evaluated without them")
         return Recorded()
+    recorded = _interpret(content, path, checkpoint)
     digest = content.get("sha256")
-    if digest is not None and file_digest(checkpoint.path) != digest:
-        print(
-            f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): "
-            "it was damaged or exchanged",
-            file=sys.stderr,
-        )
-    recipe = as_of_today(content["recipe"])
+    if digest is None or file_digest(checkpoint.path) == digest:
+        return replace(recorded, is_final=True)
+    print(
+        f"warning: {checkpoint.path} is not the file that its run wrote (the SHA-256 in {path} is another): it was "
+        "damaged or exchanged",
+        file=sys.stderr,
+    )
+    return recorded
+
+
+def _evaluation_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
+    recipe = as_of_today(stored)
     settings = {name: recipe[name] for name in EVALUATION_SETTINGS if name in recipe}
     try:
         check(Recipe, settings)
     except UsageError as error:
         raise ValueError(str(error)) from error
+    return settings
+
+
+def _interpret(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -> Recorded:
+    settings = _evaluation_settings(content["recipe"])
     root, is_own = content.get("root"), content.get("is_own", False)
     for name, value, kinds in (("root", root, (str, type(None))), ("is_own", is_own, bool)):
         if not isinstance(value, kinds):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
-    recorded = Recorded(True, settings, None, None if root is None else Path(root), is_own)
+    recorded = Recorded(path, settings, None, None if root is None else Path(root), is_own)
     names = content.get("class_names")
     if names is None:
         return recorded

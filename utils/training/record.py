@@ -58,7 +58,7 @@ class RunRecord:
             train_split, test_split: the data.
             data: of :func:`utils.runs.state.fingerprint`.
             workers: processes that read pictures.
-            source: where the data lie: `root`, and `is_own` if it is a data set of the user's own.
+            source: what else is kept: `root`, where the data lie, `is_own` if they are the user's own, ...
         """
         trainer, self._class_names = self._trainer, train_split.class_names
         engine = asdict(trainer.engine)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -26,14 +26,15 @@ from utils.models.bas import BAS
 from utils.models.checkpoint import save_weights
 from utils.models.fold import fold_batch_norm
 from utils.models.pretrained import load_imagenet
-from utils.models.recipe import CALIBRATED, Recipe
+from utils.models.recipe import CALIBRATED, Recipe, as_of_today, marked
 from utils.models.registry import build
 from utils.models.winograd import use_winograd
 from utils.results.tables import caution_lines, failure_report, pixel_lines, score_table
 from utils.runs.common import by_device
-from utils.runs.recorded import OFFSETS, change_settings, made_weights
+from utils.runs.recorded import OFFSETS, change_settings, made_weights, run_settings
 from utils.runs.settings import SNAPSHOTS, Engine
 from utils.runs.state import (
+    MAY_CHANGE,
     OTHER_STATE,
     find_training_state,
     fingerprint,
@@ -56,6 +57,8 @@ from utils.training.saver import Saver
 from utils.training.snapshots import Snapshots, list_snapshots
 
 EVALUATION_BATCH = 8  # pictures, of ten crops each
+# In settings.json: whether the threshold is to be found on training pictures in the end, and on what it was.
+CHOOSES_THRESHOLD, THRESHOLD_CHOSEN_ON = "chooses_threshold", "threshold_chosen_on"
 
 
 def train(command: TrainingCommand, device: torch.device) -> None:
@@ -107,12 +110,14 @@ class Run:
             for place in (folder, self.states.path, folder / SNAPSHOTS):
                 sweep(place)
         state, state_path = find_training_state(settings.resume, self.states)
-        self.recipe = settle_recipe(command, arch, state)
+        is_own_state = state_path is not None and state_path.resolve().parent == self.states.path.resolve()
+        earlier = broadcast_value(run_settings(folder)) if is_own_state else {}
+        self.recipe = settle_recipe(command, arch, state, earlier)
         engine = settle_engine(command.engine, state["engine"] if state is not None else {})
         if state_path is not None:
             _require_possible(self.recipe, engine, state_path)
         self.weights = folder / self.dataset.weights_name(arch, self.recipe.epochs - 1)
-        if is_main() and (state_path is None or state_path.resolve().parent != self.states.path.resolve()):
+        if is_main() and not is_own_state:
             if self.dataset.replaces_runs:
                 self.states.clear()
             else:
@@ -126,6 +131,7 @@ class Run:
             print(explain_adaptation(adaptation, self.recipe.num_classes, classes[1]), end="")
             self.recipe = adaptation.recipe
         self.recipe = replace(self.recipe, num_classes=classes[0])
+        self._chooses_threshold = self._is_to_choose_threshold(earlier)
         self.data = fingerprint(self.train_split)
         require_same_data({"train": self.data, "test": fingerprint(self.test_split) if self.test_split else None})
         if state is not None:
@@ -161,7 +167,11 @@ class Run:
             trainer.progress = restore_training_state(state, *parts, name=state_path)
             print(f"resumed from {state_path} after {trainer.progress}")
         self.record = RunRecord(self.folder, trainer, self.states)
-        source = {"root": str(self.root.resolve()), "is_own": self.dataset.is_own}
+        source = {
+            "root": str(self.root.resolve()),
+            "is_own": self.dataset.is_own,
+            CHOOSES_THRESHOLD: self._chooses_threshold,
+        }
         self.record.begin(
             ROOT, self.weights, self.train_split, self.data, self.test_split, settings.num_workers, source
         )
@@ -239,27 +249,37 @@ class Run:
     def _settle_threshold(self) -> None:
         """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training
         pictures. The paper's belongs to maps of the paper's classes; where the pictures have no boxes it stays."""
-        recipe, split, settings = self.recipe, self.train_split, self.command.settings
-        paper = self.dataset.recipe(recipe.arch, recipe.name)
-        is_adapted = settings.adapt_recipe and recipe.num_classes < paper.num_classes
-        is_given = "threshold" in self.command.given or recipe.threshold != paper.threshold
-        if is_given or not (is_adapted and (split.boxes or split.masks)):
+        split, settings = self.train_split, self.command.settings
+        if not (self._chooses_threshold and (split.boxes or split.masks)):
             return
         spec = self._build_spec(split, ten_crops=False)
         model = self.inference_model()
         spec = self.place_maps(model, spec)
         reading = EVALUATION_BATCH, settings.num_workers, by_device(settings.scorers, self.device)
-        chosen = choose_thresholds(model, split, spec, self.device, *reading)[spec.main]
+        chosen = choose_thresholds(model, split, spec, self.device, *reading).get(spec.main)
+        if chosen is None:
+            return
         finds = "finds most boxes" if split.boxes else "has the highest pixel IoU with the masks"
+        paper = self.dataset.recipe(self.recipe.arch, self.recipe.name)
         print(f"threshold {chosen:g} {finds} of the training pictures (the paper's is {paper.threshold:g})")
         self.set_threshold(chosen)
+
+    def _is_to_choose_threshold(self, earlier: Mapping[str, Any]) -> bool:
+        """Whether the threshold is the training pictures' in the end: as the run to resume has it, unless one is given
+        now; of a new run, where the recipe is adapted."""
+        if "threshold" in self.command.given:
+            return False
+        recipe, paper = self.recipe, self.dataset.recipe(self.recipe.arch, self.recipe.name)
+        is_adapted = self.command.settings.adapt_recipe and recipe.num_classes < paper.num_classes
+        guess = THRESHOLD_CHOSEN_ON in earlier or (is_adapted and recipe.threshold == paper.threshold)
+        return bool(earlier.get(CHOOSES_THRESHOLD, guess))
 
     def set_threshold(self, threshold: float) -> None:
         """Puts a threshold that was chosen on the training pictures into force, and into the run's settings."""
         self.recipe = replace(self.recipe, threshold=threshold)
         if is_main():
             chosen_on = f"training pictures and their {'boxes' if self.train_split.boxes else 'masks'}"
-            change_settings(self.weights, recipe=asdict(self.recipe), threshold_chosen_on=chosen_on)
+            change_settings(self.weights, recipe=asdict(self.recipe), **{THRESHOLD_CHOSEN_ON: chosen_on})
 
     def inference_model(self) -> BAS:
         """A copy of the network as `BAS_inference.py` runs it: folded, in its memory layout."""
@@ -324,10 +344,21 @@ class Run:
         print(f"  {self.dataset.command} {shlex.join(map(str, paths))}")
 
 
-def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | None) -> Recipe:
-    """The data set's recipe, under the settings of the run to resume, under what the user gave."""
+def settle_recipe(
+    command: TrainingCommand, arch: str, state: dict[str, Any] | None, earlier: Mapping[str, Any]
+) -> Recipe:
+    """The data set's recipe, under the settings of the run to resume, under what the user gave.
+
+    Args:
+        command: what was given.
+        arch: the backbone.
+        state: of the run to resume.
+        earlier: the settings.json of the run's folder, where a run is resumed: what of the evaluation was chosen or
+            given after the state was written is there alone.
+    """
     names = set(Recipe.__dataclass_fields__)
     stored = {name: value for name, value in (state["settings"] if state else {}).items() if name in names}
+    stored |= _changed_since(earlier)
     name = command.given.get("name") or stored.get("name") or command.dataset.papers[0]
     recipe = command.dataset.recipe(arch, name)
     own = {"dataset": recipe.dataset, "arch": arch, "name": name}
@@ -342,6 +373,19 @@ def settle_recipe(command: TrainingCommand, arch: str, state: dict[str, Any] | N
             f"--warmup_epochs {recipe.warmup_epochs} leaves none of {recipe.epochs} epochs to train the generator"
         )
     return recipe
+
+
+def _changed_since(earlier: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's settings.json holds though its state says otherwise; {} where that cannot be read."""
+    try:
+        recipe = as_of_today(earlier.get("recipe", {}))
+        kept = {name: recipe[name] for name in MAY_CHANGE & set(marked("evaluates")) & recipe.keys()}
+        check(Recipe, kept)
+    except (TypeError, UsageError):  # changed by hand
+        return {}
+    if earlier.get(CHOOSES_THRESHOLD, THRESHOLD_CHOSEN_ON in earlier):  # anew, in the end
+        kept.pop("threshold", None)
+    return kept
 
 
 def _require_possible(recipe: Recipe, engine: Engine, state_path: Path) -> None:
