@@ -130,6 +130,25 @@ def test_merge_adds_exactly_in_any_order():
         merged.merge(PixelScores(0.01))
 
 
+def test_an_image_without_a_map_is_found_at_no_threshold():
+    """Protects comparisons: maps of some of the pictures alone must not score as if there were no others."""
+    rng = np.random.default_rng(6)
+    values, mask = random_image(rng, np.arange(11) / 10)
+    whole, some = PixelScores(), PixelScores()
+    for scores in (whole, some):
+        scores.update(values, mask)
+    lost = PixelScores()
+    lost.update_missed(mask)
+    lost.update_missed(np.full((3, 3), 255, np.uint8))  # a picture without a mask
+    whole.merge(lost)
+    assert (whole.images, some.images) == (2, 1)
+    found, alone = whole.curves(), some.curves()
+    assert found["precision"] == pytest.approx(alone["precision"])
+    assert found["recall"] == pytest.approx(alone["recall"] / 2)
+    assert found["iou"][0] == pytest.approx(100 * (mask == 1).sum() / ((mask != 255).sum() + (mask == 1).sum()))
+    assert whole.summary()["px_ap"] == pytest.approx(some.summary()["px_ap"] / 2)
+
+
 def test_input_that_does_not_fit_is_refused_whole():
     """Protects the counts: bad maps and masks raise and leave nothing behind; no object, no score; odd steps."""
     scores = PixelScores()

@@ -118,9 +118,11 @@ class EvaluationImages(_ResizedPictures):
         if self._masks is None:
             return None, ""
         files, error = self._masks[index], ""
-        if files is not None and size != (0, 0):
+        if files is not None:
+            of_picture = None if size == (0, 0) else size  # of one that cannot be read
             try:
-                return torch.from_numpy(read_mask(files, size, self._resize_size, self._crop_size, self._meanings)), ""
+                mask = read_mask(files, of_picture, self._resize_size, self._crop_size, self._meanings)
+                return torch.from_numpy(mask), ""
             except MaskError as failure:
                 error = str(failure)
         return torch.full((self._crop_size, self._crop_size), IGNORE, dtype=torch.uint8), error

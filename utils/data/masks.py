@@ -94,7 +94,7 @@ def understand_masks(masks: Iterable[MaskFiles], any_level: bool = False) -> Mas
 
 def read_mask(
     files: MaskFiles,
-    image_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
     resize_size: int,
     crop_size: int,
     meanings: MaskMeanings | None = None,
@@ -106,7 +106,7 @@ def read_mask(
 
     Args:
         files: the masks.
-        image_size: (width, height) of the picture in original pixels.
+        image_size: (width, height) of the picture in original pixels, None where they are not known.
         resize_size: side R of the resized picture.
         crop_size: side S of the centre crop.
         meanings: of :func:`understand_masks` for the data set; for these files alone if None.
@@ -130,9 +130,9 @@ def read_mask(
     return centre_crop(torch.from_numpy(mask), crop_size).numpy()
 
 
-def _read_resized(path: Path, meaning: Meaning, image_size: tuple[int, int], resize_size: int) -> np.ndarray:
+def _read_resized(path: Path, meaning: Meaning, image_size: tuple[int, int] | None, resize_size: int) -> np.ndarray:
     mask = meaning.read(path)
-    (height, width), (image_width, image_height) = mask.shape, image_size
+    (height, width), (image_width, image_height) = mask.shape, image_size or mask.shape[::-1]
     # Sizes that were rounded to whole pixels differ by half a pixel at each side.
     if 2 * abs(width * image_height - height * image_width) >= max(width + height, image_width + image_height):
         raise MaskError(

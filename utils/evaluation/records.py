@@ -110,9 +110,11 @@ class MapResult:
             if truth.true_boxes is None and (iou := pixel_iou(score_map, self.threshold, truth.mask)) is not None:
                 self.pixel_ious[index] = iou
 
-    def miss(self, index: int, has_boxes: bool) -> None:
+    def miss(self, index: int, has_boxes: bool, mask: np.ndarray | None) -> None:
         """Counts a picture without such a map."""
         self.missed[index] = True
+        if self.pixels is not None and mask is not None:
+            self.pixels.update_missed(mask)
         if has_boxes:
             self.errors[index] = MISSED
             if self.max_box_acc is not None:
@@ -204,12 +206,13 @@ class Evaluation:
         result = self.maps[kind or self.spec.main]
         column = result.in_force if threshold is None else result.thresholds.index(threshold)
         scores = LocalizationScores(self.num_classes, strict=self.spec.protocol.strict)
-        found = ~result.missed & self.boxed
+        found = ~self.failed & self.boxed  # where a map alone is missing, the class was predicted, and the IoU is 0
         scores.update(self.labels[found], self.top5[found], result.ious[found, column])
-        unboxed = ~result.missed & ~self.boxed
+        unboxed = ~self.failed & ~self.boxed
         scores.update_unboxed(self.labels[unboxed], self.top5[unboxed])
-        scores.update_missed(self.labels[result.missed & self.boxed])
-        scores.update_missed(self.labels[result.missed & ~self.boxed], boxed=False)
+        scores.update_missed(self.labels[self.failed & self.boxed])
+        scores.update_missed(self.labels[self.failed & ~self.boxed], boxed=False)
+        scores.missed += np.bincount(self.labels[result.missed & ~self.failed], minlength=self.num_classes)
         return scores
 
     def best_threshold(self, kind: MapKind) -> float:

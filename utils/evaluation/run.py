@@ -169,8 +169,9 @@ class _Output:
             ):
                 evaluation.failed[index] = True
                 self._failures[index] = error
+                mask = None if self.batch.masks is None else self.batch.masks[row].numpy()
                 for result in evaluation.maps.values():
-                    result.miss(index, bool(evaluation.boxed[index]))
+                    result.miss(index, bool(evaluation.boxed[index]), mask)
                 continue
             evaluation.top5[index], evaluation.probabilities[index] = top5[row], probabilities[row]
             if extremes is not None:

@@ -74,7 +74,7 @@ class Scorer:
                 try:
                     score_map = self._score_map(kind, place, values, picture.image_id)
                 except UserError as error:
-                    result.miss(row, picture.truth.true_boxes is not None)
+                    result.miss(row, picture.truth.true_boxes is not None, picture.truth.mask)
                     failures[row] = str(error)
                     continue
                 result.add(row, score_map, picture.truth)

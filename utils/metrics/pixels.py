@@ -24,6 +24,7 @@ class PixelScores:
         images: number of images counted.
         edges: (bins + 1,) float64, the bins' edges.
         background, foreground: (bins,) int64, pixels of each kind by score; ignored pixels are not counted.
+        missed: pixels of objects in images without a map, which are found at no threshold.
 
     Raises:
         ValueError: 1 is no multiple of the step.
@@ -38,6 +39,7 @@ class PixelScores:
         self.edges = np.append(step * np.arange(num_steps), [1.0, 2.0, 3.0])
         self.background = np.zeros(num_steps + 2, dtype=np.int64)
         self.foreground = np.zeros(num_steps + 2, dtype=np.int64)
+        self.missed = 0
 
     def update(self, values: ArrayLike, mask: ArrayLike) -> None:
         """Adds one image.
@@ -65,6 +67,16 @@ class PixelScores:
         self.foreground += counts[num_bins : 2 * num_bins]
         self.images += 1
 
+    def update_missed(self, mask: ArrayLike) -> None:
+        """Adds one image that has no map; one of ignored pixels alone counts for nothing.
+
+        Args:
+            mask: of :meth:`update`.
+        """
+        mask = np.asarray(mask)
+        self.images += int((mask != IGNORED).any())
+        self.missed += int((mask == FOREGROUND).sum())
+
     def merge(self, other: PixelScores) -> None:
         """Adds the counts of another part of the same test set.
 
@@ -74,6 +86,7 @@ class PixelScores:
         if self.step != other.step:
             raise ValueError(f"cannot merge pixel scores in steps of {other.step} into steps of {self.step}")
         self.images += other.images
+        self.missed += other.missed
         self.background += other.background
         self.foreground += other.foreground
 
@@ -87,7 +100,7 @@ class PixelScores:
         Raises:
             ValueError: no foreground pixel was counted.
         """
-        num_foreground = self.foreground.sum()
+        num_foreground = self.foreground.sum() + self.missed
         if num_foreground == 0:
             raise ValueError("there are no pixel scores without foreground pixels: no mask marks an object")
         true_positives = self.foreground[::-1].cumsum()[::-1]
