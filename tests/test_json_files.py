@@ -41,7 +41,7 @@ BAD = {
 
 
 def loaded(folder: Path) -> object:
-    checkpoint = SimpleNamespace(path=folder / "x.pth.tar", is_ijcv=False, num_classes=3)
+    checkpoint = SimpleNamespace(path=folder / "x.pth.tar", is_ijcv=False, num_classes=3, settings=None)
     return recorded_settings(checkpoint)
 
 

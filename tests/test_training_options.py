@@ -233,7 +233,7 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
     def evaluate(*_: object) -> SimpleNamespace:
         summary = {"gt_known_loc": {mean: next(scores), "image_mean": 0.0}, "boxed": 4}
         spec = SimpleNamespace(protocol=SimpleNamespace(mean=mean), thresholds={}, main=None)
-        found = {"failures": [], "misfits": [], "checked": 4}
+        found = {"failures": [], "misfits": [], "checked": 4, "labels": [0]}
         return SimpleNamespace(summary=summary, spec=spec, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(Run, "evaluate_test", evaluate)

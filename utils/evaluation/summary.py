@@ -139,6 +139,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         whole crop: such a box is right wherever the object fills the picture, and tells nothing; `constant_maps`, maps
         that are the same everywhere, and so draw no other box.
         `dead_maps`: :meth:`utils.metrics.DeadMaps.summary` of the label's own foreground map, None if it was not asked.
+        `absent_classes`: the names of those that no picture shows; means over classes are over the others.
     """
     boxes, constant = {}, {}
     for kind in evaluation.spec.thresholds:
@@ -152,6 +153,7 @@ def cautions(evaluation: Evaluation, class_names: Sequence[str]) -> dict[str, An
         "whole_crop_boxes": boxes,
         "constant_maps": constant,
         "dead_maps": dead.summary(class_names) if dead is not None else None,
+        "absent_classes": [class_names[label] for label in np.setdiff1d(range(len(class_names)), evaluation.labels)],
     }
 
 

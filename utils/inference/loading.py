@@ -83,7 +83,8 @@ def load(
     find_backbone(arch)
     unknown = sorted(given.keys() - set(marked("evaluates")))
     if unknown:
-        known = ", ".join(("device", "amp", "protocol", "classes", *marked("evaluates")))
+        settings = ("recipe" if name == "name" else name for name in marked("evaluates"))
+        known = ", ".join(("device", "amp", "protocol", "classes", *settings))
         raise UsageError(f"there is no option {unknown[0]!r}; choose among {known}")
     options = {"checkpoint": checkpoint, "device": device, "amp": amp, "protocol": protocol, "classes": classes}
     check(EvaluationSettings, options)

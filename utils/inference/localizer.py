@@ -26,7 +26,7 @@ from utils.inference.loading import Loaded, load
 from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
 from utils.models.bas import BAS, rank_classes
-from utils.system.errors import UserError
+from utils.system.errors import UsageError, UserError
 from utils.system.options import check
 from utils.system.progress import progress_bar
 
@@ -224,6 +224,8 @@ def load_localizer(
         UserError: the file is missing, damaged or another model's; an option that cannot work.
     """
     check(EvaluationSettings, {"map": map, "tencrop": tencrop, "dataset_dir": dataset_dir})
+    if "name" in options:
+        raise UsageError("there is no option 'name'; recipe='ijcv' or 'cvpr' chooses the paper")
     source = own_dataset(dataset, Path(dataset_dir)) if dataset_dir else dataset
     loaded = load(source, arch, checkpoint, name=recipe, **options)
     return build_localizer(loaded, map, tencrop, **options)

@@ -340,6 +340,8 @@ class BAS(nn.Module):
         Returns:
             (B, 1, h, w) in [0, 1].
         """
+        if top_k < 1:
+            raise ValueError(f"top_k must be at least 1, not {top_k}")
         if top_k >= self.num_classes:
             return self.classifier_loc(features).mean(dim=1, keepdim=True)
         classes = labels[:, None] if top_k == 1 and labels is not None else rank_classes(logits, top_k)
@@ -422,6 +424,9 @@ class BAS(nn.Module):
         Returns:
             Named outputs for the losses.
         """
+        _require(branch, None, "background", "foreground")
+        _require(frozen_statistics, "masked", "whole")
+        _require(mask_pooling, "blocks", "aligned")
         features = self.f1(images)
         foreground_map = self.foreground_maps(features, labels[:, None]) if use_generator else None
         keeps_statistics = frozen_statistics == "whole" and use_generator and branch is not None and freeze_f2
@@ -481,6 +486,11 @@ class BAS(nn.Module):
             features=features.unflatten(0, (batch, count))[:, map_crop],
             class_maps=class_maps.unflatten(0, (batch, count))[:, map_crop],
         )
+
+
+def _require(value: str | None, *known: str | None) -> None:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {', '.join(map(repr, known))}")
 
 
 def initialize_xavier(module: nn.Module) -> None:

@@ -146,6 +146,8 @@ def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
         found = {kind: one for kind, one in cautions.get(name, {}).items() if one["count"]}
         listed = ", ".join(f"{kind} {one['count']} ({one['percent']:.1f} %)" for kind, one in found.items())
         lines += [f"{title}: {listed}"] if found else []
+    if absent := cautions.get("absent_classes"):
+        lines.append(f"classes without a picture, over which no mean is taken: {len(absent)}, {_names(absent)}")
     dead = cautions["dead_maps"]
     return lines + ([dead_map_line(dead)] if dead is not None and dead["count"] else [])
 

@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -80,11 +81,13 @@ class Number(Kind):
         return value
 
     def check(self, value: Any) -> None:
-        kinds = (int, float) if self.kind is float else (int,)
-        if type(value) not in kinds or not math.isfinite(value) or not self._is_inside(value):
+        kind = Real if self.kind is float else Integral  # NumPy's as well
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"{_shown(repr(value))} must be {'a' if kind is Real else 'a whole'} number")
+        if not math.isfinite(value) or not self._is_inside(value):
             raise ValueError(f"{_shown(str(value))} {self._range()}")
 
-    def _is_inside(self, value: float) -> bool:
+    def _is_inside(self, value: Any) -> bool:
         return self.low <= value <= self.high and not (self.open_low and value == self.low)
 
     def _range(self) -> str:
@@ -336,7 +339,8 @@ def check(settings: type, values: Mapping[str, Any]) -> None:
             try:
                 one.metadata["option"].kind.check(values[name])
             except ValueError as error:
-                raise UsageError(f"argument --{name}: {error}") from None
+                flag = next(iter(one.metadata["option"].flags), f"--{name}")
+                raise UsageError(f"argument {flag}: {error}") from None
 
 
 def _is_number(value: Any) -> bool:

@@ -118,6 +118,8 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, dataset: D
         parser.error("--dataset-dir names the data set; leave out --root and --download")
     if args.resume not in (None, "auto") and args.pretrained not in (None, "auto"):
         parser.error("--resume takes the weights of the run; leave out --pretrained")
+    if args.lr_steps and args.poly_steps:
+        parser.error("give --lr_steps, falls at epochs, or --poly_steps, a fall at every step, not both")
     if args.lr_steps and len(set(args.lr_steps)) < len(args.lr_steps):
         parser.error("--lr_steps names an epoch twice")
     if args.download and _is_launched():
