@@ -313,3 +313,13 @@ def test_masks_are_pooled_in_float32() -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found = pool()
         assert torch.equal(found, pool())
+
+
+@pytest.mark.parametrize("given", [{"branch": "backgruond"}, {"frozen_statistics": "hole"}, {"mask_pooling": "block"}])
+def test_misspelt_ablations_are_refused(given: dict[str, str]) -> None:
+    """Protects ablations in Python: a name that is none would run another one without a word, as would k < 1."""
+    model, images = TinyBAS(), torch.zeros(2, 3, 32, 32)
+    with pytest.raises(ValueError, match=f"'{next(iter(given.values()))}' is none of"):
+        model(images, torch.tensor([0, 1]), **given)
+    with pytest.raises(ValueError, match="top_k must be at least 1, not -1"):
+        model.localize(images, top_k=-1)

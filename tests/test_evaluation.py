@@ -147,6 +147,7 @@ def test_what_may_mislead(model: TinyBAS, split: Split) -> None:
         told = cautions(evaluation, split.class_names)
         assert told["dead_maps"] == evaluation.dead_maps().summary("abcde")
         assert told["whole_crop_boxes"].keys() == {kind.title for kind in evaluation.maps}
+        assert told["absent_classes"] == []
     assert run(model, split, ask(("cam", "center"))).dead_maps() is None
     flat = copy.deepcopy(model)
     with torch.no_grad():
@@ -164,6 +165,9 @@ def test_what_may_mislead(model: TinyBAS, split: Split) -> None:
     assert run(model, split, replace(ask(), thresholds={BAS: 0.7})).whole_crop_boxes(BAS) == 0
     empty = run(model, split, replace(ask(), thresholds={BAS: 0.999}))  # an empty mask's box is the whole crop
     assert empty.whole_crop_boxes(BAS) == 11
+    some = cautions(run(model, replace(split, labels=np.arange(11) % 3), ask()), "abcde")
+    assert some["absent_classes"] == ["d", "e"]
+    assert "classes without a picture, over which no mean is taken: 2, d, e" in caution_lines(some)
 
 
 def test_figures_need_boxes_or_masks(model: TinyBAS, split: Split) -> None:

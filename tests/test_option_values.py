@@ -136,6 +136,7 @@ def test_old_launcher(capsys, run: Callable, option: list[str]) -> None:
         (["--lr_decay", "10"], "argument --lr_decay: 10 must be greater than 0 and at most 1"),
         (["--momentum", "1.5"], "argument --momentum: 1.5 must be at least 0 and at most 1"),
         (["--lr_steps", "3", "3"], "--lr_steps names an epoch twice"),
+        (["--lr_steps", "3", "--poly_steps", "9"], "give --lr_steps, falls at epochs, or --poly_steps"),
         (["--epochs", "9" * 5000], "9...' is not a number"),
     ],
 )

@@ -359,6 +359,10 @@ def test_wrong_options_of_load_localizer(home, tmp_path):
         "argument --map: invalid choice: 'heat'": {"map": "heat"},
         "argument --protocol: invalid choice: 'mine'": {"protocol": "mine"},
         "argument --top_k: 0 must be at least 1": {"top_k": 0},
+        "argument --top_k: 2.0 must be a whole number": {"top_k": 2.0},
+        "argument --threshold: '0.3' must be a number": {"threshold": "0.3"},
+        "argument --recipe: invalid choice: 'bas'": {"recipe": "bas"},
+        "no option 'name'; recipe='ijcv'": {"name": "ijcv"},
         "--amp computes in half precision on CUDA": {"amp": True, "device": "cpu"},
     }
     for words, given in cases.items():
@@ -371,5 +375,7 @@ def test_wrong_options_of_load_localizer(home, tmp_path):
         load_localizer("vgg", checkpoint)
     with pytest.raises(UserError, match="nowhere.pth.tar"):
         load_localizer("mobilenet", tmp_path / "nowhere.pth.tar")
+    numbers = load_localizer("mobilenet", checkpoint, threshold=np.float64(0.3), top_k=np.int64(3))
+    assert [(kind.top_k, value) for kind, value in numbers.spec.thresholds.items()] == [(3, 0.3)]
     defaults = load_localizer("mobilenet", checkpoint, threshold=None, amp=False, tencrop=False)
     assert (defaults.spec.ten_crops, defaults.spec.thresholds) == (False, {defaults.spec.main: 0.6})
