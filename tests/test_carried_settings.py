@@ -54,6 +54,11 @@ def test_a_training_state_is_evaluated_as_the_weights_of_its_run(trained, tmp_pa
     alone = evaluate(data, tmp_path / "alone.pth.tar")["settings"]
     assert f"settings of the run: {tmp_path / 'alone.pth.tar'}" in capsys.readouterr().out
     assert {**alone, "threshold": expected["settings"]["threshold"]} == expected["settings"]
+    (tmp_path / "states").mkdir()
+    (tmp_path / "settings.json").write_text("of an editor")  # two levels up, and none of a run's
+    shutil.copy(state, tmp_path / "states" / "alone.pth.tar")
+    assert evaluate(data, tmp_path / "states" / "alone.pth.tar")["settings"] == alone
+    (tmp_path / "settings.json").unlink()
     content = torch.load(state, weights_only=True)
     torch.save({**content, "settings": {**content["settings"], "top_k": -1}}, tmp_path / "bad.pth.tar")
     command = ["--arch", "mobilenet", "--data", data, "--checkpoint", tmp_path / "bad.pth.tar"]
@@ -67,11 +72,11 @@ def test_weights_without_their_settings_are_told(trained, tmp_path, capsys) -> N
     own = ("--plain_heads", "--no-final_relu")  # else the file would not fit
     shutil.copy(run / "mobilenet1.pth.tar", tmp_path / "net.pth.tar")
     evaluate(data, tmp_path / "net.pth.tar", *own)
-    assert "warning: nothing beside" in capsys.readouterr().out
+    assert f"warning: nothing tells how {tmp_path / 'net.pth.tar'} was trained (no settings" in capsys.readouterr().out
     renamed = run / "best.pth.tar"
     shutil.copy(run / "mobilenet1.pth.tar", renamed)
     evaluate(data, renamed, *own)
-    assert f"settings in {run / 'settings.json'} are those of mobilenet1.pth.tar" in capsys.readouterr().out
+    assert "was trained (settings.json there is about mobilenet1.pth.tar)" in capsys.readouterr().out
     evaluate(data, run / "mobilenet1.pth.tar")
     assert "warning" not in capsys.readouterr().out
 
@@ -143,6 +148,8 @@ def test_saved_maps_are_not_mixed_with_others(tmp_path, capsys) -> None:
     assert run_inference("CUB", *common, "--map", "center", "--save-maps", tmp_path / "maps") == 1
     assert_one_sentence(capsys.readouterr().err, "--save-maps", "holds maps with map BAS, k = 2", "another folder")
     assert read_json(tmp_path / "maps" / "maps.json") == before
+    assert run_inference("CUB", *common, "--align_maps", "--save-maps", tmp_path / "maps") == 1
+    assert_one_sentence(capsys.readouterr().err, "holds maps with align_maps stretched")
     (tmp_path / "maps" / "maps.json").unlink()
     assert run_inference("CUB", *common, "--save-maps", tmp_path / "maps") == 1
     assert_one_sentence(capsys.readouterr().err, "holds maps of unknown origin")

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+import CUB.Model
 from tests.commands import (
     BEST,
     NOISE,
@@ -28,6 +29,8 @@ from tests.commands import (
     write_random_net,
 )
 from utils.evaluation.maps import centred_gaussian
+from utils.evaluation.protocols import PROTOCOLS
+from utils.evaluation.spec import build_spec
 from utils.results.report.records import read_records
 from utils.system.files import file_digest
 
@@ -104,6 +107,8 @@ def test_the_code_for_masks_takes_the_true_class_alone(home: Path) -> None:
     """Protects PxAP on CUB: count_pxap's map is the label's, whatever k the recipe has for boxes, but for a --top_k."""
     asked = ((), ("--protocol", "count_pxap"), ("--protocol", "count_pxap", "--top_k", 3))
     assert [figures(home, *more)["settings"]["top_k"] for more in asked] == [2, 1, 3]
+    for_masks = PROTOCOLS["ijcv"].for_masks()  # what --protocol ijcv means where there are masks alone
+    assert build_spec(CUB.Model.recipe("vgg"), for_masks).main.top_k == 1
 
 
 def test_wsolevaluation_protocol_by_its_literal_code(home, tmp_path):

@@ -188,6 +188,23 @@ def test_masks_of_other_suffixes_are_found(tmp_path):
     }
 
 
+def test_only_greys_are_read_as_any_level(tmp_path):
+    """Protects masks that say by themselves what is object: in colours, by alpha, or with a level to ignore."""
+    object_there = np.zeros((20, 20), dtype=bool)
+    object_there[5:15, 5:15] = True
+    alpha = np.full((20, 20, 4), 255, np.uint8)
+    alpha[..., 3] = 255 * object_there
+    colours = np.zeros((20, 20, 3), np.uint8)
+    colours[object_there] = (0, 200, 0)
+    ignoring = object_there.astype(np.uint8)
+    ignoring[0, :] = 255
+    for content in (alpha, colours, ignoring):
+        Image.fromarray(content).save(tmp_path / "m.png")
+        files = MaskFiles((tmp_path / "m.png",))
+        plain, every = (read_mask(files, None, 20, 20, understand_masks([files], any_level)) for any_level in (0, 1))
+        assert (plain == every).all() and np.count_nonzero(every == 1) == 100
+
+
 def test_any_level_is_object_where_it_is_asked(tmp_path):
     """CUB's masks are shares of annotators: half of them make an object, or, as in the second paper's code, any one."""
     shares = np.zeros((64, 64), dtype=np.uint8)

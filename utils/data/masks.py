@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.data.listing import list_pictures
-from utils.data.mask_levels import ANY_LEVEL, BACKGROUND, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
+from utils.data.mask_levels import ANY_LEVEL, BACKGROUND, GREY, IGNORE, OBJECT, SAMPLE, MaskError, Meaning, understand
 from utils.data.transforms import centre_crop
 
 
@@ -79,17 +79,27 @@ def understand_masks(masks: Iterable[MaskFiles], any_level: bool = False) -> Mas
 
     Args:
         masks: the data set's.
-        any_level: whether every level but 0 is object, whatever it may mean: of CUB's, one annotator's share.
+        any_level: whether every level of grey but 0 is object: of CUB's, one annotator's share.
 
     Raises:
-        MaskError: it cannot be told for sure.
+        MaskError: it cannot be told for sure, and not every level is object.
     """
     masks = list(masks)
     objects = {path for files in masks for path in files.objects}
     ignore = {files.ignore for files in masks if files.ignore is not None}
-    meaning = ANY_LEVEL if any_level else understand(objects)
-    of_ignore = understand(ignore) if ignore and not any_level else meaning
+    meaning = _understand(objects, any_level)
+    of_ignore = _understand(ignore, any_level) if ignore else meaning
     return MaskMeanings(meaning, of_ignore, len(objects) + len(ignore))
+
+
+def _understand(paths: set[Path], any_level: bool) -> Meaning:
+    try:
+        meaning = understand(paths)
+    except MaskError:
+        if not any_level:
+            raise
+        return ANY_LEVEL
+    return ANY_LEVEL if any_level and meaning == GREY else meaning
 
 
 def read_mask(

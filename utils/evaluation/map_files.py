@@ -63,8 +63,8 @@ def begin_maps(folder: Path, record: Mapping[str, Any]) -> None:
     """
     path = folder / RECORD
     found = read_json(path, "does not describe maps", "choose another folder", dict) if path.is_file() else {}
-    other = [f"{name} {found.get(name)}" for name, value in record.items() if found.get(name) != value]
-    if other and (found or next(folder.rglob("*.np[yz]"), None) is not None):
+    other = [f"{name} {found[name]}" for name, value in record.items() if found.get(name, value) != value]
+    if (other or not found) and next(folder.rglob("*.np[yz]"), None) is not None:
         what = f"with {', '.join(other)}" if found else "of unknown origin"
         raise UserError(f"--save-maps: {folder} holds maps {what}; choose another folder, or remove it")
     write_json(path, record)

@@ -51,7 +51,7 @@ class MapResult:
         in_force: the column of `threshold`.
         ious: (N, T) the best IoU with a true box; 0 where there is no prediction or no true box.
         boxes: (N, 4) int64 xyxy in crop pixels at the threshold in force; zeros where there is no prediction.
-        missed: (N,) whether a picture gave no such map: unreadable, or an output that is not finite.
+        missed: (N,) whether a picture gave no such map: unreadable, an output that is not finite, or no file of it.
         constant: (N,) whether a picture's map is the same everywhere, so that it draws no box of its own.
         pixel_ious: (N,) of pictures with masks and no boxes, the IoU of mask and map at the threshold in force; NaN
             elsewhere.

@@ -63,7 +63,7 @@ def choose_thresholds(
             chosen[kind] = evaluation.best_threshold(kind)
         elif by_boxes:
             print(f"no threshold of {kind.title} finds a box on the {split.name} split; {in_force:g} stays")
-        elif pixels is None or not pixels.foreground.any():
+        elif pixels is None or not pixels.marks_objects:
             raise UserError(f"no mask of the {split.name} split that could be read marks an object; give --threshold")
         else:
             chosen[kind] = pixels.best_threshold()

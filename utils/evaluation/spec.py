@@ -101,6 +101,7 @@ def build_spec(
     kinds: Sequence[str] = ("bas",),
     ten_crops: bool | None = None,
     threshold: float | None = None,
+    top_k: int | None = None,
     **more: Any,
 ) -> EvaluationSpec:
     """Settles sizes, crops and thresholds from a recipe and a protocol.
@@ -112,9 +113,10 @@ def build_spec(
         ten_crops: the protocol's rule where None.
         threshold: for all kinds of maps; the recipe's and `DEFAULT_THRESHOLDS` of :mod:`utils.evaluation.kinds` where
             None.
+        top_k: k of BAS's map; the protocol's, else the recipe's where None.
         more: further attributes of :class:`EvaluationSpec`.
     """
-    top_k = min(recipe.top_k, recipe.num_classes)  # more than all classes are all
+    top_k = min(top_k or protocol.top_k or recipe.top_k, recipe.num_classes)  # more than all classes are all
     resize_size, crop_size = protocol.sizes(recipe.resize_size, recipe.crop_size)
     defaults = {**DEFAULT_THRESHOLDS, FILES: FILES_THRESHOLD, "bas": recipe.threshold}
     return EvaluationSpec(

@@ -108,7 +108,7 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         "edges": edges(result.boxes[~result.missed], evaluation.spec.crop_size),
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
         "pixels": {**pixels.summary(), "iou": pixels.iou_at(result.threshold)}
-        if pixels is not None and pixels.foreground.any()
+        if pixels is not None and pixels.marks_objects
         else None,
     }
 
@@ -238,7 +238,7 @@ def _pixel_curves(evaluation: Evaluation) -> list[dict[str, Any]]:
     drawn = []
     for kind in evaluation.spec.thresholds:
         result = evaluation.maps[kind]
-        if result.pixels is None or not result.pixels.foreground.any():
+        if result.pixels is None or not result.pixels.marks_objects:
             continue
         values = result.pixels.curves()
         below = values["threshold"] < 1

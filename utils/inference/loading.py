@@ -111,7 +111,7 @@ def settle_recipe(
     dataset: Dataset, arch: str, checkpoint: Checkpoint, protocol: Protocol, given: Mapping[str, Any]
 ) -> tuple[Recipe, Recorded]:
     """What a checkpoint is to be evaluated with: the paper's recipe, under what the file itself tells, under the
-    settings of its run, under the protocol's rules, under what was given.
+    settings of its run, under what was given.
 
     Returns:
         The recipe, and what the run tells.
@@ -128,14 +128,16 @@ def settle_recipe(
     if recorded.is_run:
         print(f"settings of the run: {recorded.source}")
     recipe = dataset.recipe(arch, given.get("name") or ("ijcv" if checkpoint.is_ijcv else None))
-    if not recorded.is_run and checkpoint.num_classes != recipe.num_classes:
+    files = (dataset.released(arch, paper) for paper in dataset.papers)
+    is_released = checkpoint.is_ijcv or checkpoint.path.name in {file.path.name for file in files if file is not None}
+    is_of_fewer = checkpoint.num_classes != recipe.num_classes
+    if not recorded.is_run and (is_of_fewer or (recorded.other and not is_released)):
+        there = f"{SETTINGS_FILE} there is about {recorded.other}" if recorded.other else f"no {SETTINGS_FILE} there"
         print(
-            f"warning: nothing beside {checkpoint.path} tells how this network of {checkpoint.num_classes} classes was "
-            f"trained ({SETTINGS_FILE} of its run would); it is evaluated with the recipe for {recipe.num_classes} "
-            "classes, whose sizes, k, threshold and final ReLU may be others"
+            f"warning: nothing tells how {checkpoint.path} was trained ({there}); it is evaluated with the recipe for "
+            f"{recipe.num_classes} classes, whose sizes, k, threshold and final ReLU may be others"
         )
-    of_rules = {"top_k": protocol.top_k}
-    return settle(settle(settle(settle(recipe, from_file), recorded.settings), of_rules), given), recorded
+    return settle(settle(settle(recipe, from_file), recorded.settings), given), recorded
 
 
 def _require_tap(checkpoint: Checkpoint, model: BAS) -> None:
@@ -177,6 +179,8 @@ def require_same_classes(loaded: Loaded, split: Split) -> None:
         return
     labels = {name: label for label, name in enumerate(split.class_names) if split.class_names.count(name) == 1}
     for label, name in enumerate(trained_on):
+        if name.isdigit():  # made up, where a data set has no names
+            continue
         if labels.get(name, label) != label and trained_on.count(name) == 1:
             raise UserError(
                 f"{checkpoint.path} was trained with {name} as class {label + 1}, which is class {labels[name] + 1} of "

@@ -188,7 +188,8 @@ def build_localizer(loaded: Loaded, kind: str = "bas", ten_crops: bool | None = 
         given: the settings that :func:`load` was given; a threshold holds for every kind of map.
     """
     threshold = given.get("threshold")
-    spec = build_spec(loaded.recipe, loaded.protocol, (kind,), ten_crops, threshold, amp=loaded.amp)
+    top_k = loaded.recipe.top_k  # whatever the protocol: there is no true class
+    spec = build_spec(loaded.recipe, loaded.protocol, (kind,), ten_crops, threshold, top_k, amp=loaded.amp)
     spec = place_maps(loaded, spec)
     return Localizer(loaded.model, loaded.class_names, spec, loaded.device)
 

@@ -29,7 +29,7 @@ from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, require_same_classes
 from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
-from utils.models.recipe import STRETCHED, Published, PublishedPixels
+from utils.models.recipe import STRETCHED, Published, PublishedPixels, marked
 from utils.results.charts import save_charts
 from utils.results.report import ImageRecord, Report
 from utils.results.report.thumbnails import draw_thumbnail, encode_jpeg
@@ -45,8 +45,8 @@ from utils.results.tables import (
 from utils.runs.provenance import tf32_settings, versions
 from utils.runs.recorded import EVALUATION_SETTINGS
 from utils.system.errors import UsageError, UserError
-from utils.system.files import require_writable, write_json
-from utils.system.processes import is_main
+from utils.system.files import file_digest, require_writable, write_json
+from utils.system.processes import is_main, wait_for_all
 
 # Of --sweep; 80 and 200 are CUB's recipes. Between the thresholds of other k than the one in force.
 TOP_KS = (1, 2, 5, 10, 20, 50, 80, 100, 200)
@@ -96,7 +96,9 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
     if settings.save_maps:
         require_writable(settings.save_maps, "--save-maps")
         if is_main():
-            begin_maps(settings.save_maps, {**rules, "checkpoint": str(loaded.checkpoint.path)})
+            network = {name: getattr(loaded.recipe, name) for name in marked("of_heads")}
+            begin_maps(settings.save_maps, {**rules, **network, "sha256": file_digest(loaded.checkpoint.path)})
+        wait_for_all()  # nobody saves a map before it is known that none of another kind is there
     if split.masks:
         print(f"masks: {understand_masks(split.masks.values(), spec.protocol.any_level)}")
 
@@ -147,6 +149,7 @@ def build_test_spec(
         settings.kinds,
         settings.tencrop,
         given.get("threshold"),
+        given.get("top_k"),
         grid=threshold_grid() if sweeps_boxes else (),
         contour_grid=threshold_grid(settings.max_box_acc_step) if split.boxes else (),
         with_masks=bool(split.masks),
@@ -295,8 +298,8 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
     record = ImageRecord(
         id=image_id,
         label=int(split.labels[index]),
-        top5=() if failed else tuple(evaluation.top5[index].tolist()),
-        probabilities=() if failed else tuple(evaluation.probabilities[index].tolist()),
+        top5=() if evaluation.failed[index] else tuple(evaluation.top5[index].tolist()),
+        probabilities=() if evaluation.failed[index] else tuple(evaluation.probabilities[index].tolist()),
         box=box,
         true_boxes=tuple(tuple(box) for box in np.asarray(split.boxes.get(image_id, ())).tolist()),
         size=size,

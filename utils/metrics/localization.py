@@ -36,7 +36,7 @@ class LocalizationScores:
     Attributes:
         images: (K,) int64, images seen of each class, missed ones included.
         boxed: (K,) int64, those of them that have true boxes; the Loc scores are shares of these.
-        missed: (K,) int64, images of each class that gave no prediction.
+        missed: (K,) int64, images of each class that gave no box.
         correct: (K, 5) int64, right images of each class, one column for each of `METRICS`.
     """
 

@@ -41,6 +41,11 @@ class PixelScores:
         self.foreground = np.zeros(num_steps + 2, dtype=np.int64)
         self.missed = 0
 
+    @property
+    def marks_objects(self) -> bool:
+        """Whether any mask so far marks an object, without which there are no scores."""
+        return bool(self.foreground.any()) or self.missed > 0
+
     def update(self, values: ArrayLike, mask: ArrayLike) -> None:
         """Adds one image.
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from utils.models.checkpoint import Checkpoint
 from utils.models.recipe import Recipe, as_of_today, marked
+from utils.runs.settings import STATES
 from utils.system.errors import UsageError, UserError
 from utils.system.files import file_digest, read_json, write_json
 from utils.system.options import check
@@ -18,7 +19,6 @@ SETTINGS_FILE = "settings.json"
 # What a run's own settings tell about evaluating its checkpoint; the rest concerns training.
 EVALUATION_SETTINGS = marked("evaluates")
 NO_SETTINGS = "is no settings file of a run"
-HINT = "move it away to use the recipe"
 OFFSETS = "map_offsets"  # where the maps look, see `utils.inference.placing`
 
 
@@ -28,6 +28,7 @@ class Recorded:
 
     Attributes:
         source: the file that tells it; None where no run here wrote the checkpoint: of other files nothing is known.
+        other: the weights that the settings beside the file are about instead, if these are of a network alike.
         settings: of the recipe, by name.
         class_names: of the K classes.
         root: where the data set lay, and `is_own`, whether it was one of the user's own.
@@ -35,6 +36,7 @@ class Recorded:
     """
 
     source: Path | None = None
+    other: str = ""
     settings: Mapping[str, Any] = field(default_factory=dict)
     class_names: tuple[str, ...] | None = None
     root: Path | None = None
@@ -61,19 +63,24 @@ def recorded_settings(checkpoint: Checkpoint) -> Recorded:
     path = checkpoint.path.with_name(SETTINGS_FILE)
     if not path.is_file():
         return Recorded()
-    return read_json(path, NO_SETTINGS, HINT, lambda content: _of_weights(content, path, checkpoint))
+    hint = "move it away to use the recipe"
+    return read_json(path, NO_SETTINGS, hint, lambda content: _of_weights(content, path, checkpoint))
 
 
 def _of_state(checkpoint: Checkpoint, stored: Mapping[str, Any]) -> Recorded:
     """Its own recipe, and what its run has found out since or knows besides, where it lies in its run's folder."""
     try:
-        recorded = Recorded(checkpoint.path, _evaluation_settings(stored))
+        recorded = Recorded(checkpoint.path, settings=_evaluation_settings(stored))
     except ValueError as error:
         raise UserError(f"{checkpoint.path} holds settings that cannot be: {error}; take another state") from error
-    path = checkpoint.path.resolve().parents[1] / SETTINGS_FILE
-    if not path.is_file():
+    folder = checkpoint.path.absolute().parent
+    path = folder.parent / SETTINGS_FILE
+    if folder.name != STATES or not path.is_file():
         return recorded
-    of_run = read_json(path, NO_SETTINGS, HINT, lambda content: _interpret(content, path, checkpoint))
+    try:
+        of_run = read_json(path, NO_SETTINGS, "", lambda content: _interpret(content, path, checkpoint))
+    except UserError:  # the state is enough
+        return recorded
     fixed = [name for name in recorded.settings if name not in marked("may_change")]
     is_same = all(of_run.settings.get(name) == recorded.settings[name] for name in fixed)
     return of_run if is_same else recorded
@@ -86,9 +93,8 @@ def _of_weights(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) 
     if of_run != name:
         recipe = content.get("recipe")
         network = {"arch": checkpoint.arch, "num_classes": checkpoint.num_classes}
-        if isinstance(recipe, dict) and network.items() <= recipe.items():  # it may well be of that run
-            print(f"warning: the settings in {path} are those of {of_run}; {name} is evaluated without them")
-        return Recorded()
+        is_alike = isinstance(recipe, dict) and network.items() <= recipe.items()
+        return Recorded(other=of_run if is_alike else "")
     recorded = _interpret(content, path, checkpoint)
     digest = content.get("sha256")
     if digest is None or file_digest(checkpoint.path) == digest:
@@ -117,7 +123,7 @@ def _interpret(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) -
     for name, value, kinds in (("root", root, (str, type(None))), ("is_own", is_own, bool)):
         if not isinstance(value, kinds):
             raise ValueError(f"{name} is of the type {type(value).__name__}")
-    recorded = Recorded(path, settings, None, None if root is None else Path(root), is_own)
+    recorded = Recorded(path, settings=settings, root=None if root is None else Path(root), is_own=is_own)
     names = content.get("class_names")
     if names is None:
         return recorded

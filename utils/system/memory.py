@@ -20,7 +20,7 @@ except ImportError:  # Windows has none
 
 # Parameters of glibc's mallopt.
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
-_NEW_OBJECTS = 20_000  # Python's own is 700
+_NEW_OBJECTS = 20_000
 
 
 def reuse_freed_memory() -> None:
@@ -39,7 +39,7 @@ def reuse_freed_memory() -> None:
 
 
 def collect_garbage_rarely() -> None:
-    """Lets Python look for garbage in cycles after 20,000 new objects instead of 700, and not at the end.
+    """Lets Python look for garbage in cycles after 20,000 new objects, not after some hundreds, nor at the end.
 
     PyTorch's modules are 180,000 objects, none of them garbage, which would be walked over again and again while they
     are imported and once more before the process ends: a quarter of the time from start to end where nothing else is

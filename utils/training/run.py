@@ -111,7 +111,7 @@ class Run:
                 sweep(place)
         state, state_path = find_training_state(settings.resume, self.states)
         is_own_state = state_path is not None and state_path.resolve().parent == self.states.path.resolve()
-        earlier = broadcast_value(run_settings(folder)) if is_own_state else {}
+        earlier = broadcast_value(run_settings(folder) if is_own_state else {})
         self.recipe = settle_recipe(command, arch, state, earlier)
         engine = settle_engine(command.engine, state["engine"] if state is not None else {})
         if state_path is not None:
@@ -310,7 +310,7 @@ class Run:
         if has_masks_alone:
             protocol = protocol.for_masks()
         more |= {"with_masks": has_masks_alone, "ignore_misfits": self.command.settings.ignore_misfits}
-        return build_spec(self.recipe, protocol, **more)
+        return build_spec(self.recipe, protocol, top_k=self.command.given.get("top_k"), **more)
 
     def evaluate_test(self) -> Evaluation:
         """Evaluates the test split as BAS_inference.py does, and prints the table."""
