@@ -117,7 +117,7 @@ def test_pass_equals_pictures_one_by_one(model: TinyBAS, split: Split) -> None:
 def test_many_questions_in_one_pass_equal_one_at_a_time(model: TinyBAS, split: Split, protocol) -> None:
     """Protects --compare and --sweep: every map, threshold and k gives what a pass of its own gives."""
     grid, kinds = threshold_grid(0.1), KINDS
-    whole = ask(kinds, protocol=protocol, grid=grid, contour_grid=threshold_grid(0.05), with_masks=True)
+    whole = ask(kinds, protocol=protocol, top_k=2, grid=grid, contour_grid=threshold_grid(0.05), with_masks=True)
     whole = replace(whole, swept={MapKind("bas", k): 0.4 for k in (1, 3, 5)}, swept_grid=(0.0, 0.9))
     together = run(model, split, whole)
     for kind in together.maps:
