@@ -58,7 +58,8 @@ class RunRecord:
             train_split, test_split: the data.
             data: of :func:`utils.runs.state.fingerprint`.
             workers: processes that read pictures.
-            source: what else is kept: `root`, where the data lie, `is_own` if they are the user's own, ...
+            source: what else is kept: where the data lie, `root` and `is_own`; whether the threshold is still to be
+                chosen on them.
         """
         trainer, self._class_names = self._trainer, train_split.class_names
         engine = asdict(trainer.engine)
