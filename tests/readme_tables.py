@@ -71,7 +71,7 @@ def differences(folder: Path, text: str) -> list[str]:
 
 def main() -> None:
     """Reads the folder's name from the command line."""
-    parser = CommandParser(prog="python -m tests.readme_tables", description=__doc__)
+    parser = CommandParser(prog="python -m tests.readme_tables", usage="%(prog)s FOLDER", description=__doc__)
     parser.add_argument("folder", type=PLACE, help="of a finished demo, such as demo_run")
     told = differences(parser.parse_args().folder, README.read_text(encoding="utf-8"))
     if told:

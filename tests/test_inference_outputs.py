@@ -96,6 +96,9 @@ def test_outputs_that_cannot_be_written_end_the_command_first(home, tmp_path, ca
     assert f"--json {tmp_path} is a folder; name a file" in capsys.readouterr().err
     assert run_inference("CUB", *options(home, "--json", file / "r.json")) == 2
     assert f"--json {file / 'r.json'} cannot be written below {file}" in capsys.readouterr().err
+    for one, other in (("--json", "--save"), ("--save", "--save-maps")):
+        assert run_inference("CUB", *options(home, one, tmp_path / "new", other, f"{tmp_path}/full/../new")) == 2
+        assert "write different things; give each a place of its own" in capsys.readouterr().err
     monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK)  # root may write everywhere
     assert run_inference("CUB", *options(home, "--json", file)) == 2
     assert f"--json {file} may not be written" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import is_dataclass
@@ -19,7 +20,7 @@ from utils.exploratory import __main__ as exploratory
 from utils.inference.arguments import parse_arguments as parse_inference
 from utils.inference.localizer import load_localizer
 from utils.system.errors import UsageError
-from utils.system.options import CommandParser
+from utils.system.options import CommandParser, name_of
 from utils.training.arguments import parse_arguments as parse_training
 
 Parse = Callable[[list[str]], argparse.Namespace]
@@ -91,11 +92,32 @@ def test_options_are_not_abbreviated(capsys, command: str) -> None:
     options = options_of(parse)
     known = {name for action in options for name in action.option_strings}
     for name in sorted(known):
-        if name[:-1] in known or len(name) < 4:
+        if name_of(name[:-1]) in map(name_of, known) or len(name) < 4:
             continue
         with pytest.raises(SystemExit) as stop:
             parse([f"{name[:-1]}=1"])
-        assert stop.value.code == 2 and "unrecognized arguments" in capsys.readouterr().err, name
+        usage, error = capsys.readouterr().err.splitlines()  # no forty lines of options above what is wrong
+        assert stop.value.code == 2 and usage.startswith("usage: ") and "unrecognized arguments" in error, name
+        assert re.search(r" \(is --\S+ meant\?\)$", error), error
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_dashes_and_underscores_are_the_same(capsys, command: str) -> None:
+    """Protects who types `--batch-size` for `--batch_size`: both spellings of every option say the same, values and
+    words behind `--` stay as they are."""
+    parse = COMMANDS[command]
+    names = [name for action in options_of(parse) for name in action.option_strings]
+
+    def answer(word: str) -> object:
+        try:
+            return vars(parse([word]))
+        except SystemExit:
+            return capsys.readouterr().err
+
+    for name in names:
+        for value in ("=a-b_c", "=1", ""):
+            dashes, underscores = name.replace("_", "-"), f"--{name[2:].replace('-', '_')}"
+            assert answer(dashes + value) == answer(underscores + value) == answer(name + value), (name, value)
 
 
 @pytest.mark.parametrize("extra", [["--see", "5"], ["--epochs", "0"], ["--lr", "nan"], ["--root", "x"], ["word"]])

@@ -27,7 +27,7 @@ from utils.evaluation.summary import RecordedMap, first_of_kind
 from utils.runs.provenance import describe_run
 from utils.system.errors import UsageError, UserError, run_command
 from utils.system.files import read_json, write_json, write_text
-from utils.system.options import PLACE, POSITIVE, SEED, CommandParser, RaisingParser
+from utils.system.options import PLACE, POSITIVE, SEED, CommandParser, RaisingParser, name_of
 from utils.system.progress import progress_bar
 from utils.training.arguments import parse_arguments as parse_training_options
 
@@ -37,7 +37,7 @@ TRAIN = ROOT / "train.py"
 DEFAULT_FOLDER = ROOT / "demo_run" / "ablation"
 RESULTS, OPTIONS, OUTPUT, ERRORS = "results.json", "options.json", "output.txt", "errors.txt"
 TABLE, RECORD = "ablation.md", "ablation.json"
-OWN_OPTIONS = ("--demo", "--save_path", "--seed", "--resume", "--top_ks", "--alignments")
+OWN_OPTIONS = ("demo", "save_path", "seed", "resume", "top_ks", "alignments")
 POLL_SECONDS = 0.2
 FAULT = "does not hold the options of a run"
 HINT = "delete it, and the run is done again"
@@ -183,6 +183,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     """Reads the command line; `--help` explains every option."""
     parser = CommandParser(
         prog="python -m utils.demo.ablation",
+        usage="%(prog)s [options] [-- OPTION ...]",
         description=__doc__,
         epilog="example, quick and rough:\n  python -m utils.demo.ablation --seeds 0 1 --cells all cls -- --epochs 4",
     )
@@ -194,7 +195,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="options of train.py for every run")
     args = parser.parse_args(argv)
-    own = [option for option in args.extra if option.split("=")[0] in OWN_OPTIONS]
+    own = [option for option in args.extra if name_of(option) in OWN_OPTIONS]
     if own:
         parser.error(f"{own[0]} is set for every run by the grid; leave it out")
     try:  # what no run would take ends the command here, not every run

@@ -25,7 +25,7 @@ from utils.system.errors import UsageError
 
 
 class Protocol:
-    """The BAS authors' CVPR code: centre crop of 256, IoU strictly above 0.5, mean over classes (paper section 4.1).
+    """The BAS authors' CVPR code: centre crop, IoU strictly above 0.5, mean over classes (paper section 4.1).
 
     Attributes:
         name: as in `--protocol`.
@@ -39,7 +39,7 @@ class Protocol:
     """
 
     name = "authors"
-    title = "authors: the CVPR code, centre crop of 256, IoU > 0.5, mean over classes"
+    title = "authors: the CVPR code, centre crop, IoU > 0.5, mean over classes"
     strict = True
     mean = "class_mean"
     draws_contours = False
@@ -101,8 +101,8 @@ class IJCVProtocol(Protocol):
 
     name = "ijcv"
     title = (
-        "ijcv: the authors' IJCV code, true boxes in whole pixels up to 223, IoU >= 0.5, mean over images; for masks "
-        "without boxes count_pxap"
+        "ijcv: the authors' IJCV code, centre crop, true boxes in whole pixels, IoU >= 0.5, mean over images; for "
+        "masks without boxes count_pxap"
     )
     strict = False
     mean = "image_mean"
@@ -123,8 +123,8 @@ class CountPxAPProtocol(IJCVProtocol):
 
     name = "count_pxap"
     title = (
-        "count_pxap: the authors' IJCV code for masks, resized to 224 without a crop, object wherever a mask is not "
-        "black, the true class's map alone"
+        "count_pxap: the authors' IJCV code for masks, the whole picture, object wherever a mask is not black, the "
+        "true class's map alone"
     )
     ten_crops = False
     any_level = True
@@ -138,7 +138,7 @@ class WsolEvaluationProtocol(Protocol):
     """wsolevaluation's code: the whole picture, the map resized before it is normalised, boxes of contours."""
 
     name = "wsolevaluation"
-    title = "wsolevaluation: that code, resized to 224 without a crop, contours, IoU >= 0.5, mean over images"
+    title = "wsolevaluation: that code, the whole picture, contours, IoU >= 0.5, mean over images"
     strict = False
     any_level = True
     mean = "image_mean"

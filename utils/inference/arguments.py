@@ -46,10 +46,6 @@ QUESTIONS, FILES_GROUP = "what is asked", "input and output"
 _USUAL = ", ".join(f"{kind} {value:g}" for kind, value in DEFAULT_THRESHOLDS.items())
 
 
-def _flags(name: str) -> tuple[str, str]:
-    return f"--{name.replace('_', '-')}", f"--{name}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class EvaluationSettings(Common):
     """What `BAS_inference.py` is asked, besides the settings of the recipe that evaluate a checkpoint."""
@@ -86,21 +82,21 @@ class EvaluationSettings(Common):
     )
     sweep: bool = switch("all thresholds from 0 to 0.99 and several top-k, in the same pass", group=QUESTIONS)
     top_ks: tuple[int, ...] = option(
-        "top-k values of --sweep", Several(POSITIVE), default=(), group=QUESTIONS, flags=_flags("top_ks"), metavar="K"
+        "top-k values of --sweep", Several(POSITIVE), default=(), group=QUESTIONS, flags=("--top-ks",), metavar="K"
     )
     select_on: str | None = option(
         "choose each map's threshold on this split's boxes, or masks, before the test set is looked at",
         Choice(("train", "val")),
         default=None,
         group=QUESTIONS,
-        flags=_flags("select_on"),
+        flags=("--select-on",),
     )
     max_box_acc_step: float = option(
         "between the thresholds of MaxBoxAcc; wsolevaluation's own is 0.001",
         Number(float, 0.001, 0.1),
         default=0.01,
         group=QUESTIONS,
-        flags=_flags("max_box_acc_step"),
+        flags=("--max-box-acc-step",),
         metavar="STEP",
     )
 
@@ -115,7 +111,7 @@ class EvaluationSettings(Common):
         "score maps of another tool, <FOLDER>/<image id>.npy of any size, as wsolevaluation lays them out: alone, or "
         "beside those of --map or --compare; they are maps of the square that the protocol looks at",
         group=FILES_GROUP,
-        flags=_flags("map_files"),
+        flags=("--map-files",),
         metavar="FOLDER",
     )
     classes: Path | None = place("names of the classes, one a line", group=FILES_GROUP, metavar="FILE")
@@ -126,7 +122,7 @@ class EvaluationSettings(Common):
     save_maps: Path | None = place(
         "save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
         group=FILES_GROUP,
-        flags=_flags("save_maps"),
+        flags=("--save-maps",),
         metavar="FOLDER",
     )
     vis: int = option(
@@ -218,6 +214,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
             parser.error(f"--json {args.json} may not be written; choose another place")
         if not (above.is_dir() and os.access(above, os.W_OK)):
             parser.error(f"--json {args.json} cannot be written below {above}; choose another place")
+    places = [os.path.realpath(place) for place in (args.json, args.save, args.save_maps) if place]
+    if len(set(places)) < len(places):
+        parser.error("--json, --save and --save-maps write different things; give each a place of its own")
     if args.dataset_dir and args.root:
         parser.error("give --dataset-dir or --data, not both")
     if args.download and args.checkpoint:

@@ -36,7 +36,7 @@ class Common:
     dataset_dir: Path | None = place(
         "a data set of your own under the data set's recipe: wsolevaluation's metadata, or train/ and test/ with a "
         "folder per class",
-        flags=("--dataset-dir", "--dataset_dir"),
+        flags=("--dataset-dir",),
         metavar="FOLDER",
     )
     root: Path | None = place(
@@ -46,7 +46,7 @@ class Common:
         "score a data set whose boxes cannot be those of its pictures (shrunk pictures, shares in place of pixels, "
         "...) all the same",
         words="more than some slips end the evaluation",
-        flags=("--ignore-misfits", "--ignore_misfits"),
+        flags=("--ignore-misfits",),
     )
     num_workers: int = option(
         "processes that read pictures",
@@ -82,7 +82,7 @@ def by_device(count: int, device: torch.device) -> int:
 def add_arch(parser: argparse.ArgumentParser) -> None:
     """Adds `--arch`, and a word for those who start processes by what torchrun has replaced."""
     parser.add_argument("--arch", choices=ARCHS, help="the backbone (default: vgg)")
-    parser.add_argument("--local-rank", "--local_rank", nargs="?", action=_NoLocalRank, help=argparse.SUPPRESS)
+    parser.add_argument("--local-rank", nargs="?", action=_NoLocalRank, help=argparse.SUPPRESS)
 
 
 class _NoLocalRank(argparse.Action):

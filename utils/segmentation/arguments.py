@@ -27,6 +27,7 @@ from utils.system.options import (
 )
 
 MAKE, SCORE, PICTURES = "what is made", "what is scored", "pictures and files"
+PROG = "python -m utils.segmentation"
 DESCRIPTION = "From a network to segments: maps, seeds, mean IoU. A command's --help has its options."
 EXAMPLES = """examples:
   python train.py --dataset VOC --arch resnet --root /data/VOCdevkit
@@ -75,7 +76,7 @@ class MapSettings(Common):
     cam_weights: Path | None = place(
         "another network for the class maps, as IRN's res50_cam.pth.pth",
         words="the same network",
-        flags=("--cam-weights", "--cam_weights"),
+        flags=("--cam-weights",),
         group=MAKE,
         metavar="FILE",
     )
@@ -104,7 +105,7 @@ class SeedSettings(Common):
         NAME,
         default=None,
         words="--list itself, as the authors do",
-        flags=("--select-on", "--select_on"),
+        flags=("--select-on",),
         group=SCORE,
         metavar="LIST",
     )
@@ -153,8 +154,11 @@ def parse_arguments(
     Returns:
         The data set, and the settings of the command that was named.
     """
-    parser = CommandParser(prog="python -m utils.segmentation", description=DESCRIPTION, epilog=EXAMPLES)
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=CommandParser)
+    usage = f"%(prog)s {{{','.join(COMMANDS)}}} [options]"
+    parser = CommandParser(prog=PROG, usage=usage, description=DESCRIPTION, epilog=EXAMPLES)
+    commands = parser.add_subparsers(
+        prog=PROG, dest="command", required=True, metavar="COMMAND", parser_class=CommandParser
+    )
     default = next(iter(datasets))
     for name, (settings, words) in COMMANDS.items():
         one = commands.add_parser(name, help=words, description=f"{words[0].upper()}{words[1:]}.")

@@ -14,6 +14,7 @@ import argparse
 import errno
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
@@ -30,13 +31,44 @@ LARGEST_SIDE = 4096  # pixels; a picture of this side takes 200 MB
 
 
 class CommandParser(argparse.ArgumentParser):
-    """What all commands' parsers have in common: help as it is written, and every option by its whole name alone.
+    """What all commands' parsers have in common.
 
-    (An abbreviation would change its meaning with the next option that begins like it.)
+    Help comes as it is written, and a wrong word under one line of usage instead of forty. Every option goes by its
+    whole name alone (an abbreviation would change its meaning with the next option that begins like it), with dashes or
+    underscores.
     """
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False, **options)
+    def __init__(self, usage: str = "%(prog)s [options]", **options: Any) -> None:
+        help_as_written = argparse.RawDescriptionHelpFormatter
+        super().__init__(usage=usage, formatter_class=help_as_written, allow_abbrev=False, **options)
+
+    def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """See argparse; the names of options are turned into the spelling they were added in."""
+        words = sys.argv[1:] if args is None else list(args)
+        end = words.index("--") if "--" in words else len(words)
+        spelled = {name_of(option): option for option in self._option_string_actions if option.startswith("--")}
+
+        def respell(word: str) -> str:
+            option, equals, value = word.partition("=")
+            return spelled.get(name_of(option), option) + equals + value if word.startswith("--") else word
+
+        return super().parse_known_args([*map(respell, words[:end]), *words[end:]], namespace)
+
+    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
+        """See argparse; an option that there is none of comes with the one that it may be meant for."""
+        known, unknown = self.parse_known_args(args, namespace)
+        if unknown:
+            from difflib import get_close_matches  # here: help comes sooner without it
+
+            option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
+            near = get_close_matches(option, self._option_string_actions, n=1, cutoff=0.7)
+            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f" (is {near[0]} meant?)" if near else ""))
+        return known
+
+
+def name_of(option: str) -> str:
+    """The name in `--name`, `--name=value` or with dashes for underscores, by which options are compared."""
+    return option.partition("=")[0].removeprefix("--").replace("-", "_")
 
 
 class RaisingParser(CommandParser):
