@@ -52,7 +52,10 @@ def test_chosen_threshold_reaches_inference(tmp_path: Path, monkeypatch: pytest.
     chosen = run_demo(tmp_path, monkeypatch)["threshold"]
     settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
     assert settings["recipe"]["threshold"] == chosen
-    assert run_demo(tmp_path, monkeypatch, "--threshold", "0.37")["threshold"] == 0.37
+    for more in (["--threshold", "0.37"], ["--resume"]):  # a run that is only resumed keeps what was given
+        assert run_demo(tmp_path, monkeypatch, *more)["threshold"] == 0.37
+        settings = json.loads((tmp_path / "mobilenet" / "settings.json").read_text())
+        assert settings["recipe"]["threshold"] == 0.37 and "threshold_chosen_on" not in settings
 
 
 @pytest.mark.parametrize("what", ["states", "weights", "snapshots", "settings", "results", "another root"])

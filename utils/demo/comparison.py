@@ -54,7 +54,8 @@ def compare(run: Run) -> Evaluation | None:
     others = [how for how in dict.fromkeys(settings.alignments) if how != recipe.align_maps]
     drawn = {how: _evaluate(run, model, replace(spec, align=how)) for how in others}
     spec = evaluation.spec
-    run.set_threshold(spec.thresholds[spec.main])
+    if run.chooses_threshold:
+        run.set_threshold(spec.thresholds[spec.main])
     if not is_main():
         return evaluation
 
@@ -80,8 +81,8 @@ def _evaluate(run: Run, model: BAS, spec: EvaluationSpec) -> Evaluation:
     spec = run.place_maps(model, spec)
     scorers = by_device(run.command.settings.scorers, device)
     chosen = choose_thresholds(model, run.train_split, spec, device, *reading, scorers)
-    if "threshold" in run.command.given:
-        chosen[spec.main] = run.command.given["threshold"]
+    if not run.chooses_threshold:
+        chosen[spec.main] = run.recipe.threshold
     spec = with_thresholds(spec, chosen)
     loader = build_loader(split, spec, *reading, device)
     return evaluate(model, loader, split, spec, device, "test", scorers=scorers)

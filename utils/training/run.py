@@ -98,6 +98,7 @@ class Run:
         recipe: the settings in force; the threshold is settled after training.
         weights: the file that the run writes.
         train_split, test_split: the pictures; None where there is no test set.
+        chooses_threshold: whether training pictures have the say on the threshold in the end.
         model, trainer, states, record, snapshots: of :mod:`utils.training`.
     """
 
@@ -131,7 +132,7 @@ class Run:
             print(explain_adaptation(adaptation, self.recipe.num_classes, classes[1]), end="")
             self.recipe = adaptation.recipe
         self.recipe = replace(self.recipe, num_classes=classes[0])
-        self._chooses_threshold = self._is_to_choose_threshold(earlier)
+        self.chooses_threshold = self._is_to_choose_threshold(earlier)
         self.data = fingerprint(self.train_split)
         require_same_data({"train": self.data, "test": fingerprint(self.test_split) if self.test_split else None})
         if state is not None:
@@ -170,7 +171,7 @@ class Run:
         source = {
             "root": str(self.root.resolve()),
             "is_own": self.dataset.is_own,
-            CHOOSES_THRESHOLD: self._chooses_threshold,
+            CHOOSES_THRESHOLD: self.chooses_threshold,
         }
         self.record.begin(
             ROOT, self.weights, self.train_split, self.data, self.test_split, settings.num_workers, source
@@ -250,7 +251,7 @@ class Run:
         """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training
         pictures. The paper's belongs to maps of the paper's classes; where the pictures have no boxes it stays."""
         split, settings = self.train_split, self.command.settings
-        if not (self._chooses_threshold and (split.boxes or split.masks)):
+        if not (self.chooses_threshold and (split.boxes or split.masks)):
             return
         spec = self._build_spec(split, ten_crops=False)
         model = self.inference_model()
@@ -265,12 +266,12 @@ class Run:
         self.set_threshold(chosen)
 
     def _is_to_choose_threshold(self, earlier: Mapping[str, Any]) -> bool:
-        """Whether the threshold is the training pictures' in the end: as the run to resume has it, unless one is given
-        now; of a new run, where the recipe is adapted."""
+        """As the run to resume has it, unless a threshold is given now; of a new run, where the recipe is adapted."""
         if "threshold" in self.command.given:
             return False
         recipe, paper = self.recipe, self.dataset.recipe(self.recipe.arch, self.recipe.name)
-        is_adapted = self.command.settings.adapt_recipe and recipe.num_classes < paper.num_classes
+        has_fewer_classes = recipe.num_classes < paper.num_classes
+        is_adapted = self.dataset.is_adapted or (self.command.settings.adapt_recipe and has_fewer_classes)
         guess = THRESHOLD_CHOSEN_ON in earlier or (is_adapted and recipe.threshold == paper.threshold)
         return bool(earlier.get(CHOOSES_THRESHOLD, guess))
 
@@ -339,6 +340,7 @@ class Run:
         option = "--dataset-dir" if self.dataset.is_own else "--data"
         paths = ["--arch", self.recipe.arch, option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
         paths += [OPTION] if self.command.settings.ignore_misfits else []
+        paths += ["--top_k", self.command.given["top_k"]] if "top_k" in self.command.given else []
         if self.command.settings.tf32 is not None:
             paths.append("--tf32" if self.command.settings.tf32 else "--no-tf32")
         print(f"  {self.dataset.command} {shlex.join(map(str, paths))}")
