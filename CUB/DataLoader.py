@@ -12,7 +12,7 @@ The layout of the authors of BAS:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -49,13 +49,22 @@ def load_split(root: Path, split: str) -> Split:
     """
     check_split_name(split)
     root = Path(root)
-    for folder in (root, root / FOLDER):
-        if any((folder / name).exists() for name in _OWNERS_PIECES):
-            return _load_owners_layout(folder, split)
-    if any((root / piece).exists() for piece in _AUTHORS_PIECES):
-        return _load_authors_train(root) if split == "train" else _load_authors_test(root)
+    folder, is_owners = _find_layout(root, all) or _find_layout(root, any) or (None, False)
+    if folder is not None and is_owners:
+        return _load_owners_layout(folder, split)
+    if folder is not None:
+        return _load_authors_train(folder) if split == "train" else _load_authors_test(folder)
     looked_for = ", ".join(_OWNERS_PIECES + _AUTHORS_PIECES + _AUTHORS_BOXES)
     raise UserError(f"no CUB-200-2011 in {root} (looked for {looked_for}); {HINT}")
+
+
+def _find_layout(root: Path, enough: Callable[[Iterable[bool]], bool]) -> tuple[Path, bool] | None:
+    """The folder that holds `enough` of a layout's pieces, all or any, and whether that is its owners' layout."""
+    authors = (*_AUTHORS_PIECES, _authors_boxes(root))
+    for folder, pieces in ((root, _OWNERS_PIECES), (root / FOLDER, _OWNERS_PIECES), (root, authors)):
+        if enough((folder / piece).exists() for piece in pieces):
+            return folder, pieces is _OWNERS_PIECES
+    return None
 
 
 def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
@@ -73,10 +82,9 @@ def download(root: Path, url: str = URL, md5: str = MD5) -> Path:
         UserError: the network fails, the archive is not the published one, or the disk is full.
     """
     root = Path(root)
-    authors_pieces = (*_AUTHORS_PIECES, _authors_boxes(root))
-    for folder, pieces in ((root, _OWNERS_PIECES), (root / FOLDER, _OWNERS_PIECES), (root, authors_pieces)):
-        if all((folder / piece).exists() for piece in pieces):
-            return folder
+    found = _find_layout(root, all)
+    if found:
+        return found[0]
     from utils.data.download import download_dataset  # here, since it takes a second for torchvision
 
     download_dataset(root / FOLDER, url, md5, PAGE)
@@ -111,7 +119,12 @@ def _load_owners_layout(folder: Path, split: str) -> Split:
     ids = tuple(images[key].text for key in keys)
     class_names = _read_class_names(folder / "classes.txt")
     labels_file, boxes_file = folder / "image_class_labels.txt", folder / "bounding_boxes.txt"
-    labels = [_parse_label(line, len(class_names)) for line in _select(_read_by_id(labels_file), keys, labels_file)]
+    label_lines = _select(_read_by_id(labels_file), keys, labels_file)
+    labels = [_parse_label(line, len(class_names)) for line in label_lines]
+    for image_id, label, line in zip(ids, labels, label_lines, strict=True):
+        place = image_id.partition("/")[0]
+        if place != class_names[label] and place in class_names:
+            raise line.error(f"the class of {image_id} is {class_names[label]}, but it lies in another class's folder")
     layout = f"CUB-200-2011 as its owners ship it, in {folder}"
     unlisted = len(flags.keys() - images.keys())
     if unlisted:  # a part of the data set, or a list that was cut short
@@ -144,12 +157,12 @@ def _read_by_id(path: Path) -> dict[str, Line]:
     """The lines `id text` of a file, as id -> (where, text)."""
     lines: dict[str, Line] = {}
     for line in read_lines(path, HINT):
-        key, _, text = line.text.partition(" ")
-        if not text.strip():
+        key, *rest = line.text.split(maxsplit=1)
+        if not rest:
             raise line.error(f"{line.text!r} is not an id and a value")
         if key in lines:
             raise line.error(f"the id {key} comes a second time")
-        lines[key] = Line(line.where, text.strip())
+        lines[key] = Line(line.where, rest[0].strip())
     return lines
 
 

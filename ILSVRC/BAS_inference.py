@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Run as a script, the folder of this file is on the path; the packages lie one level up.
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+if (home := str(Path(__file__).resolve().parents[1])) not in sys.path:
+    sys.path.insert(0, home)
 
 from ILSVRC import DATASET
 from utils.inference.command import run

@@ -15,8 +15,11 @@ its wnid in sorted order.
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
+from collections.abc import Sequence, Set
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -74,7 +77,7 @@ def _load_validation(root: Path) -> Split:
     folder = _require_picture_folder(root, "val")
     passed_over: Counter[str] = Counter()
     pictures, kind = _list_validation_pictures(folder, passed_over)
-    source, truths = _read_truths(root)
+    source, truths = _read_truths(root, frozenset(map(_stem, pictures)))
     names = sorted(pictures)
     without = [name for name in names if _stem(name) not in truths]
     if without:
@@ -86,6 +89,7 @@ def _load_validation(root: Path) -> Split:
     label_of = {wnid: label for label, wnid in enumerate(class_names)}
     listed = _read_authors_list(root / _AUTHORS_LIST, label_of)
     wnids = [_wnid(pictures[name]) or listed.get(_stem(name)) or truths[_stem(name)].names[0] for name in names]
+    _require_agreement(names, wnids, truths, label_of, folder, source)
     unknown = [(name, wnid) for name, wnid in zip(names, wnids, strict=True) if wnid not in label_of]
     if unknown:
         raise UserError(
@@ -127,11 +131,13 @@ def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[
     Returns:
         Picture name -> its path in `folder`; and a phrase that says how they lie.
     """
-    loose = list_pictures(folder, passed_over)
+    loose = list_pictures(folder)
     if not list_folders(folder):
+        list_pictures(folder, passed_over)
         if not loose:
-            raise UserError(f"{folder} holds neither pictures nor class folders; {HINT}")
-        return {name: name for name in loose}, f"one flat folder in {folder}"
+            told = passed_over_phrase(passed_over)
+            raise UserError(f"{folder} holds neither pictures nor class folders{told}; {HINT}")
+        return _by_stem({name: name for name in loose}, folder), f"one flat folder in {folder}"
     if loose:
         raise UserError(
             f"{folder} holds class folders and {len(loose)} loose pictures, the first {loose[0]}; put all into class "
@@ -145,7 +151,40 @@ def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[
             first = (folder / pictures[name]).parent
             raise UserError(f"{name} lies in {first} and in {folder / place}; remove the wrong one")
         pictures[name] = path
-    return pictures, f"class folders in {folder}{describe_folders(groups)}"
+    return _by_stem(pictures, folder), f"class folders in {folder}{describe_folders(groups)}"
+
+
+def _by_stem(pictures: dict[str, str], folder: Path) -> dict[str, str]:
+    """The same, once no two are one picture, as a.JPEG and a.jpg would be."""
+    name_of: dict[str, str] = {}
+    for name in pictures:
+        if name_of.setdefault(_stem(name), name) != name:
+            raise UserError(f"{folder} holds {name_of[_stem(name)]} and {name}, one picture twice; remove one of them")
+    return pictures
+
+
+def _require_agreement(
+    names: Sequence[str],
+    wnids: Sequence[str],
+    truths: dict[str, Annotation],
+    label_of: dict[str, int],
+    folder: Path,
+    source: str,
+) -> None:
+    """UserError if pictures lie in, or are listed under, another class than their boxes'. Boxes may have names that are
+    no class here."""
+    told = [truths[_stem(name)].names for name in names]
+    wrong = [
+        index
+        for index, wnid in enumerate(wnids)
+        if wnid not in told[index] and any(one in label_of for one in told[index])
+    ]
+    if wrong:
+        raise UserError(
+            f"{names[wrong[0]]} is of the class {wnids[wrong[0]]} by its place in {folder} or {_AUTHORS_LIST}, but "
+            f"{source} says {told[wrong[0]][0]}, and so for {len(wrong)} of {len(names)} pictures; sort the pictures "
+            "anew, or get the right list"
+        )
 
 
 def _wnid(path: str) -> str:
@@ -205,13 +244,16 @@ def _stem(name: str) -> str:
 # --- boxes
 
 
-def _read_truths(root: Path) -> tuple[str, dict[str, Annotation]]:
-    """The box source's name, and image stem -> truth; one CSV or text file is read in a moment, 50,000 XML are not."""
+def _read_truths(root: Path, stems: Set[str]) -> tuple[str, dict[str, Annotation]]:
+    """The box source's name, and image stem -> truth; one CSV or text file is read in a moment, 50,000 XML are not.
+
+    `stems` are the pictures that there are: what is wrong with another picture's XML does not matter.
+    """
     if (root / _CSV).exists():
         return str(root / _CSV), _read_csv(root / _CSV)
     for name in _XML_FOLDERS:
         if (root / name).is_dir():
-            return str(root / name), _read_xml_folder(root / name)
+            return str(root / name), _read_xml_folder(root / name, stems)
     if (root / _AUTHORS_BOXES).exists():
         return str(root / _AUTHORS_BOXES), _read_authors_boxes(root / _AUTHORS_BOXES)
     raise UserError(f"no boxes in {root} (looked for {_CSV}, {', '.join(_XML_FOLDERS)} and {_AUTHORS_BOXES}); {HINT}")
@@ -224,15 +266,24 @@ def _read_csv(path: Path) -> dict[str, Annotation]:
         if not fields or len(fields) % 5:
             raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are expected")
         numbers = [field for position, field in enumerate(fields) if position % 5]
-        _add(truths, stem, Annotation(tuple(fields[::5]), parse_boxes(numbers, line), None), line)
+        _add(
+            truths,
+            re.sub(r"(?i)\.jpe?g$", "", stem),
+            Annotation(tuple(fields[::5]), parse_boxes(numbers, line), None),
+            line,
+        )
     return truths
 
 
-def _read_xml_folder(folder: Path) -> dict[str, Annotation]:
-    paths = sorted(folder.glob("[!.]*.xml"))
-    if not paths:
+def _read_xml_folder(folder: Path, stems: Set[str]) -> dict[str, Annotation]:
+    names = sorted(name for name in os.listdir(folder) if name.lower().endswith(".xml") and not name.startswith("."))
+    if not names:
         raise UserError(f"{folder} holds no .xml files; {HINT}")
-    return {path.stem: read_voc_xml(path, HINT) for path in paths}
+    truths: dict[str, Annotation] = {}
+    for name in names:
+        with nullcontext() if _stem(name) in stems else suppress(UserError):
+            truths[_stem(name)] = read_voc_xml(folder / name, HINT)
+    return truths
 
 
 def _read_authors_boxes(path: Path) -> dict[str, Annotation]:

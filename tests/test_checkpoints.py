@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import struct
 import sys
+import tarfile
 import warnings
 import zipfile
 from collections import OrderedDict
@@ -27,6 +29,7 @@ from utils.models import checkpoint as checkpoint_module
 from utils.models.bas import BAS
 from utils.models.checkpoint import (
     GENERATOR_KEY,
+    load_file,
     load_weights,
     read_checkpoint,
     save_weights,
@@ -455,11 +458,10 @@ def test_code_in_a_file_never_runs(tmp_path, legacy):
     assert witness.exists()  # the file was armed
 
 
-@pytest.mark.parametrize("name", ["nowhere.pth.tar", "."])
-def test_missing_file(tmp_path, name):
+def test_missing_file(tmp_path):
     """A path that is no file points to where checkpoints come from."""
     with pytest.raises(UserError, match=r"there is no file .*; the README"):
-        read_checkpoint(tmp_path / name)
+        read_checkpoint(tmp_path / "nowhere.pth.tar")
 
 
 # --- saving
@@ -548,3 +550,37 @@ def test_no_checkpoint_yet(tmp_path, dataset, name):
     words = rf"put the authors' file at .*resnet.{re.escape(name)} .*train\.py --dataset {dataset} --arch resnet"
     with pytest.raises(UserError, match=words):
         replace(train.DATASETS[dataset], home=tmp_path).find_checkpoint("resnet")
+
+
+class Runs:
+    """Would run a command where it is unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.system, ("exit 1",)
+
+
+def test_what_is_wrong_with_a_file(tmp_path: Path) -> None:
+    """Protects the hint: code is not called damage, an archive is to be unpacked, a folder is named as one."""
+    torch.save({"a": torch.ones(2), "b": Runs()}, tmp_path / "code.pth")
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        archive.add(tmp_path / "code.pth", "code.pth")
+    with zipfile.ZipFile(tmp_path / "zeros.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("zeros", bytes(8 << 20))
+    (tmp_path / "text.pth").write_bytes(b"hello")
+    for name, words in {
+        "code.pth": r"more than tensors and plain values \((posix|nt)\.system\)",
+        "packed.tar": "is a .tar archive; unpack it",
+        "zeros.pth": "is a compressed archive of 8 MiB; unpack it",
+        "text.pth": "it is damaged, or no PyTorch file",
+        "": "is a folder; name the file in it",
+    }.items():
+        with pytest.raises(UserError, match=words) as told:
+            load_file(tmp_path / name)
+        assert "weights_only" not in str(told.value)
+
+
+@pytest.mark.parametrize("kind", [np.bool_, np.int32, np.uint8, np.float16, np.int64, np.float64])
+def test_numbers_of_numpy_beside_the_weights(tmp_path: Path, kind: type) -> None:
+    """Protects files that carry an epoch or a score as whichever of NumPy's numbers."""
+    torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": kind(1)}, tmp_path / "x.pth")
+    assert load_file(tmp_path / "x.pth")["epoch"] == 1

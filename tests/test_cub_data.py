@@ -143,7 +143,7 @@ def test_missing_or_empty_list_is_named(tmp_path, name):
         ("classes.txt", "2 002", "4 002", r"classes\.txt, line 2: the class number is 4 where 2 is expected; correct"),
         ("images.txt", "3 001", "7 001", r"images\.txt, line 2: the id 7 comes a second time; correct"),
         ("images.txt", "3 001.Wren/a.jpg", "3", r"images\.txt, line 2: '3' is not an id and a value; correct"),
-        ("images.txt", "001.Wren/a.jpg", "002.Gull/b.jpg", "names 002.Gull/b.jpg twice.*keep one"),
+        ("images.txt", "001.Wren/a.jpg", "002.Gull/b.jpg", "the class of 002.Gull/b.jpg is 001.Wren, but it lies"),
         (
             "images.txt",
             "Wren/a.jpg",
@@ -462,3 +462,31 @@ def test_half_a_data_set_in_the_way(tmp_path):
     with pytest.raises(UserError, match=f"{FOLDER} exists but is not the complete data set; remove or rename"):
         download(tmp_path, "http://127.0.0.1:1/nobody")
     assert content(tmp_path) == [FOLDER]
+
+
+def test_labels_that_the_class_folders_contradict(tmp_path):
+    """Protects from a list of labels of other pictures: the class of a picture is named by its folder as well."""
+    make_owners(tmp_path)
+    edit(tmp_path / "image_class_labels.txt", "7 2", "7 3")
+    with pytest.raises(
+        UserError, match=r"image_class_labels.txt.*: the class of 002.Gull/b.jpg is 003.Finch, but it lies"
+    ):
+        load_split(tmp_path, "test")
+
+
+def test_tabs_in_lists(tmp_path):
+    """Protects lists that a spreadsheet has saved."""
+    make_owners(tmp_path)
+    for path in tmp_path.glob("*.txt"):
+        path.write_text(path.read_text().replace(" ", "\t"))
+    assert boxes_of(load_split(tmp_path, "test")) == EXPECTED_BOXES
+
+
+def test_the_place_that_has_all_of_it(tmp_path):
+    """Protects a whole data set from a folder called images beside it."""
+    make_owners(tmp_path / FOLDER)
+    (tmp_path / "images").mkdir()
+    assert boxes_of(load_split(tmp_path, "test")) == EXPECTED_BOXES
+    make_authors(tmp_path / "theirs")
+    (tmp_path / "theirs" / "images").mkdir()
+    assert load_split(tmp_path / "theirs", "test").ids

@@ -326,3 +326,44 @@ def test_xml_without_an_object(tmp_path):
     (tmp_path / "Annotations" / "val" / "ILSVRC2012_val_00000002.xml").write_text("<annotation></annotation>")
     with pytest.raises(UserError, match=r"00000002\.xml: it describes no object; correct"):
         load_split(tmp_path, "test")
+
+
+@pytest.mark.parametrize("source", [make_csv, make_authors_lists, lambda root: make_xml(root / "Annotations" / "val")])
+def test_pictures_in_the_wrong_class_folder(tmp_path, source):
+    """Protects from labels by a folder that the boxes' file contradicts, as after a sorting script that went wrong."""
+    make_train(tmp_path / "train")
+    make_val(tmp_path / "val", nested=True)
+    source(tmp_path)
+    stem = "ILSVRC2012_val_00000001"
+    (tmp_path / "val" / "n03000000" / f"{stem}.JPEG").rename(tmp_path / "val" / "n01000000" / f"{stem}.JPEG")
+    with pytest.raises(UserError, match=rf"{stem}.JPEG is of the class n01000000 .* says n03000000, and so for 1 of 4"):
+        load_split(tmp_path, "test")
+
+
+def test_one_picture_twice(tmp_path):
+    """Protects the count from a picture that lies there under two suffixes."""
+    make_val(tmp_path / "val", nested=False)
+    make_csv(tmp_path)
+    save_picture(tmp_path / "val" / "ILSVRC2012_val_00000001.jpg")
+    with pytest.raises(UserError, match="holds ILSVRC2012_val_00000001.JPEG and .*0001.jpg, one picture twice"):
+        load_split(tmp_path, "test")
+
+
+def test_other_spellings_of_boxes(tmp_path):
+    """Protects lists whose ids have a suffix, XML in a namespace or named .XML, and the test set from an XML that
+    belongs to no picture and is broken."""
+    make_val(tmp_path / "csv" / "val", nested=False)
+    make_train(tmp_path / "csv" / "train")
+    make_csv(tmp_path / "csv")
+    path = tmp_path / "csv" / "LOC_val_solution.csv"
+    path.write_text(path.read_text().replace(",n0", ".JPEG,n0"))
+    check_validation(load_split(tmp_path / "csv", "test"))
+    make_val(tmp_path / "xml" / "val", nested=False)
+    make_train(tmp_path / "xml" / "train")
+    folder = tmp_path / "xml" / "Annotations" / "val"
+    make_xml(folder)
+    for file in list(folder.iterdir()):
+        file.write_text(file.read_text().replace("<annotation>", '<annotation xmlns="http://example.org/voc">'))
+        file.rename(file.with_suffix(".XML"))
+    (folder / "ILSVRC2012_val_00000099.xml").write_text("")
+    check_validation(load_split(tmp_path / "xml", "test"))

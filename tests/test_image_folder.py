@@ -156,3 +156,44 @@ def test_masks_of_namesakes_need_their_split(tmp_path):
     save_picture(tmp_path / "masks/test/ant/1.png")
     assert list(load_split(tmp_path, "test").masks) == ["ant/2.png", "ant/1.png"]
     assert load_split(tmp_path, "train").masks == {}
+
+
+@pytest.mark.parametrize("spelling", ["./test/{}", "test//{}", "./{}", "{folder}/test/{}"])
+def test_other_spellings_of_an_id(tmp_path, spelling):
+    """Protects boxes whose id is written as another tool writes paths: they belong to the picture it names, or are
+    counted."""
+    make_folder(tmp_path)
+    write_boxes(tmp_path, *(f"{spelling.format(name, folder=tmp_path)},1,2,3,4" for name in ("cow/4.jpg", "cow/9.jpg")))
+    test = load_split(tmp_path, "test")
+    assert boxes_of(test) == {"cow/4.jpg": [[1, 2, 3, 4]]}
+    assert "(1 lines of boxes.csv name no picture, the first " in test.layout
+
+
+def test_what_lies_beside_the_class_folders(tmp_path):
+    """Protects from pictures and archives that are passed over without a word."""
+    make_folder(tmp_path)
+    save_picture(tmp_path / "train" / "loose.jpg")
+    (tmp_path / "train" / "n03.tar").write_bytes(b"")
+    assert load_split(tmp_path, "train").layout.split(", no boxes")[0].endswith(", passed over 1 .jpg, 1 .tar")
+    (tmp_path / "other" / "train").mkdir(parents=True)
+    (tmp_path / "other" / "train" / "n03.tar").write_bytes(b"")
+    with pytest.raises(UserError, match="holds no class folders, passed over 1 .tar; put"):
+        load_split(tmp_path / "other", "train")
+
+
+def test_masks_that_match_nothing(tmp_path):
+    """Protects who named masks otherwise: their folder is there, so it is said that none is used, and how they are
+    looked for."""
+    make_folder(tmp_path)
+    assert ", masks" not in load_split(tmp_path, "test").layout
+    save_picture(tmp_path / "masks" / "5_mask.png")
+    layout = load_split(tmp_path, "test").layout
+    assert "masks for 0 of 2 images (looked for files such as masks/test/ant/5.png)" in layout
+
+
+def test_masks_of_a_namesake_with_another_suffix(tmp_path):
+    """Protects a mask without its split's name from the picture of another split, however its suffix is written."""
+    make_folder(tmp_path, ("train/ant/0.JPG", "test/ant/0.jpg", "test/ant/1.jpg"))
+    for number in (0, 1):
+        save_picture(tmp_path / "masks" / "ant" / f"{number}.png")
+    assert load_split(tmp_path, "test").masks.keys() == {"ant/1.jpg"}

@@ -221,3 +221,24 @@ def test_missing_files_and_splits(tmp_path):
     shutil.rmtree(tmp_path / "test")
     with pytest.raises(UserError, match="no test split in"):
         load_split(tmp_path, "test")
+
+
+def test_names_with_commas(tmp_path):
+    """Protects the boxes and masks of pictures with a comma in their name, which CSV without quotes leaves open."""
+    ids = ("wren/a,b.jpg", "gull/c.jpg")
+    make_split(tmp_path / "boxes", "test", ids, (0, 1), ["wren/a,b.jpg,1,2,3,4", "gull/c.jpg,5,6,7,8"])
+    assert boxes_of(load_split(tmp_path / "boxes", "test")) == {ids[0]: [[1, 2, 3, 4]], ids[1]: [[5, 6, 7, 8]]}
+    save_picture(tmp_path / "masks" / "m.png")
+    make_split(tmp_path / "masks", "test", ids, (0, 1), ["wren/a,b.jpg,m.png,", "gull/c.jpg,m.png,m.png"])
+    masks = load_split(tmp_path / "masks", "test").masks
+    path = tmp_path / "masks" / "m.png"
+    assert masks == {ids[0]: MaskFiles((path,), None), ids[1]: MaskFiles((path,), path)}
+
+
+def test_lines_of_no_image_are_counted(tmp_path):
+    """Protects from boxes that are lost without a word, as of ids that are spelt otherwise."""
+    layout = load_split(make_boxes(tmp_path), "test").layout
+    assert (
+        "boxes for 2 of 3 images (1 lines of localization.txt name none of image_ids.txt, the first owl/x.jpg)"
+        in layout
+    )

@@ -362,3 +362,27 @@ def test_authors_file_loads(tmp_path: Path, home: Path, capsys) -> None:
     assert run(*made, "--scales", 1) == 0
     assert "resnet for 20 classes" in capsys.readouterr().out
     assert read_maps(tmp_path / "maps", VAL[0]).keys.tolist() == indices(VAL[0])
+
+
+def test_palettes_that_were_numbered_anew(tmp_path: Path) -> None:
+    """Protects masks from tools that keep the colours that are used alone: their numbers are other classes. A palette
+    that says nothing about classes is passed over."""
+    mask = np.zeros((6, 6), dtype=np.uint8)
+    mask[2:4, 2:4], mask[5] = 15, IGNORED
+    save_mask(tmp_path / "whole.png", mask)
+    assert (read_mask(tmp_path / "whole.png", 20) == mask).all()
+    Image.open(tmp_path / "whole.png").convert("RGB").quantize(colors=3).save(tmp_path / "few.png")
+    with pytest.raises(
+        UserError, match=r"few.png shows its number \d in the colour of class (15|255): .* save the class"
+    ):
+        read_mask(tmp_path / "few.png", 20)
+    for name, colours in (("black", [0] * 768), ("grey", [level for level in range(256) for _ in range(3)])):
+        image = Image.fromarray(mask, mode="P")
+        image.putpalette(colours)
+        image.save(tmp_path / f"{name}.png")
+        assert (read_mask(tmp_path / f"{name}.png", 20) == mask).all()
+    Image.open(tmp_path / "whole.png").convert("RGB").save(tmp_path / "colours.png")
+    with pytest.raises(
+        UserError, match=r"^the mask \S+colours.png is a picture in colours \(RGB\); save class indices"
+    ):
+        read_mask(tmp_path / "colours.png", 20)

@@ -74,8 +74,12 @@ class Dataset:
     is_own = False
     replaces_runs = False  # a new run takes the place of an old one
     is_adapted = False  # its recipe is made for its number of classes already
-    default_arch = "vgg"
     snapshots = 0  # pictures of `--snapshot` unless the user says otherwise
+
+    @property
+    def default_arch(self) -> str:
+        """The backbone where none is named."""
+        return self.archs[0]
 
     @property
     def folder(self) -> Path:
@@ -223,7 +227,8 @@ class Dataset:
         wanted = self.released(arch, paper) if paper in self.papers[1:] else None
         if wanted is not None and wanted.path.exists():
             return wanted.path
-        pattern = re.compile(re.escape(self.weights_name(arch, 0)).replace("0", r"(\d+)", 1))
+        before, after = self.weights.format(arch=arch, epoch="\0").split("\0")
+        pattern = re.compile(rf"{re.escape(before)}(\d+){re.escape(after)}")
         found = [(int(match[1]), file) for file in folder.glob("*.pth.tar") if (match := pattern.fullmatch(file.name))]
         if found:
             return max(found)[1]

@@ -13,15 +13,16 @@ The classes are the sorted class folders of train/, or of the split itself where
 
 from __future__ import annotations
 
+import functools
 import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from utils.data.images import PICTURE_SUFFIXES
-from utils.data.listing import list_folders
+from utils.data.listing import list_folders, list_pictures
 from utils.data.masks import MaskFiles, find_masks
 from utils.data.split import (
     SPLITS_WITH_VAL,
@@ -53,20 +54,28 @@ def load_split(folder: Path, split: str) -> Split:
     pictures = split_of_class_folders(split, folder / source, f"class folders in {folder / source}", class_names)
     boxes, said = _read_boxes(folder, source, frozenset(pictures.ids))
     masks = _find_masks(folder, source, pictures.ids)
-    said += f", masks for {len(masks)} of {len(pictures)} images" if masks else ""
+    if (folder / MASKS).is_dir():
+        first = Path(MASKS, source, pictures.ids[0]).with_suffix(".png")
+        said += f", masks for {len(masks)} of {len(pictures)} images"
+        said += "" if masks else f" (looked for files such as {first.as_posix()})"
     return replace(pictures, layout=f"{pictures.layout}, {said}", boxes=boxes, masks=masks)
 
 
 def _find_masks(folder: Path, source: str, ids: Sequence[str]) -> dict[str, MaskFiles]:
     shared = find_masks(folder / MASKS, ids)
     others = [folder / name for name in SPLITS_WITH_VAL if name != source and (folder / name).is_dir()]
+
+    @functools.cache
+    def stems(place: Path) -> set[str]:
+        return {os.path.splitext(name)[0] for name in list_pictures(place)} if place.is_dir() else set()
+
+    def has_namesake(image_id: str) -> bool:
+        paths = [other / image_id for other in others]
+        return any(path.stem in stems(path.parent) for path in paths)
+
     # A mask without its split's name could be that of another split's picture of the same name.
-    own = {name: files for name, files in shared.items() if not any(_has_namesake(other, name) for other in others)}
+    own = {image_id: files for image_id, files in shared.items() if not has_namesake(image_id)}
     return own | find_masks(folder / MASKS / source, ids)
-
-
-def _has_namesake(split: Path, image_id: str) -> bool:
-    return any(os.path.isfile((split / image_id).with_suffix(suffix)) for suffix in PICTURE_SUFFIXES)
 
 
 def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[str, np.ndarray], str]:
@@ -76,8 +85,9 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
         return {}, f"no boxes (there is no {BOXES})"
     others = [name for name in SPLITS_WITH_VAL if name != source and (folder / name).is_dir()]
     boxes, strays = [], []
-    for line, (name, *numbers) in read_table(path, HEADING, HINT):
+    for line, (written, *numbers) in read_table(path, HEADING, HINT):
         box = parse_box(numbers, line)
+        name = posixpath.normpath(written.removeprefix(f"{folder.absolute().as_posix()}/"))  # ./train/cat//x.jpg
         image_id = name.removeprefix(f"{source}/")
         if image_id not in ids:
             if not any(os.path.isfile(folder / place / name) for place in ("", *others)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import glob
 import os
 from collections import Counter, defaultdict
@@ -74,9 +75,14 @@ def list_class_pictures(
     passed_over = Counter() if passed_over is None else passed_over
     root = Path(os.path.realpath(folder))
     above = frozenset(map(str, (root, *root.parents)))
-    pictures = {name: _list_below(folder / name, above, passed_over) for name in list_folders(folder)}
+    entries = _scan(folder)
+    passed_over.update(_count_suffixes(entry.name for entry in entries if not _is_folder(entry)))
+    pictures = {name: _list_below(folder / name, above, passed_over) for name in _select_folders(entries)}
     if not pictures:
-        raise UserError(f"{folder} holds no class folders; put the pictures into one folder per class there")
+        raise UserError(
+            f"{folder} holds no class folders{passed_over_phrase(passed_over)}; put the pictures into one folder per "
+            "class there"
+        )
     empty = [name for name, names in pictures.items() if not names]
     if empty and not (may_be_empty and len(empty) < len(pictures)):
         raise UserError(
@@ -171,17 +177,20 @@ def find_pictures(patterns: Sequence[str], passed_over: Counter[str] | None = No
                 f"{pattern!r} is no file and matches no picture ({', '.join(PICTURE_SUFFIXES)})"
                 f"{passed_over_phrase(_count_suffixes(path.name for path in passed))}; check the path"
             )
-        for path in pictures:
-            found.setdefault(_place(path), path)
-        others |= {_place(path): path.name for path in passed}
+        for place, path in zip(places_of(pictures), pictures, strict=True):
+            found.setdefault(place, path)
+        others |= {place: path.name for place, path in zip(places_of(passed), passed, strict=True)}
     if passed_over is not None:
         passed_over.update(_count_suffixes(name for place, name in others.items() if place not in found))
     return list(found.values())
 
 
-def _place(path: Path) -> str:
-    """Where a file lies, whatever links lead to its folder."""
-    return os.path.join(os.path.realpath(path.parent), path.name)
+def places_of(files: Iterable[Path], follow: bool = False) -> list[str]:
+    """Where files lie, whatever links lead to their folders; with `follow`, where files that are links themselves lead
+    to."""
+    real = functools.cache(os.path.realpath)
+    places = [os.path.join(real(path.parent), path.name) for path in files]
+    return [os.path.realpath(place) if follow and os.path.islink(place) else place for place in places]
 
 
 def _walk(folder: Path, pictures: list[Path], passed: list[Path]) -> None:
@@ -223,6 +232,8 @@ def _select_folders(entries: Sequence[os.DirEntry]) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
+    if entry.is_symlink() and _is_picture_name(entry.name):
+        return False
     try:
         return entry.is_dir()
     except OSError:  # a link that leads nowhere

@@ -7,6 +7,7 @@ import os
 import weakref
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -59,13 +60,18 @@ class PictureLoader(DataLoader):
     def _get_iterator(self) -> _BaseDataLoaderIter:
         iterator = super()._get_iterator()
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
-            # Told to end while the queues that tell them still work, not when all of it is garbage, and before Python
-            # ends them by a SIGTERM, which they ignore, and waits for ever.
-            atexit.register(weakref.finalize(self, iterator._shutdown_workers))
+            _with_workers.add(iterator)
         return iterator
 
     def __iter__(self) -> Iterator:  # type: ignore[override]  # torch asks for its own class, and uses an iterator
-        batches = super().__iter__()
+        batches: Any = super().__iter__()
+        try:
+            yield from self._sound(batches)
+        finally:  # also where nobody wants the rest
+            if batches in _with_workers and not self.persistent_workers:
+                batches._shutdown_workers()
+
+    def _sound(self, batches: Iterator) -> Iterator:
         while True:
             try:
                 batch = next(batches)
@@ -81,6 +87,17 @@ class PictureLoader(DataLoader):
             if isinstance(batch, ImageError):
                 raise batch
             yield batch
+
+
+_with_workers: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """Tells workers to end while the queues that tell them still work, not when all of it is garbage, and before Python
+    ends them by a SIGTERM, which they ignore, and waits for ever."""
+    for iterator in list(_with_workers):
+        iterator._shutdown_workers()
 
 
 def check_counts(batch_size: int, num_workers: int) -> None:

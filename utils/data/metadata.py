@@ -156,14 +156,15 @@ def _read_truths(
     """Boxes, masks and a phrase that says which and for how many images; lines of other images are passed over."""
     if not path.exists():
         return {}, {}, f"no boxes and no masks (there is no {path.name})"
-    rows = [(line, [field.strip() for field in line.text.split(",")]) for line in read_lines(path, HINT)]
-    count = len(rows)
-    rows = [(line, fields) for line, fields in rows if fields[0] in ids]
+    listed_rows = [(line, _fields(line.text, ids)) for line in read_lines(path, HINT)]
+    rows = [(line, fields) for line, fields in listed_rows if fields[0] in ids]
+    count, strays = len(listed_rows), [fields[0] for _, fields in listed_rows if fields[0] not in ids]
     if count and not rows:
         return {}, {}, f"no boxes and no masks ({path.name} has {count} lines, none of them of an image of {IDS})"
+    told = f" ({len(strays)} lines of {path.name} name none of {IDS}, the first {shorten(strays[0])})" if strays else ""
     if not rows or not _names_a_mask(rows[0][1]):
         boxes = group_boxes(((fields[0], parse_box(fields[1:], line)) for line, fields in rows), once=True)
-        return boxes, {}, f"boxes for {len(boxes)} of {len(ids)} images"
+        return boxes, {}, f"boxes for {len(boxes)} of {len(ids)} images{told}"
     listed = _list_masks(rows)
     names = [name for objects, _ in listed.values() for name in objects]
     root = _find_place(places, names)
@@ -174,7 +175,14 @@ def _read_truths(
         image_id: MaskFiles(tuple(root / name for name in objects), root / ignore if ignore else None)
         for image_id, (objects, ignore) in listed.items()
     }
-    return {}, masks, f"no boxes, masks for {len(masks)} of {len(ids)} images"
+    return {}, masks, f"no boxes, masks for {len(masks)} of {len(ids)} images{told}"
+
+
+def _fields(text: str, ids: frozenset[str]) -> list[str]:
+    """A line's fields, the first of them an image's id if it can be: a name may hold commas."""
+    ways = (text.split(","), text.rsplit(",", 4), text.rsplit(",", 2), text.rsplit(",", 1))
+    found = next((fields for fields in ways if fields[0].strip() in ids), ways[0])
+    return [field.strip() for field in found]
 
 
 def _read_sizes(path: Path) -> dict[str, tuple[float, float]]:

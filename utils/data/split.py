@@ -95,6 +95,12 @@ def take(split: Split, indices: Sequence[int]) -> Split:
     )
 
 
+def classes_without_pictures(split: Split) -> list[str]:
+    """The names of the classes that no picture of a split is labelled with, as of labels that count from 1."""
+    seen = np.unique(split.labels) if split.positives is None else np.flatnonzero(split.positives.any(axis=0))
+    return [split.class_names[label] for label in np.setdiff1d(np.arange(len(split.class_names)), seen)]
+
+
 def spread(good: ArrayLike, count: int) -> list[int]:
     """At most `count` positions, evenly over those that are true in `good` (N,)."""
     positions = np.flatnonzero(good)
@@ -305,10 +311,12 @@ def group_boxes(boxes: Iterable[tuple[str, np.ndarray]], once: bool = False) -> 
     With `once`, a box that is listed twice is one object, not two; the published lists are taken as they are.
     """
     groups: dict[str, list[np.ndarray]] = {}
+    seen: set[tuple[str, tuple[float, ...]]] = set()
     for image_id, box in boxes:
-        members = groups.setdefault(image_id, [])
-        if not (once and any((box == other).all() for other in members)):
-            members.append(box)
+        one = image_id, tuple(box.ravel().tolist())
+        if not (once and one in seen):
+            groups.setdefault(image_id, []).append(box)
+        seen.add(one)
     return {image_id: np.concatenate(members) for image_id, members in groups.items()}
 
 

@@ -88,10 +88,11 @@ def normalize(pixels: Tensor, channels_last: bool = False) -> Tensor:
     """
     full, mean, std = _constants(pixels.device)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return pixels.to(torch.float32, memory_format=layout).div_(full).sub_(mean).div_(std)
+    return pixels.to(torch.float32, memory_format=layout, copy=True).div_(full).sub_(mean).div_(std)
 
 
 @lru_cache
+@torch.inference_mode(False)  # training may get what an evaluation has made
 def _constants(device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
     """What :func:`normalize` computes with; copied to a device once, since a copy waits for it."""
     values = torch.tensor(255.0), torch.tensor(IMAGENET_MEAN).view(3, 1, 1), torch.tensor(IMAGENET_STD).view(3, 1, 1)

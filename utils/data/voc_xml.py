@@ -37,6 +37,8 @@ def read_voc_xml(path: Path, hint: str) -> Annotation:
         root = ElementTree.fromstring(read_bytes(path, hint))
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise file.error(f"no well-formed XML ({error})") from error
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]  # without a namespace
     objects = root.findall("object")
     if not objects:
         raise file.error("it describes no object")

@@ -1,7 +1,7 @@
 """The maps that are compared: the generator's (BAS), CAM, Grad-CAM and a centred Gaussian, from one pass of a network.
 
 All are made for a known class, the label: GT-known Loc asks where that class is. Without labels it is the predicted
-class.
+class. BAS with k > 1 is the mean of the maps of the k classes that the network finds likeliest, as in the paper.
 """
 
 from __future__ import annotations
@@ -80,8 +80,11 @@ def grad_cam(model: BAS, features: Tensor, classes: Tensor) -> Tensor:
         (B, 1, h, w), 0 or more; all 0 where the class's logit does not depend on F (a final ReLU that is shut).
     """
     # Never in half precision: most gradients of a mean over positions are too small for it.
-    with torch.enable_grad(), torch.autocast(features.device.type, enabled=False):
-        features = features.detach().to(next(model.head.parameters()).dtype).requires_grad_()
+    autocast = torch.autocast(features.device.type, enabled=False)
+    with torch.inference_mode(False), torch.enable_grad(), autocast:
+        # A copy: of what was made in inference mode nothing could be derived.
+        features, classes = features.to(next(model.head.parameters()).dtype, copy=True).detach(), classes.clone()
+        features.requires_grad_()
         # Pictures do not mix in evaluation mode, so one backward pass of the sum gives every picture its own gradient.
         logits = model.f2(features).mean(dim=(2, 3)).gather(1, classes[:, None]).sum()
         (gradient,) = torch.autograd.grad(logits, features)

@@ -32,7 +32,8 @@ class Protocol:
         title: name and rules, for people.
         strict: whether a box is right where its IoU exceeds 0.5, or where it reaches it.
         mean: the headline figure, `class_mean` or `image_mean`.
-        draws_contours: whether boxes are drawn around contours or components.
+        draws_contours: whether boxes are drawn around contours, whose right and lower sides lie in their last pixels,
+            or around components, where they lie behind them.
         ten_crops: whether class scores come from ten crops unless the user says otherwise.
         any_level: whether a pixel is object wherever a mask is not black, and not where its levels say so.
         top_k: classes whose maps BAS's map is the mean of, unless the user says otherwise; None: as the recipe says.
@@ -111,8 +112,9 @@ class IJCVProtocol(Protocol):
         return self.upsample(normalize_map(spatial_map, epsilon=1e-5), size, place)
 
     def true_boxes(self, boxes: ArrayLike, image_size: Sequence[int], resize_size: int, crop_size: int) -> np.ndarray:
-        scaled = super().true_boxes(boxes, image_size, resize_size, crop_size)
-        return np.minimum(np.trunc(scaled), crop_size - 1)
+        scaled = np.trunc(super().true_boxes(boxes, image_size, resize_size, crop_size))
+        scaled[:, 2:] = np.minimum(scaled[:, 2:], crop_size - 1)
+        return scaled
 
     def for_masks(self) -> Protocol:
         return PROTOCOLS["count_pxap"]

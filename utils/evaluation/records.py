@@ -241,9 +241,15 @@ class Evaluation:
 
     def whole_crop_boxes(self, kind: MapKind) -> int:
         """How many boxes of one kind of map, at the threshold in force, are the whole crop."""
-        result, side = self.maps[kind], self.spec.crop_size
-        covers = (result.boxes[:, :2] <= 0).all(axis=1) & (result.boxes[:, 2:] >= side - 1).all(axis=1)
-        return int((covers & ~result.missed).sum())
+        return int(self.reached_edges(kind).all(axis=1).sum())
+
+    def reached_edges(self, kind: MapKind) -> np.ndarray:
+        """(n, 4) whether the boxes of one kind of map, at the threshold in force, reach the crop's left, upper, right
+        and lower edge; of the pictures that have such a map."""
+        result = self.maps[kind]
+        boxes = result.boxes[~result.missed]
+        last = self.spec.crop_size - int(self.spec.protocol.draws_contours)
+        return np.concatenate([boxes[:, :2] <= 0, boxes[:, 2:] >= last], axis=1)
 
     def part(self, indices: np.ndarray) -> Evaluation:
         """The evaluation of these pictures, the only ones that were scored so far, to be merged elsewhere: failures and

@@ -105,7 +105,7 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
         "scores": evaluation.scores(kind).summary(),
         "errors": evaluation.breakdown(kind) if boxes else None,
         "iou": iou_distribution(result.ious[seen, result.in_force]) if seen.any() else None,
-        "edges": edges(result.boxes[~result.missed], evaluation.spec.crop_size),
+        "edges": edges(evaluation.reached_edges(kind)),
         "max_box_acc": accuracy.summary() if accuracy is not None and boxes else None,
         "pixels": {**pixels.summary(), "iou": pixels.iou_at(result.threshold)}
         if pixels is not None and pixels.marks_objects
@@ -113,16 +113,14 @@ def summarize_map(evaluation: Evaluation, kind: MapKind) -> dict[str, Any]:
     }
 
 
-def edges(boxes: np.ndarray, side: int) -> dict[str, float] | None:
+def edges(reached: np.ndarray) -> dict[str, float] | None:
     """How many boxes reach each edge of the crop, in percent; None where there are none.
 
     Args:
-        boxes: (n, 4) xyxy in crop pixels.
-        side: of the crop in pixels.
+        reached: of :meth:`Evaluation.reached_edges`.
     """
-    if not len(boxes):
+    if not len(reached):
         return None
-    reached = np.concatenate([boxes[:, :2] <= 0, boxes[:, 2:] >= side], axis=1)
     return dict(zip(("left", "top", "right", "bottom"), (100 * reached.mean(axis=0)).tolist(), strict=True))
 
 

@@ -120,7 +120,7 @@ class EvaluationSettings(Common):
         "a new folder for report.html, images.csv, results.json, pictures", group=FILES_GROUP, metavar="FOLDER"
     )
     save_maps: Path | None = place(
-        "save each picture's map of the label as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
+        "save each picture's main map as it is scored, (S, S) in [0, 1], as <FOLDER>/<image id>.npy",
         group=FILES_GROUP,
         flags=("--save-maps",),
         metavar="FOLDER",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def load(
     arch: str,
     checkpoint: str | Path | None = None,
     *,
-    device: str | None = None,
+    device: str | torch.device | None = None,
     amp: bool = False,
     protocol: str | None = None,
     classes: str | Path | None = None,
@@ -86,6 +86,7 @@ def load(
         settings = ("recipe" if name == "name" else name for name in marked("evaluates"))
         known = ", ".join(("device", "amp", "protocol", "classes", *settings))
         raise UsageError(f"there is no option {unknown[0]!r}; choose among {known}")
+    device = None if device is None else str(device)
     options = {"checkpoint": checkpoint, "device": device, "amp": amp, "protocol": protocol, "classes": classes}
     check(EvaluationSettings, options)
     check(Recipe, given)
@@ -104,6 +105,7 @@ def load(
     apply_weights(model, read, assign=True)
     print(read.summary)
     model = fold_batch_norm(model.eval()).place(on)
+    read = replace(read, state={})  # the network has the weights
     return Loaded(dataset, read, recorded, model, recipe, rules, names, on, amp)
 
 
@@ -175,7 +177,7 @@ def require_same_classes(loaded: Loaded, split: Split) -> None:
             f"{checkpoint.path} holds {checkpoint.description}, but the data set has {len(split.class_names)} classes "
             f"({split.layout}); give the checkpoint's own data set with --data, or another --checkpoint"
         )
-    if trained_on is None or trained_on == split.class_names:
+    if trained_on is None or trained_on == tuple(split.class_names):
         return
     labels = {name: label for label, name in enumerate(split.class_names) if split.class_names.count(name) == 1}
     for label, name in enumerate(trained_on):

@@ -33,7 +33,7 @@ from utils.system.progress import progress_bar
 NOT_FINITE = "the model's output is not finite; try another checkpoint"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # of arrays: a finding equals itself alone
 class Finding:
     """What the network says of one picture.
 
@@ -173,7 +173,7 @@ class Localizer:
             probabilities=tuple(probabilities),
             box=crop_boxes_to_image(box, *sizes).clip(0, limits),
             score_map=score_map,
-            seen=image,
+            seen=image.clone(),  # lets go of the batch
             region=crop_boxes_to_image([0, 0, side, side], *sizes).clip(0, limits),
         )
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.data.listing import places_of
 from utils.data.mask_levels import OBJECT
 from utils.data.masks import understand_masks
 from utils.data.split import Split, spread
@@ -29,6 +30,8 @@ from utils.inference.arguments import EvaluationSettings
 from utils.inference.loading import Loaded, require_same_classes
 from utils.inference.placing import place_maps
 from utils.localization.boxes import crop_boxes_to_image
+from utils.metrics import MISSED
+from utils.metrics.pixels import reaches
 from utils.models.recipe import STRETCHED, Published, PublishedPixels, marked
 from utils.results.charts import save_charts
 from utils.results.report import ImageRecord, Report
@@ -106,7 +109,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         report = None
         if settings.save and is_main():
             report = stack.enter_context(Report(settings.save, split.class_names, f"{loaded.model.arch} on {name}"))
-        spec = select_thresholds(loaded, spec, settings)
+        spec, selected = select_thresholds(loaded, spec, settings)
         print(_settings_line(loaded, spec))
         begin = time.perf_counter()
         loader = build_loader(split, spec, settings.batch_size, settings.num_workers, loaded.device)
@@ -119,7 +122,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
             return
         seconds = time.perf_counter() - begin
         published = find_published(loaded, spec, bool(split.boxes))
-        results = collect(loaded, evaluation, split, settings, given, seconds, published)
+        results = collect(loaded, evaluation, split, settings, given, seconds, published, spec.main in selected)
         print_results(evaluation, results, published)
         if report is not None:
             print(f"look at {report.finish(results)}")
@@ -136,6 +139,8 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         path = (settings.save or loaded.checkpoint.path.parent) / f"{loaded.model.arch}_test.png"
         indices = spread(readable, settings.vis)
         print(f"look at {save_gallery(path, loaded.model, split, indices, spec, loaded.device)}")
+    if np.logical_and.reduce([result.missed for result in evaluation.maps.values()]).all():
+        raise UserError(f"none of the {len(split)} pictures has a prediction, as listed above; check the files")
 
 
 def build_test_spec(
@@ -166,25 +171,36 @@ def build_test_spec(
     return replace(spec, swept=swept, swept_grid=threshold_grid(SWEPT_STEP))
 
 
-def select_thresholds(loaded: Loaded, spec: EvaluationSpec, settings: EvaluationSettings) -> EvaluationSpec:
-    """The spec with each map's threshold at its best on `--select-on`; as it is where that is not given."""
+def select_thresholds(
+    loaded: Loaded, spec: EvaluationSpec, settings: EvaluationSettings
+) -> tuple[EvaluationSpec, set[MapKind]]:
+    """The spec with each map's threshold at its best on `--select-on`, and the maps of which one was chosen; none where
+    that is not given."""
     if settings.select_on is None:
-        return spec
+        return spec, set()
     root = settings.root or loaded.dataset.root
     split = loaded.dataset.load_split(root, settings.select_on)
     require_same_classes(loaded, split)
-    if set(split.paths) & set(loaded.dataset.load_split(root, "test").paths):
+    test = loaded.dataset.load_split(root, "test")
+    if not set(places_of(split.paths, follow=True)).isdisjoint(places_of(test.paths, follow=True)):
         raise UsageError(
             f"--select-on {settings.select_on} would choose on the test pictures themselves ({split.layout}); choose "
             "train, or keep val and test apart"
+        )
+    twice = set(split.ids) & set(test.ids)
+    if settings.map_files and twice:
+        raise UsageError(
+            f"--select-on {settings.select_on}: {min(twice)} is a picture there and in the test set, and both would be "
+            f"scored by the same file of {settings.map_files}; give other names, or choose without --map-files"
         )
     reading = settings.batch_size, settings.num_workers, settings.scorers
     chosen = choose_thresholds(loaded.model, split, spec, loaded.device, *reading)
     listed = ", ".join(f"{kind.title} {threshold:g}" for kind, threshold in chosen.items())
     best = "GT-known Loc" if split.boxes else "pixel IoU"
     if chosen:
-        print(f"thresholds with the highest {best} on the {len(split)} pictures of {settings.select_on}: {listed}")
-    return with_thresholds(spec, chosen)
+        count = len((split.boxes or split.masks).keys() & set(split.ids))
+        print(f"thresholds with the highest {best} on the {count} pictures of {settings.select_on}: {listed}")
+    return with_thresholds(spec, chosen), set(chosen)
 
 
 def find_published(loaded: Loaded, spec: EvaluationSpec, has_boxes: bool) -> Published | PublishedPixels | None:
@@ -215,8 +231,9 @@ def collect(
     given: Mapping[str, Any],
     seconds: float,
     published: Published | PublishedPixels | None,
+    is_selected: bool,
 ) -> dict[str, Any]:
-    """All figures with what made them, as JSON holds them."""
+    """All figures with what made them, as JSON holds them; `is_selected`: the threshold is that of `--select-on`."""
     spec = evaluation.spec
     in_force = {name: getattr(loaded.recipe, name) for name in EVALUATION_SETTINGS}
     main = spec.main
@@ -229,7 +246,7 @@ def collect(
     source = "settings" if main.kind == "bas" else "default"
     if "threshold" in given:
         source = "flag"
-    elif settings.select_on:
+    elif is_selected:
         source = f"{settings.select_on} split"
     return {
         "dataset": loaded.dataset.shown,
@@ -304,7 +321,7 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
         true_boxes=tuple(tuple(box) for box in np.asarray(split.boxes.get(image_id, ())).tolist()),
         size=size,
         iou=None if failed else _iou_of(evaluation, result, index),
-        error=result.errors[index],
+        error=MISSED if failed else result.errors[index],
         seconds=seen.seconds,
         failure=seen.failure,
     )
@@ -312,7 +329,7 @@ def describe(split: Split, evaluation: Evaluation, seen: Observation) -> tuple[I
         return record, None
     share, outlines = spec.crop_size / spec.resize_size, None
     if seen.mask is not None and seen.main_map is not None:
-        outlines = seen.mask == OBJECT, seen.main_map >= result.threshold
+        outlines = seen.mask == OBJECT, reaches(seen.main_map, result.threshold)
     drawn = draw_thumbnail(record, as_image(seen.picture), seen.main_map, share, outlines=outlines)
     return record, encode_jpeg(drawn)
 

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike
 from utils.localization.sweep import as_normalized_map
 
 BACKGROUND, FOREGROUND, IGNORED = 0, 1, 255
+STEP = 0.001  # between thresholds, wsolevaluation's
 # Key -> title, as `METRICS`: of the summary, and `iou`, that of the threshold in force.
 PIXEL_METRICS = {"px_ap": "PxAP", "iou": "pixel IoU", "peak_iou": "peak pixel IoU"}
 
@@ -30,7 +31,7 @@ class PixelScores:
         ValueError: 1 is no multiple of the step.
     """
 
-    def __init__(self, step: float = 0.001) -> None:
+    def __init__(self, step: float = STEP) -> None:
         num_steps = round(1 / step) if 0 < step <= 1 else 0
         if not abs(num_steps * step - 1) < 1e-9:
             raise ValueError(f"step must divide 1 into equal parts, not {step}")
@@ -165,6 +166,13 @@ class PixelScores:
         return bins
 
 
+def reaches(score_map: ArrayLike, threshold: float) -> np.ndarray:
+    """Where a map reaches a threshold, as :class:`PixelScores` counts it: 0.7 is its bin's edge, 700 * 0.001, which is
+    a little more, and levels are compared in float64."""
+    edge = round(threshold / STEP) * STEP
+    return np.asarray(score_map, dtype=np.float64) >= (edge if abs(edge - threshold) < STEP / 1000 else threshold)
+
+
 def pixel_iou(score_map: ArrayLike, threshold: float, mask: ArrayLike) -> float | None:
     """The IoU of one image's mask with its map where that reaches a threshold, 0 to 1.
 
@@ -177,7 +185,7 @@ def pixel_iou(score_map: ArrayLike, threshold: float, mask: ArrayLike) -> float 
         None where both are empty.
     """
     mask = np.asarray(mask)
-    found = (np.asarray(score_map) >= threshold) & (mask != IGNORED)
+    found = reaches(score_map, threshold) & (mask != IGNORED)
     truth = mask == FOREGROUND
     union = np.count_nonzero(found | truth)
     return np.count_nonzero(found & truth) / union if union else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,11 +115,16 @@ def load_file(path: str | Path, hint: str = "the README of the data set's folder
             plain values; or a safetensors file where that package is not installed.
     """
     path = Path(path)
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name the file in it")
     if not path.is_file():
         raise UserError(f"there is no file {path}; {hint}")
-    with path.open("rb") as file:
-        start = file.read(64)
+    start = b""
     try:
+        with path.open("rb") as file:
+            start = file.read(64)
+        if start.startswith(b"PK"):
+            _refuse_compressed(path)
         if _is_safetensors(start, path.stat().st_size):
             return _load_safetensors(path)
         # The IJCV files carry their best threshold as a NumPy scalar.
@@ -134,6 +140,17 @@ def load_file(path: str | Path, hint: str = "the README of the data set's folder
 def _is_safetensors(start: bytes, size: int) -> bool:
     """Whether a file begins as the format does: the length of a header, and the header, which is a JSON object."""
     return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= size - 8
+
+
+def _refuse_compressed(path: Path) -> None:
+    """UserError for an archive that is far larger unpacked than packed: PyTorch packs without compressing, and a small
+    file must not fill the memory."""
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > 2 * path.stat().st_size + (1 << 20):
+        raise UserError(
+            f"{path} is a compressed archive of {size >> 20} MiB; unpack it, and name the checkpoint that is in it"
+        )
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:
@@ -153,7 +170,11 @@ def _why_unreadable(start: bytes, error: Exception) -> str:
         return "is a web page, not a checkpoint; download the file itself again"
     if is_out_of_memory(error):
         return "does not fit into the memory, or is damaged; free some memory, or download or save it again"
-    refused = re.search(r"Unsupported global: GLOBAL ([\w.]+)|(TorchScript archive)", text)
+    if isinstance(error, OSError):
+        return f"cannot be read ({error.strerror or text}); check its rights and the disk"
+    if "legacy .tar format" in text:
+        return "is a .tar archive; unpack it, and name the checkpoint that is in it"
+    refused = re.search(r"(?:Unsupported global:|unsupported) GLOBAL ([\w.]+)|(TorchScript archive)", text)
     if refused and start.startswith((b"PK", b"\x80")):  # of text, torch's words would make no sense
         return (
             "cannot be read as a checkpoint: it holds more than tensors and plain values "
@@ -161,7 +182,8 @@ def _why_unreadable(start: bytes, error: Exception) -> str:
             "environment, and save the state dict alone, torch.save(model.state_dict(), FILE)"
         )
     reason = text.splitlines()[0] if text else type(error).__name__
-    if reason.startswith("Weights only load failed"):  # torch goes on to advise unpickling code from the file
+    # Torch goes on to advise unpickling code from the file; what a lookup of Python's says tells a reader nothing.
+    if reason.startswith("Weights only load failed") or isinstance(error, LookupError):
         reason = "it is damaged, or no PyTorch file"
     return f"cannot be read as a checkpoint ({reason}); download or save it again"
 
@@ -170,7 +192,7 @@ def _numpy_scalars() -> list[Any]:
     # NumPy 1 pickles scalars as numpy.core..., NumPy 2 as numpy._core...; old files must load under both.
     scalar = np.float64(0).__reduce__()[0]
     names = ("numpy.core.multiarray.scalar", "numpy._core.multiarray.scalar")
-    dtypes = [type(np.dtype(kind)) for kind in ("float64", "float32", "int64")]
+    dtypes = [type(np.dtype(kind)) for kind in ("?", *np.typecodes["AllInteger"], *np.typecodes["Float"])]
     return [np.dtype, *dtypes, *((scalar, name) for name in names)]
 
 

@@ -44,6 +44,7 @@ def _weigh(maps: Tensor, down: Tensor, across: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=64)  # made on the device: a copy to it would wait for it
+@torch.inference_mode(False)  # a step that trains may get what an evaluation has made
 def block_weights(length: int, cells: int, device: torch.device) -> Tensor:
     """(cells, length) weights of the means over cells i * length / cells, rounded down, to the next, rounded up."""
     cell, position = torch.arange(cells, device=device)[:, None], torch.arange(length, device=device)
@@ -53,6 +54,7 @@ def block_weights(length: int, cells: int, device: torch.device) -> Tensor:
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def area_weights(length: int, cells: int, first: float, ratio: float, device: torch.device) -> Tensor:
     """How much each of `length` fine cells along an axis counts in each coarse one: means over the area around it.
 

@@ -48,13 +48,19 @@ def comparison_table(figures: Mapping[str, Mapping[str, Any]], mean: str = "imag
     if any(one.get("pixels") for one in figures.values()):
         columns += [(title, "pixels", key) for key, title in PIXEL_METRICS.items()]
     width = max(len(title) for title in figures) + 2
-    lines = [f"{mean.replace('_', ' '):{width}}" + "".join(f"{head:>{_width(head)}}" for head, *_ in columns)]
+    lines = [f"{_of_what(columns, mean):{width}}" + "".join(f"{head:>{_width(head)}}" for head, *_ in columns)]
     for title, one in figures.items():
         values = [(one.get(group) or {}).get(key) for _, group, key in columns]
         cells = [value[mean] if isinstance(value, Mapping) else value for value in values]
         cell_texts = (_cell(value, _width(head)) for value, (head, *_) in zip(cells, columns, strict=True))
         lines.append(f"{title:{width}}" + "".join(cell_texts))
     return "\n".join(lines)
+
+
+def _of_what(columns: Sequence[tuple[str, str, str]], mean: str) -> str:
+    """What a table's figures are; those of pixels are of all pictures together, whatever the mean over pictures."""
+    groups, words = {group for _, group, _ in columns}, mean.replace("_", " ")
+    return "percent" if groups == {"pixels"} else f"Loc: {words}" if "pixels" in groups else words
 
 
 def _width(head: str) -> int:
@@ -115,7 +121,7 @@ def dead_map_line(dead: Mapping[str, Any]) -> str:
     Args:
         dead: of :meth:`utils.metrics.DeadMaps.summary`, with a count.
     """
-    named = [f"{kind}: {_names(dead[kind])}" for kind in ("empty", "full") if dead[kind]]
+    named = [f"{kind}: {some_names(dead[kind])}" for kind in ("empty", "full") if dead[kind]]
     return (
         f"dead maps: {dead['count']} of {dead['classes']} classes ({'; '.join(named)}); such a map learns no more "
         "and says nothing of the place: train anew with a lower --generator_rate or more --warmup_epochs"
@@ -147,12 +153,13 @@ def caution_lines(cautions: Mapping[str, Any]) -> list[str]:
         listed = ", ".join(f"{kind} {one['count']} ({one['percent']:.1f} %)" for kind, one in found.items())
         lines += [f"{title}: {listed}"] if found else []
     if absent := cautions.get("absent_classes"):
-        lines.append(f"classes without a picture, over which no mean is taken: {len(absent)}, {_names(absent)}")
+        lines.append(f"classes without a picture, over which no mean is taken: {len(absent)}, {some_names(absent)}")
     dead = cautions["dead_maps"]
     return lines + ([dead_map_line(dead)] if dead is not None and dead["count"] else [])
 
 
-def _names(names: Sequence[str], most: int = 5) -> str:
+def some_names(names: Sequence[str], most: int = 5) -> str:
+    """The first names of a list, and how many more there are."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
 

@@ -20,6 +20,7 @@ SETTINGS_FILE = "settings.json"
 EVALUATION_SETTINGS = marked("evaluates")
 NO_SETTINGS = "is no settings file of a run"
 OFFSETS = "map_offsets"  # where the maps look, see `utils.inference.placing`
+EARLIER = "earlier_weights"  # of a run that was prolonged, by name: their `sha256` and `recipe`
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def _of_weights(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) 
     if not isinstance(content["weights"], str):
         raise ValueError(f"weights is {content['weights']!r}")
     name, of_run = checkpoint.path.name, content["weights"]
+    earlier = _earlier(content).get(name)
+    if of_run != name and earlier is not None and earlier["sha256"] == file_digest(checkpoint.path):
+        return _interpret({**content, "recipe": earlier["recipe"]}, path, checkpoint)
     if of_run != name:
         recipe = content.get("recipe")
         network = {"arch": checkpoint.arch, "num_classes": checkpoint.num_classes}
@@ -105,6 +109,25 @@ def _of_weights(content: Mapping[str, Any], path: Path, checkpoint: Checkpoint) 
         file=sys.stderr,
     )
     return recorded
+
+
+def _earlier(content: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    found = content.get(EARLIER, {})
+    rows = found.items() if isinstance(found, dict) else ()
+    return {name: row for name, row in rows if isinstance(row, dict) and row.keys() >= {"sha256", "recipe"}}
+
+
+def earlier_weights(settings: Mapping[str, Any], now: str) -> dict[str, dict[str, Any]]:
+    """For a run that goes on and will write `now`: what to keep, as `EARLIER`, of the weights it wrote before.
+
+    Args:
+        settings: the run's so far.
+        now: a file name.
+    """
+    kept, last = _earlier(settings), settings.get("weights")
+    if isinstance(last, str) and settings.get("sha256"):
+        kept[last] = {"sha256": settings["sha256"], "recipe": settings.get("recipe")}
+    return {name: row for name, row in kept.items() if name != now}
 
 
 def _evaluation_settings(stored: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,8 +173,9 @@ def run_settings(folder: Path) -> dict[str, Any]:
 
 def made_weights(folder: Path) -> list[Path]:
     """The weights that a run in a folder has written."""
-    name = run_settings(folder).get("weights")
-    return [folder / name] if isinstance(name, str) and name == Path(name).name else []
+    settings = run_settings(folder)
+    names = (settings.get("weights"), *_earlier(settings))
+    return [folder / name for name in names if isinstance(name, str) and name == Path(name).name]
 
 
 def change_settings(weights: Path, **changes: Any) -> Path:

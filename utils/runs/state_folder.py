@@ -138,12 +138,15 @@ class StateFolder:
             seal(file)
 
         path = self.path_of(epoch, step)
-        for entry in entries:
-            if entry.place >= (epoch, step) and entry.is_spared:
-                old = self.path / entry.file
+        given_up = [self.path / entry.file for entry in entries if entry.place >= (epoch, step) and entry.is_spared]
+        if path in given_up:
+            with suppress(OSError):  # a second name for what the new file will replace
+                path.with_name(path.name + GIVEN_UP).hardlink_to(path)
+        write_atomically(path, write_and_seal, durable=True)
+        for old in given_up:
+            if old != path:
                 with suppress(OSError):
                     old.replace(old.with_name(old.name + GIVEN_UP))
-        write_atomically(path, write_and_seal, durable=True)
         before = [entry for entry in entries if entry.place < (epoch, step)]
         beyond = [entry for entry in entries if entry.place > (epoch, step)]
         self._settle([*before, Entry(path.name, epoch, step)], beyond)

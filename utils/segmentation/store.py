@@ -88,14 +88,15 @@ def read_mask(path: Path, num_classes: int) -> np.ndarray:
     else:
         try:
             with open_picture(path) as image:
-                if image.mode not in ("P", "L", "1", "I", "I;16"):
-                    raise UserError(
-                        f"the mask {path} is a picture in colours ({image.mode}); save class indices, with or without "
-                        "a palette"
-                    )
-                values = np.asarray(image)
+                mode, values, colours = image.mode, np.asarray(image), image.getpalette() or []
         except ImageError as error:
             raise UserError(str(error).replace("the picture", "the mask", 1)) from error
+        if mode not in ("P", "L", "1", "I", "I;16"):
+            raise UserError(
+                f"the mask {path} is a picture in colours ({mode}); save class indices, with or without a palette"
+            )
+        if mode == "P":
+            _require_known_palette(path, values, np.array(colours, dtype=np.uint8).reshape(-1, 3))
     if values.ndim != 2 or values.dtype.kind not in "iub":
         raise UserError(f"the mask {path} holds {values.dtype} of shape {values.shape}, where (H, W) indices are meant")
     wrong = np.unique(values[(values != IGNORED) & ((values > num_classes) | (values < 0))])
@@ -105,6 +106,20 @@ def read_mask(path: Path, num_classes: int) -> np.ndarray:
             "another data set, or its colours were saved in place of its indices"
         )
     return values.astype(np.uint8)
+
+
+def _require_known_palette(path: Path, values: np.ndarray, colours: np.ndarray) -> None:
+    """UserError if a mask's numbers and colours say different classes: some tools number the colours anew that are
+    used. A palette of other colours than VOC's, such as levels of grey, says nothing."""
+    class_of = {tuple(colour): index for index, colour in enumerate(palette().tolist())}
+    shown = {int(index): tuple(colours[index].tolist()) for index in np.unique(values) if index < len(colours)}
+    told = {index: class_of.get(colour) for index, colour in shown.items()}
+    wrong = [index for index, other in told.items() if other not in (0, None, index)]
+    if wrong and None not in told.values():
+        raise UserError(
+            f"the mask {path} shows its number {wrong[0]} in the colour of class {told[wrong[0]]}: its colours were "
+            "numbered anew when it was saved; save the class indices with VOC's palette, or as levels of grey"
+        )
 
 
 def find_mask(folder: Path, image_id: str) -> Path | None:

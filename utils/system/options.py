@@ -195,6 +195,7 @@ class Name(Kind):
     def __call__(self, text: str) -> str:
         if not text or "\0" in text:
             raise argparse.ArgumentTypeError("an empty name is none; leave the option out, or name something")
+        text = os.path.expanduser(text)  # shells leave the ~ of --save=~/maps as it is
         try:
             os.stat(text)
         except OSError as error:

@@ -64,8 +64,11 @@ def adapt_recipe(recipe: Recipe, num_classes: int, pictures: int, given: Mapping
         "batch_size": (batch_size, f"about {STEPS_PER_EPOCH} steps an epoch"),
         "warmup_epochs": (warmup, "the classifier learns first, since maps are trained by what it has learnt"),
         "poly_steps": (0, "the rate falls at two epochs instead"),
-        "lr_steps": (tuple(falls), "the rate falls when the maps' training begins, and near the end"),
-        "lr_decay": (RATE_FALL, "for these two falls"),
+        "lr_steps": (
+            tuple(falls),
+            "the rate falls when the maps' training begins, and near the end" if falls else "too few epochs for a fall",
+        ),
+        "lr_decay": (RATE_FALL if falls else recipe.lr_decay, "for these falls"),
         "generator_rate": (
             min(1.0, round(num_classes * batch_size / KERNELS_AND_PICTURES, 4)),
             "in proportion to the classes: at the full rate the maps of few classes end at 0 or 1 everywhere",

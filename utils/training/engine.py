@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 from torch.optim.sgd import SGD
 
 from utils.data.training import TrainingBatch, TrainingLoader
@@ -112,6 +112,14 @@ def build_trainer(
     return Trainer(model, loader, paths, optimizer, scheduler, scaler, recipe, engine, device)
 
 
+def first_rate(trainer: Trainer) -> float:
+    """The trunk weights' rate at the epoch's first step, also where the epoch is resumed in its middle."""
+    scheduler = trainer.scheduler
+    if not isinstance(scheduler, LambdaLR):  # it steps once an epoch
+        return trainer.optimizer.param_groups[0]["lr"]
+    return float(scheduler.base_lrs[0]) * scheduler.lr_lambdas[0](scheduler.last_epoch - trainer.progress.step)
+
+
 def train_one_epoch(
     trainer: Trainer, show_step: int = 20, after_step: Callable[[Callable[[], None]], None] | None = None
 ) -> dict[str, Any]:
@@ -137,7 +145,7 @@ def train_one_epoch(
     """
     trainer.model.train()
     forget_peak_memory(trainer.device)
-    progress, objective, lr = trainer.progress, trainer.objective(), trainer.optimizer.param_groups[0]["lr"]
+    progress, objective, lr = trainer.progress, trainer.objective(), first_rate(trainer)
     readings = _Readings(trainer)
     trainer.loader.batch_sampler.start_at(progress.epoch, progress.step)
     trainer.replacements.clear()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -52,7 +53,8 @@ class Interruption:
         return self.requested or "a signal to another process of the run"
 
     def __enter__(self) -> Interruption:
-        self._before = {number: signal.signal(number, self._remember) for number in self._SIGNALS}
+        if threading.current_thread() is threading.main_thread():  # Python lets no other one, as of a notebook's server
+            self._before = {number: signal.signal(number, self._remember) for number in self._SIGNALS}
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:

@@ -50,7 +50,8 @@ class Objective(nn.Module):
     Args:
         model: the network.
         recipe: the losses' weights and rules.
-        warmup: minimise L_cls alone; the generator then has no part in it.
+        warmup: minimise L_cls alone; the generator then has no part in it, and needs no gradient from here on, until an
+            objective without warm-up is made.
         amp: see :class:`utils.runs.settings.Engine`.
     """
 

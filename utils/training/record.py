@@ -14,7 +14,7 @@ from utils.evaluation.summary import cautions, summarize_map
 from utils.models.recipe import explain
 from utils.results.tables import dead_map_line
 from utils.runs.provenance import describe_run
-from utils.runs.recorded import run_settings, save_settings
+from utils.runs.recorded import EARLIER, earlier_weights, run_settings, save_settings
 from utils.runs.state_folder import StateFolder
 from utils.system.files import write_json
 from utils.system.memory import peak_memory_mib
@@ -72,7 +72,8 @@ class RunRecord:
         where = f"{trainer.device}, {process_count()} processes, {workers} workers each"
         print(f"settings: {explain(trainer.recipe)}\ncomputing: {computing}; {where}")
         if is_main():
-            earlier, now = self._earlier_starts(), describe_run(root)
+            settings = self._settings_so_far()
+            earlier, now = _starts(settings), describe_run(root)
             for name in ("tf32", "deterministic"):
                 if earlier and earlier[-1].get(name, now[name]) != now[name]:
                     print(f"this start computes with {name} {now[name]}, the one before with {earlier[-1][name]}")
@@ -85,19 +86,17 @@ class RunRecord:
                 **source,
                 data={"train": dict(data), "test": test},
                 class_names=train_split.class_names,
+                **{EARLIER: earlier_weights(settings, weights.name)},
                 starts=[
                     *earlier,
                     {"after_epoch": trainer.progress.epoch, "workers": workers, **now},
                 ],
             )
 
-    def _earlier_starts(self) -> list[Any]:
+    def _settings_so_far(self) -> dict[str, Any]:
+        """Of the run that goes on; {} at its beginning, or where they were moved away."""
         progress = self._trainer.progress
-        if progress.epoch == progress.step == 0:
-            return []
-        starts = run_settings(self._folder).get("starts")
-        # Moved away or changed by hand: the run goes on all the same.
-        return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []
+        return run_settings(self._folder) if progress.epoch or progress.step else {}
 
     def add_epoch(self, figures: Mapping[str, Any]) -> None:
         """Prints and logs an epoch; figures of :func:`utils.training.engine.train_one_epoch`."""
@@ -150,5 +149,11 @@ class RunRecord:
         score = test["gt_known_loc"][evaluation.spec.protocol.mean]
         if not test["boxed"] and pixels:
             test["pixels"], score = pixels, pixels["px_ap"]
-        self._log.amend(test=test, cautions=cautions(evaluation, self._class_names))
+        self._log.amend(test=test, threshold=figures["threshold"], cautions=cautions(evaluation, self._class_names))
         self._states.note_score(self._trainer.progress.epoch, score)
+
+
+def _starts(settings: Mapping[str, Any]) -> list[Any]:
+    """The starts so far; what was changed by hand is passed over."""
+    starts = settings.get("starts")
+    return [one for one in starts if isinstance(one, dict)] if isinstance(starts, list) else []

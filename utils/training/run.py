@@ -12,7 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 
 from utils.data.dataset import ROOT
-from utils.data.split import Split
+from utils.data.split import Split, classes_without_pictures
 from utils.data.training import build_training_loader
 from utils.evaluation.calibration import Calibration, calibrate, kinds_to_calibrate, offset_key, with_offsets
 from utils.evaluation.misfits import OPTION
@@ -29,7 +29,7 @@ from utils.models.pretrained import load_imagenet
 from utils.models.recipe import CALIBRATED, Recipe, as_of_today, marked
 from utils.models.registry import build
 from utils.models.winograd import use_winograd
-from utils.results.tables import caution_lines, failure_report, pixel_lines, score_table
+from utils.results.tables import caution_lines, failure_report, pixel_lines, score_table, some_names
 from utils.runs.common import by_device
 from utils.runs.recorded import OFFSETS, change_settings, made_weights, run_settings
 from utils.runs.settings import SNAPSHOTS, Engine
@@ -59,6 +59,7 @@ from utils.training.snapshots import Snapshots, list_snapshots
 EVALUATION_BATCH = 8  # pictures, of ten crops each
 # In settings.json: whether the threshold is to be found on training pictures in the end, and on what it was.
 CHOOSES_THRESHOLD, THRESHOLD_CHOSEN_ON = "chooses_threshold", "threshold_chosen_on"
+TOP_K_GIVEN = "top_k_given"  # there: whether k is the user's, also where the protocol has one of its own
 
 
 def train(command: TrainingCommand, device: torch.device) -> None:
@@ -72,8 +73,10 @@ def train(command: TrainingCommand, device: torch.device) -> None:
     if is_main():
         command.dataset.prepare(folder)
     wait_for_all()
-    with alone_in(folder, "a run") if is_main() else nullcontext():
-        Run(command, arch, folder, device).train()
+    with alone_in(folder, "a run") if is_main() else nullcontext(), Interruption() as interruption:
+        with interruption.at_once("nothing has been trained since this start; give the same command again"):
+            run = Run(command, arch, folder, device)
+        run.train(interruption)
 
 
 @runtime_checkable
@@ -112,7 +115,7 @@ class Run:
                 sweep(place)
         state, state_path = find_training_state(settings.resume, self.states)
         is_own_state = state_path is not None and state_path.resolve().parent == self.states.path.resolve()
-        earlier = broadcast_value(run_settings(folder) if is_own_state else {})
+        earlier = broadcast_value(_earlier_settings(state_path, is_own_state))
         self.recipe = settle_recipe(command, arch, state, earlier)
         engine = settle_engine(command.engine, state["engine"] if state is not None else {})
         if state_path is not None:
@@ -133,6 +136,7 @@ class Run:
             self.recipe = adaptation.recipe
         self.recipe = replace(self.recipe, num_classes=classes[0])
         self.chooses_threshold = self._is_to_choose_threshold(earlier)
+        self._is_top_k_given = "top_k" in command.given or bool(earlier.get(TOP_K_GIVEN))
         self.data = fingerprint(self.train_split)
         require_same_data({"train": self.data, "test": fingerprint(self.test_split) if self.test_split else None})
         if state is not None:
@@ -160,6 +164,15 @@ class Run:
             with first_on_each_machine():
                 print(load_imagenet(self.model, settings.pretrained))
         self.model.place(self.device, engine.channels_last)
+        if not (recipe.frg_weight or recipe.bas_weight or recipe.area_weight):
+            print(
+                "no loss trains the generator: its maps, by which this run is scored, stay random; the class maps are "
+                "scored by BAS_inference.py --map cam"
+            )
+        if engine.amp != "none" and self.device.type == "cpu":
+            print(
+                f"--amp {engine.amp} on a CPU: most compute it many times slower than float32; leave it out for speed"
+            )
         if engine.uses_winograd(self.device):
             use_winograd(self.model)  # wide 3 x 3 convolutions, with 2.25 times fewer multiplications
         self.trainer = trainer = build_trainer(self.model, loader, self.train_split.paths, recipe, engine, self.device)
@@ -172,6 +185,7 @@ class Run:
             "root": str(self.root.resolve()),
             "is_own": self.dataset.is_own,
             CHOOSES_THRESHOLD: self.chooses_threshold,
+            TOP_K_GIVEN: self._is_top_k_given,
         }
         self.record.begin(
             ROOT, self.weights, self.train_split, self.data, self.test_split, settings.num_workers, source
@@ -179,16 +193,20 @@ class Run:
         pictures = self.test_split or self.train_split
         self.snapshots = Snapshots(self.folder, trainer, pictures, settings.snapshot, self.dataset.snapshots)
 
-    def train(self) -> None:
-        """The loop: look, evaluate, train, keep, epoch after epoch; then weights, threshold and figures."""
+    def train(self, interruption: Interruption) -> None:
+        """The loop: look, evaluate, train, keep, epoch after epoch; then weights, threshold and figures.
+
+        Args:
+            interruption: entered.
+        """
         settings = self.command.settings
-        with Interruption() as interruption, closing(self.record):
+        with closing(self.record):
             saver = Saver(self.trainer, self.states, self.data, interruption, settings.save_every_steps)
             while self.trainer.progress.epoch < self.recipe.epochs:
                 self.snapshots.take()
                 if self.test_split and self.record.lacks_scores(settings.eval_every):
                     with interruption.at_once(saver.saved):
-                        evaluation = self.evaluate_test()
+                        evaluation = self.evaluate_test(self._find_threshold())
                     self.record.add_scores(evaluation)
                 with self.record.of_failure():
                     figures = train_one_epoch(self.trainer, settings.show_step, saver.after_step)
@@ -228,6 +246,10 @@ class Run:
         self.train_split = self.dataset.load_split(self.root, "train")
         counts = f"{len(self.train_split)} pictures, {len(self.train_split.class_names)} classes"
         print(f"{name} train: {counts}; {self.train_split.layout}")
+        if without := classes_without_pictures(self.train_split):
+            print(
+                f"classes that nothing is learnt of, without a training picture: {len(without)}, {some_names(without)}"
+            )
         self.test_split: Split | None = None
         try:
             self.test_split = self.dataset.load_split(self.root, "test")
@@ -248,27 +270,38 @@ class Run:
                 raise UsageError(f"{path} is there already; go on with --resume, or choose another --save_path")
 
     def _settle_threshold(self) -> None:
+        """Puts the threshold that training pictures ask for into force, where they have the say."""
+        threshold = self._find_threshold()
+        if threshold is not None:
+            self.set_threshold(threshold)
+
+    def _find_threshold(self) -> float | None:
         """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training
         pictures. The paper's belongs to maps of the paper's classes; where the pictures have no boxes it stays."""
         split, settings = self.train_split, self.command.settings
         if not (self.chooses_threshold and (split.boxes or split.masks)):
-            return
+            return None
         spec = self._build_spec(split, ten_crops=False)
         model = self.inference_model()
         spec = self.place_maps(model, spec)
         reading = EVALUATION_BATCH, settings.num_workers, by_device(settings.scorers, self.device)
         chosen = choose_thresholds(model, split, spec, self.device, *reading).get(spec.main)
         if chosen is None:
-            return
+            return None
         finds = "finds most boxes" if split.boxes else "has the highest pixel IoU with the masks"
         paper = self.dataset.recipe(self.recipe.arch, self.recipe.name)
         print(f"threshold {chosen:g} {finds} of the training pictures (the paper's is {paper.threshold:g})")
-        self.set_threshold(chosen)
+        return chosen
 
     def _is_to_choose_threshold(self, earlier: Mapping[str, Any]) -> bool:
         """As the run to resume has it, unless a threshold is given now; of a new run, where the recipe is adapted."""
         if "threshold" in self.command.given:
             return False
+        if earlier.get(CHOOSES_THRESHOLD) and not (self.command.settings.adapt_recipe or self.dataset.is_adapted):
+            raise UsageError(
+                "--no-adapt_recipe: the recipe of the run to resume was adapted when it began; leave the option out, "
+                "or begin anew in another --save_path"
+            )
         recipe, paper = self.recipe, self.dataset.recipe(self.recipe.arch, self.recipe.name)
         has_fewer_classes = recipe.num_classes < paper.num_classes
         is_adapted = self.dataset.is_adapted or (self.command.settings.adapt_recipe and has_fewer_classes)
@@ -311,14 +344,15 @@ class Run:
         if has_masks_alone:
             protocol = protocol.for_masks()
         more |= {"with_masks": has_masks_alone, "ignore_misfits": self.command.settings.ignore_misfits}
-        return build_spec(self.recipe, protocol, top_k=self.command.given.get("top_k"), **more)
+        return build_spec(self.recipe, protocol, top_k=self.recipe.top_k if self._is_top_k_given else None, **more)
 
-    def evaluate_test(self) -> Evaluation:
-        """Evaluates the test split as BAS_inference.py does, and prints the table."""
+    def evaluate_test(self, threshold: float | None = None) -> Evaluation:
+        """Evaluates the test split, at the recipe's threshold or at another one, as BAS_inference.py does, and prints
+        the table."""
         settings, split = self.command.settings, self.test_split
         assert split is not None  # there is nothing to evaluate without
         model = self.inference_model()
-        spec = self.place_maps(model, self._build_spec(split))
+        spec = self.place_maps(model, self._build_spec(split, threshold=threshold))
         loader = build_loader(split, spec, EVALUATION_BATCH, settings.num_workers, self.device)
         scorers = by_device(settings.scorers, self.device)
         evaluation = evaluate(model, loader, split, spec, self.device, scorers=scorers)
@@ -340,10 +374,20 @@ class Run:
         option = "--dataset-dir" if self.dataset.is_own else "--data"
         paths = ["--arch", self.recipe.arch, option, self.root.resolve(), "--checkpoint", self.weights.resolve()]
         paths += [OPTION] if self.command.settings.ignore_misfits else []
-        paths += ["--top_k", self.command.given["top_k"]] if "top_k" in self.command.given else []
+        paths += ["--top_k", self.recipe.top_k] if self._is_top_k_given else []
         if self.command.settings.tf32 is not None:
             paths.append("--tf32" if self.command.settings.tf32 else "--no-tf32")
         print(f"  {self.dataset.command} {shlex.join(map(str, paths))}")
+
+
+def _earlier_settings(state_path: Path | None, is_own: bool) -> dict[str, Any]:
+    """The settings.json of the run to resume; of one that goes on in another folder, who chooses what in the end."""
+    if state_path is None:
+        return {}
+    settings = run_settings(state_path.resolve().parent.parent)
+    return (
+        settings if is_own else {name: settings[name] for name in (CHOOSES_THRESHOLD, TOP_K_GIVEN) if name in settings}
+    )
 
 
 def settle_recipe(

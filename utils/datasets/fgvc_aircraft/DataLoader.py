@@ -15,6 +15,7 @@ import numpy as np
 
 from utils.data.listing import require_pictures
 from utils.data.split import SPLITS_WITH_VAL, Split, check_split_name, parse_one_based_box, read_lines
+from utils.system.errors import UserError
 
 PAGE = "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/"
 HINT = (
@@ -38,16 +39,22 @@ def load_split(root: Path, split: str) -> Split:
     )
     class_names = tuple(line.text for line in read_lines(folder / "variants.txt", HINT))
     label_of = {name: label for label, name in enumerate(class_names)}
+    if len(label_of) < len(class_names):
+        raise UserError(f"{folder / 'variants.txt'} names a variant twice; {HINT}")
     listed = folder / f"images_variant_{LIST_OF[split]}.txt"
-    labels = {}
+    labels: dict[str, int] = {}
     for line in read_lines(listed, HINT):
-        number, _, variant = line.text.partition(" ")  # a variant's name may have blanks
+        number, variant = [*line.text.split(maxsplit=1), ""][:2]  # a variant's name may have blanks
         if variant not in label_of:
             raise line.error(f"{variant!r} is no variant of variants.txt")
+        if f"{number}.jpg" in labels:
+            raise line.error(f"{number} comes a second time")
         labels[f"{number}.jpg"] = label_of[variant]
-    boxes = {}
+    boxes: dict[str, np.ndarray] = {}
     for line in read_lines(folder / "images_box.txt", HINT):
         number, *corners = line.text.split()
+        if f"{number}.jpg" in boxes:
+            raise line.error(f"{number} comes a second time")
         if f"{number}.jpg" in labels:
             boxes[f"{number}.jpg"] = parse_one_based_box(corners, line)
     require_pictures(folder / "images", list(labels), listed, HINT)

@@ -163,7 +163,7 @@ def _read_xml(path: Path) -> np.ndarray:
 
 
 def _read_cls_list(path: Path) -> dict[str, np.ndarray]:
-    known = {}
+    known: dict[str, np.ndarray] = {}
     for line in read_lines(path, HINT):
         image_id, *classes = line.text.split()
         row = np.zeros(len(CLASSES), dtype=bool)
@@ -172,7 +172,7 @@ def _read_cls_list(path: Path) -> dict[str, np.ndarray]:
             if not 0 <= number < len(CLASSES):
                 raise line.error(f"the class {number} is not between 0 and {len(CLASSES) - 1}")
             row[number] = True
-        known[image_id] = row
+        known[image_id] = known.get(image_id, row) | row  # a line each, or one for all
     return known
 
 

@@ -151,7 +151,8 @@
         ["MaxBoxAccV2", (one) => one.max_box_acc?.max_box_acc_v2.value],
         ...Object.entries(pixelMetrics).map(([key, title]) => [title, (one) => one.pixels?.[key]]),
       ].filter(([, value]) => Object.values(maps).some((one) => typeof value(one) === "number"));
-      tables.push(table([pretty(mean), "threshold", ...columns.map(([title]) => title)], Object.entries(maps).map(
+      const means = columns.some(([title]) => title === metrics.gt_known_loc) ? `Loc: ${pretty(mean)}` : "percent";
+      tables.push(table([means, "threshold", ...columns.map(([title]) => title)], Object.entries(maps).map(
         ([title, one]) => [title, text(one.threshold), ...columns.map(([, value]) => percent(value(one)))])));
     }
     if (Array.isArray(results.sweep)) {

@@ -4,7 +4,8 @@ Columns: `id`; `label` and `class`, the true class and its name; `top<k>_label`,
 for k = 1 to 5; `x0`, `y0`, `x1`, `y1`, the predicted box in original pixels; `width`, `height` of the picture;
 `true_boxes` in original pixels, four numbers each, boxes separated by semicolons; `iou` of the predicted box with the
 nearest true box, or, for a picture that has a mask alone, of the map's pixels with the mask's; `error`, the type of
-error; `seconds`; `failure`, a sentence. What does not exist is an empty cell.
+error, "missed" for want of a prediction also where there is no true box; `seconds`; `failure`, a sentence. What does
+not exist is an empty cell.
 """
 
 from __future__ import annotations
