@@ -6,8 +6,10 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests.commands import (
     NOISE,
@@ -19,6 +21,7 @@ from tests.commands import (
     read_json,
     run_inference,
     run_training,
+    save_noise,
     write_random_net,
 )
 
@@ -113,13 +116,17 @@ def test_classes_in_another_order_are_refused(trained, tmp_path, capsys) -> None
     (tmp_path / "data").mkdir()
     for path in data.iterdir():
         (tmp_path / "data" / path.name).symlink_to(path)
-    names = tmp_path / "data" / "classes.txt"
-    names.unlink()
+    names, labels = tmp_path / "data" / "classes.txt", tmp_path / "data" / "image_class_labels.txt"
+    rows = [line.split() for line in labels.read_text().splitlines()]
+    for path in (names, labels):
+        path.unlink()
     names.write_text("1 003.Class\n2 002.Class\n3 001.Class\n")
+    labels.write_text("".join(f"{key} {4 - int(label)}\n" for key, label in rows))
     weights = run / "mobilenet1.pth.tar"
     assert run_inference("CUB", "--arch", "mobilenet", "--data", tmp_path / "data", "--checkpoint", weights) == 1
     assert_one_sentence(capsys.readouterr().err, "was trained with 001.Class as class 1, which is class 3")
     names.write_text("1 a bird\n2 002.Class\n3 003.Class\n")
+    labels.write_text("".join(f"{key} {label}\n" for key, label in rows))
     evaluate(tmp_path / "data", weights)
     assert "warning: the classes have other names than in training, a bird instead of 001" in capsys.readouterr().out
 
@@ -172,3 +179,83 @@ def test_places_of_maps_belong_to_the_network_as_it_is_built(trained, capsys) ->
     assert capsys.readouterr().out.count(once) == 1
     assert (run / "settings.json").read_text() == settings
     weights.write_bytes(original)
+
+
+def test_evaluations_within_a_run_follow_its_last_ones_rule(tmp_path) -> None:
+    """Protects curves and the best state from one epoch at the paper's threshold and the next at a chosen one."""
+    data = make_cub(tmp_path / "data", PICTURES, 3)
+    common = ["--root", data, "--save_path", tmp_path / "run", *OWN, "--warmup_epochs", 0, "--epochs", 2]
+    assert run_training(*common, "--eval_every", 1, "--keep", 3) == 0
+    run = tmp_path / "run" / "mobilenet"
+    log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    command = ["--arch", "mobilenet", "--data", data, "--num_workers", 0, "--json", tmp_path / "r.json"]
+    for epoch, entry in enumerate(log, start=1):
+        state = shutil.copy(run / "states" / f"epoch_000{epoch}.pth.tar", tmp_path / f"{epoch}.pth.tar")
+        assert run_inference("CUB", *command, "--checkpoint", state, "--select-on", "train") == 0
+        alone = read_json(tmp_path / "r.json")
+        assert (entry["threshold"], entry["test"]) == (alone["settings"]["threshold"], alone["scores"])
+
+
+def test_a_run_that_goes_on_elsewhere_keeps_its_choices(tmp_path, capsys) -> None:
+    """Protects a run on the paper's recipe from another threshold, when it goes on from a state in another folder."""
+    data = make_cub(tmp_path / "data", PICTURES, 3)
+    common = ["--root", data, "--epochs", 2, *OWN, "--warmup_epochs", 0]
+    assert run_training(*common, "--save_path", tmp_path / "a", "--no-adapt_recipe", "--keep", 2) == 0
+    state = tmp_path / "a" / "mobilenet" / "states" / "epoch_0001.pth.tar"
+    assert run_training(*common, "--save_path", tmp_path / "b", "--resume", state) == 0
+    first, second = (read_json(tmp_path / name / "mobilenet" / "settings.json") for name in "ab")
+    assert first["chooses_threshold"] is second["chooses_threshold"] is False and first["recipe"] == second["recipe"]
+    assert run_training(*common, "--save_path", tmp_path / "c") == 0
+    capsys.readouterr()
+    assert run_training(*common, "--save_path", tmp_path / "c", "--resume", "--no-adapt_recipe") == 2
+    assert_one_sentence(capsys.readouterr().err, "--no-adapt_recipe: the recipe of the run to resume was adapted")
+
+
+def test_weights_of_a_run_that_was_prolonged(trained, tmp_path, capsys) -> None:
+    """Protects the weights that a run ended with before it went on: they are evaluated as before, by their recipe and
+    threshold then, and not taken for what their name says if they are another file."""
+    data, finished = trained
+    run = shutil.copytree(finished.parent, tmp_path / "run") / "mobilenet"
+    before = evaluate(data, run / "mobilenet1.pth.tar")
+    common = ["--root", data, "--save_path", tmp_path / "run", *OWN, "--resume"]
+    assert run_training(*common, "--epochs", 3, "--threshold", 0.9) == 0
+    assert run_training(*common, "--epochs", 4) == 0
+    capsys.readouterr()
+    after = evaluate(data, run / "mobilenet1.pth.tar")
+    assert "warning" not in capsys.readouterr().out
+    assert (after["scores"], after["settings"]) == (before["scores"], before["settings"])
+    assert evaluate(data, run / "mobilenet2.pth.tar")["settings"]["threshold"] == 0.9
+    shutil.copy(run / "mobilenet3.pth.tar", run / "mobilenet1.pth.tar")
+    evaluate(data, run / "mobilenet1.pth.tar", "--plain_heads", "--no-final_relu")
+    assert "warning: nothing tells how" in capsys.readouterr().out
+
+
+def test_k_that_was_given_stays(tmp_path, capsys) -> None:
+    """Protects data with masks alone, for which the protocol has a k of its own: the user's stays in force in the run,
+    after --resume, and in the command that repeats the evaluation."""
+    for split in ("train", "test"):
+        for seed in range(4):
+            save_noise(tmp_path / "data" / split / f"c{seed % 2}" / f"{split}{seed}.png", seed)
+            mask = np.zeros((64, 64), np.uint8)
+            mask[10:40, 20:50] = 255
+            path = tmp_path / "data" / "masks" / split / f"c{seed % 2}" / f"{split}{seed}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(path)
+    common = ["--dataset", "OpenImages", "--dataset-dir", tmp_path / "data", "--save_path", tmp_path / "run", *OWN]
+    assert run_training(*common, "--epochs", 1, "--top_k", 2) == 0
+    printed, run = capsys.readouterr().out, tmp_path / "run" / "mobilenet"
+    before = read_json(run / "evaluation.json")
+    assert before["map"] == "BAS, k = 2" and "--top_k 2" in printed.splitlines()[-1]
+    assert run_training(*common, "--epochs", 1, "--resume") == 0
+    assert read_json(run / "evaluation.json") == before
+
+
+def test_a_generator_that_nothing_trains_is_told(tmp_path, capsys) -> None:
+    """Protects a run of CAM alone from being judged by maps that nothing has trained, without a word; and from classes
+    without a training picture, as of labels that count from 1."""
+    data = make_cub(tmp_path / "data", PICTURES, 4)
+    none = ["--frg_weight", 0, "--bas_weight", 0, "--area_weight", 0]
+    assert run_training("--root", data, "--save_path", tmp_path / "run", "--epochs", 1, *OWN, *none) == 0
+    printed = capsys.readouterr().out
+    assert "no loss trains the generator" in printed
+    assert "classes that nothing is learnt of, without a training picture: 1, 004.Class" in printed

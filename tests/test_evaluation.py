@@ -36,6 +36,7 @@ from utils.evaluation.summary import cautions, curves, summarize_map, sweep
 from utils.localization.boxes import iou, scale_boxes_to_crop
 from utils.localization.maps import map_to_box
 from utils.metrics import DeadMaps, MaxBoxAcc, PixelScores
+from utils.models.pooling import area_weights, block_weights
 from utils.models.taps import Placement
 from utils.results.tables import caution_lines
 from utils.system.errors import UserError
@@ -348,10 +349,12 @@ def test_a_scorer_that_dies_is_told(model: TinyBAS, split: Split, moment: str, d
     cv2.GaussianBlur(np.zeros((512, 512)), (31, 31), 5)  # wakes OpenCV's threads, which a forked process would miss
 
     killed: list[int] = []
+    others = set(multiprocessing.active_children())
 
     def kill(*_):
         if not killed:
-            killed.append(sorted(process.pid for process in multiprocessing.active_children())[dying])
+            scorers = set(multiprocessing.active_children()) - others
+            killed.append(sorted(process.pid for process in scorers)[dying])
             os.kill(killed[0], signal.SIGKILL)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -360,7 +363,7 @@ def test_a_scorer_that_dies_is_told(model: TinyBAS, split: Split, moment: str, d
             patch.setattr(Scorers, "__enter__", lambda pool: kill() or begin(pool))
         with pytest.raises(UserError, match="a process that scores maps died.*--scorers"):
             run(model, split, ask(), batch_size=1, observe=kill, scorers=2)
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= others
 
 
 def test_seconds_are_each_batchs_own(model: TinyBAS, split: Split, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -453,3 +456,32 @@ def test_gaussian_draws_centred_squares() -> None:
         assert (left, top) == (224 - right, 224 - bottom) == (top, left)
         sides.append(right - left)
     assert sides == sorted(sides, reverse=True) and 100 < sides[2] < 124
+
+
+@pytest.mark.parametrize(("name", "last"), [("authors", 32), ("ijcv", 32), ("wsolevaluation", 31)])
+def test_edges_that_boxes_reach(model: TinyBAS, split: Split, name: str, last: int) -> None:
+    """Protects the figures of edges and of whole crops by each other: boxes of contours end in the last pixel, those of
+    components behind it."""
+    spec = replace(build_spec(RECIPE, PROTOCOLS[name]), thresholds={BAS: 0.4})
+    evaluation = run(model, split, spec)
+    boxes = evaluation.maps[BAS].boxes
+    boxes[:] = [[0, 0, last - 1, last]]
+    boxes[:3] = [0, 0, last, last]
+    assert evaluation.whole_crop_boxes(BAS) == 3
+    found = summarize_map(evaluation, BAS)["edges"]
+    assert found == {"left": 100, "top": 100, "right": pytest.approx(300 / 11), "bottom": 100}
+
+
+def test_in_inference_mode(model: TinyBAS) -> None:
+    """Protects notebooks that compute in PyTorch's inference mode: Grad-CAM is the same there, and what is left in
+    caches serves a step that trains."""
+    torch.manual_seed(0)
+    features, classes = torch.rand(2, 6, 4, 4), torch.tensor([1, 4])
+    expected = grad_cam(model, features, classes)
+    with torch.inference_mode():
+        torch.testing.assert_close(grad_cam(model, features.clone(), classes.clone()), expected)
+    for weights, arguments in ((block_weights, (28, 7, CPU)), (area_weights, (28, 7, 1.5, 4.0, CPU))):
+        weights.cache_clear()
+        with torch.inference_mode():
+            weights(*arguments)
+        assert not weights(*arguments).is_inference()  # else no step could derive through it

@@ -197,3 +197,10 @@ def test_seal(tmp_path: Path) -> None:
     for cut in (content[:-1], content[1:], content[-73:-1], b""):
         path.write_bytes(cut)
         assert not is_sealed(path)
+
+
+def test_the_longest_names(tmp_path: Path) -> None:
+    """Protects maps of pictures with long names: what the file system takes can be written."""
+    for name in ("x" * 251 + ".npy", "ä" * 125 + ".npy"):
+        assert write_text(tmp_path / name, "all of it").read_text() == "all of it"
+    assert len(list(tmp_path.iterdir())) == 2

@@ -66,12 +66,16 @@ def test_report_counts_an_unreadable_picture(home, tmp_path, capsys):
     assert (tmp_path / "report" / "mobilenet_test.png").is_file()
 
 
-def test_no_picture_can_be_read(home, tmp_path):
-    """Protects a data set of damaged files: all are misses, --vis has nothing to show, nothing fails."""
+def test_no_picture_can_be_read(home, tmp_path, capsys):
+    """Protects a data set of damaged files: all are misses, --vis has nothing to show, and scripts learn that figures
+    of nothing are a failure."""
     data = shutil.copytree(home / "flat_data", tmp_path / "data")
     for picture in data.glob("images/*/*.jpg"):
         picture.write_bytes(b"")
-    record = figures(home, "--sweep", "--vis", 2, "--save", tmp_path / "r", flat=True, data=data)
+    more = ("--sweep", "--vis", 2, "--save", tmp_path / "r", "--json", tmp_path / "figures.json")
+    assert run_inference("CUB", *options(home, *more, flat=True, data=data)) == 1
+    assert_one_sentence(capsys.readouterr().err, "none of the 5 pictures has a prediction")
+    record = read_json(tmp_path / "figures.json")
     assert record["scores"]["missed"] == 5 and record["scores"]["gt_known_loc"]["image_mean"] == 0
     assert not list((tmp_path / "r").glob("*.png"))
 

@@ -230,3 +230,43 @@ def test_ids_do_not_lead_out(tmp_path) -> None:
             save_map(tmp_path, image_id, np.zeros((2, 2)))
     save_map(tmp_path / ".." / tmp_path.name, "a/b.c", np.eye(2))
     assert read_map(tmp_path, "a/b.c").tolist() == np.eye(2).tolist()
+
+
+def test_maps_of_the_test_set_do_not_choose_for_another(tmp_path, capsys) -> None:
+    """Protects --select-on: pictures of another split that have the test pictures' ids would be scored by the test
+    pictures' maps; a split that is the test set by way of a link is none of its own; what was not chosen is not called
+    chosen."""
+    data = tmp_path / "data"
+    rows = ["id,x0,y0,x1,y1"]
+    for split, names in (("train", "ab"), ("val", "ab"), ("test", "bc")):
+        for seed, name in enumerate(names):
+            save_noise(data / split / "c0" / f"{name}.png", seed)
+            rows.append(f"{split}/c0/{name}.png,8,8,50,50")
+    write_lines(data / "boxes.csv", rows)
+    write_random_net(tmp_path / "net.pth.tar", 1)
+    maps = tmp_path / "maps" / "c0"
+    maps.mkdir(parents=True)
+    for name in "bc":
+        np.save(maps / f"{name}.png.npy", np.random.default_rng(0).random((7, 7)))
+    common = [
+        "--arch",
+        "mobilenet",
+        "--checkpoint",
+        tmp_path / "net.pth.tar",
+        "--dataset-dir",
+        data,
+        "--num_workers",
+        0,
+    ]
+    common += ["--device", "cpu", "--json", tmp_path / "r.json", "--no-tencrop", "--map-files", tmp_path / "maps"]
+    assert run_inference("CUB", *common, "--select-on", "val") == 2
+    assert_one_sentence(capsys.readouterr().err, "c0/b.png is a picture there and in the test set")
+    shutil.rmtree(data / "val")
+    (data / "val").symlink_to("test")
+    assert run_inference("CUB", *common, "--select-on", "val") == 2
+    assert_one_sentence(capsys.readouterr().err, "--select-on val would choose on the test pictures themselves")
+    (data / "train" / "c0" / "b.png").rename(data / "train" / "c0" / "d.png")
+    (data / "boxes.csv").write_text((data / "boxes.csv").read_text().replace("train/c0/b", "train/c0/d"))
+    assert run_inference("CUB", *common, "--select-on", "train") == 0
+    record = read_json(tmp_path / "r.json")
+    assert (record["threshold_from"], record["settings"]["threshold"]) == ("default", 0.2)

@@ -379,3 +379,15 @@ def test_wrong_options_of_load_localizer(home, tmp_path):
     assert [(kind.top_k, value) for kind, value in numbers.spec.thresholds.items()] == [(3, 0.3)]
     defaults = load_localizer("mobilenet", checkpoint, threshold=None, amp=False, tencrop=False)
     assert (defaults.spec.ten_crops, defaults.spec.thresholds) == (False, {defaults.spec.main: 0.6})
+
+
+def test_findings_and_what_is_kept(home):
+    """Protects notebooks: findings compare by identity, keep no batch alive, a device may be PyTorch's own object, and
+    a localizer's weights are in memory once."""
+    localize = load_localizer("mobilenet", home / "mobilenet0.pth.tar", device=torch.device("cpu"))
+    paths = sorted((home / "holiday").glob("[ac].png"))
+    findings = [localize(np.random.RandomState(seed).randint(0, 256, (40, 50, 3), np.uint8)) for seed in range(2)]
+    findings += [found for _, found in localize.localize_files(paths)]
+    assert findings[0] == findings[0] != findings[1] and len(set(findings)) == len(findings) == 4
+    for finding in findings:
+        assert finding.seen.untyped_storage().nbytes() == finding.seen.numel()

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from utils.metrics import PixelScores
+from utils.metrics.pixels import pixel_iou
 
 
 def wsolevaluation_px_ap(images, step):
@@ -168,3 +169,15 @@ def test_input_that_does_not_fit_is_refused_whole():
     for step in (0, -0.1, 0.3, 2, np.nan):
         with pytest.raises(ValueError, match="step"):
             PixelScores(step)
+
+
+def test_one_picture_has_the_figure_of_its_set():
+    """Protects levels that lie on a threshold, as of 8-bit maps: the picture's IoU is that of a set of this picture."""
+    rng = np.random.default_rng(0)
+    for kind in (np.float32, np.float64):
+        values = (rng.integers(0, 11, (20, 20)) / 10).astype(kind)
+        mask = rng.integers(0, 2, (20, 20)).astype(np.uint8)
+        scores = PixelScores()
+        scores.update(values, mask)
+        for threshold in (0.0, 0.1, 0.3, 0.6, 0.7, 1.0):
+            assert 100 * pixel_iou(values, threshold, mask) == pytest.approx(scores.iou_at(threshold), abs=1e-9)

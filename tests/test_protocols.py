@@ -145,3 +145,11 @@ def test_unknown_protocol() -> None:
     """Protects a typing mistake from silence."""
     with pytest.raises(UsageError, match="authors, ijcv, count_pxap, wsolevaluation"):
         find_protocol("imagenet")
+
+
+def test_ijcv_boxes_outside_the_crop() -> None:
+    """Protects objects that the crop has lost: bounds hold the left and top from below and the right and bottom from
+    above, as their code has it, so that such a box is inverted, and right for nobody."""
+    protocol = find_protocol("ijcv")
+    true = protocol.true_boxes([[480, 0, 500, 500], [0, 480, 500, 500], [0, 0, 500, 500]], (500, 500), *SIZES)
+    assert true.tolist() == [[229, 0, 223, 223], [0, 229, 223, 223], [0, 0, 223, 223]]

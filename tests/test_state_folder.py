@@ -186,3 +186,23 @@ def test_states_of_older_runs(tmp_path: Path) -> None:
     (states.path / INDEX).unlink()
     assert states.newest_intact() is None  # nothing tells whether it is whole
     assert damage_of_file(path) == ""  # but who names it gets it
+
+
+@pytest.mark.parametrize("place", [(1, 0), (2, 0)])
+def test_a_failed_save_leaves_states_of_a_lost_index(tmp_path: Path, place: tuple[int, int]) -> None:
+    """Protects against a full disk after an index was lost: the states that were found go on being states."""
+    states = StateFolder(tmp_path)
+    for epoch in (2, 3):
+        save(states, epoch)
+    (states.path / INDEX).unlink()
+
+    def fail(file: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(UserError, match="No space left"):
+        states.save(*place, fail)
+    newest = states.newest_intact()
+    assert newest is not None and newest.name == "epoch_0003.pth.tar"
+    save(states, *place)
+    assert states.newest_intact() == states.path_of(*place)
+    assert {"epoch_0002.pth.tar.given_up", "epoch_0003.pth.tar.given_up"} <= set(names(states))

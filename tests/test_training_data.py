@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -271,3 +272,13 @@ def test_impossible_counts_name_the_options(tmp_path):
         build_training_loader(split, 8, 8, 0, 0, 0, CPU)
     with pytest.raises(UsageError, match="--num_workers is -1"):
         build_evaluation_loader(split, 8, 2, -1, CPU)
+
+
+def test_workers_end_where_a_pass_is_broken_off(tmp_path):
+    """Protects notebooks: a loader that is looked into again and again keeps no processes."""
+    split = make_split(tmp_path, 8)
+    loader = build_evaluation_loader(split, 16, 2, 2, CPU)
+    before = multiprocessing.active_children()
+    for _ in range(3):
+        next(iter(loader))
+    assert set(multiprocessing.active_children()) <= set(before)

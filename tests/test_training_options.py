@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -237,7 +238,9 @@ def test_best_and_newest_states_are_kept(monkeypatch: pytest.MonkeyPatch, tiny, 
         return SimpleNamespace(summary=summary, spec=spec, dead_maps=lambda: None, **found)
 
     monkeypatch.setattr(Run, "evaluate_test", evaluate)
-    monkeypatch.setattr(recording, "summarize_map", lambda one, _: {"scores": one.summary, "pixels": None})
+    monkeypatch.setattr(
+        recording, "summarize_map", lambda one, _: {"scores": one.summary, "pixels": None, "threshold": 0.1}
+    )
     monkeypatch.setattr(running, "evaluation_record", lambda *_: {})
     data = make_cub(tmp_path / "data", [*PICTURES, (0, False, SMALL)], 3)
     options = ["--root", data, "--save_path", tmp_path, "--pretrained", "none", *AS_PUBLISHED]
@@ -462,3 +465,45 @@ def test_batch_that_cannot_be_shared_out(monkeypatch: pytest.MonkeyPatch, run, c
     folder = run("never", code=2)
     assert_one_sentence(capsys.readouterr().err, "a batch of 4 cannot be shared out among 3 processes", "--batch_size")
     assert not folder.exists()
+
+
+# --- where a run begins and ends
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_stopped_while_it_starts(monkeypatch: pytest.MonkeyPatch, tiny, run, capsys, name: str) -> None:
+    """Protects a scheduler's requeueing: also while pictures are listed and states read, the exit code is 75."""
+    tiny()
+    load = Run._load_splits
+
+    def stop(self: Run) -> None:
+        os.kill(os.getpid(), getattr(signal, name))
+        load(self)
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(Run, "_load_splits", stop)
+    run("stopped", code=75)
+    words = f"stopped by {name}; nothing has been trained since this start; give the same command again"
+    assert_one_sentence(capsys.readouterr().err, words)
+    assert signal.getsignal(signal.SIGTERM) == before
+    monkeypatch.undo()
+    tiny()
+    run("stopped")
+
+
+def test_in_a_thread(tiny, run) -> None:
+    """Protects notebooks and servers, where commands are not run by the main thread: no signal can be caught there."""
+    tiny()
+    with ThreadPoolExecutor(1) as pool:
+        assert (pool.submit(run, "thread").result() / "mobilenet1.pth.tar").is_file()
+
+
+def test_rate_of_an_epoch_that_is_resumed(monkeypatch: pytest.MonkeyPatch, tiny, run) -> None:
+    """Protects the log and the curve of rates that fall at every step: an epoch has its first step's, also where it
+    was resumed behind it."""
+    tiny()
+    whole = run("whole", "--poly_steps", 4, "--save_every_steps", 1, "--keep", 9)
+    rates = figures(whole, "lr")
+    assert rates[0] > rates[1]
+    parts = run("parts", "--poly_steps", 4, "--resume", whole / "states" / "epoch_0001_step_00000001.pth.tar")
+    assert figures(parts, "lr")[-1] == pytest.approx(rates[1], rel=1e-12)

@@ -104,3 +104,10 @@ def test_bytes_become_torchvisions_floats():
         assert images.is_contiguous() != channels_last
     assert torch.equal(evaluation_transform(16)(picture), expected)
     assert int(pixels.max()) == 255  # not normalised in place
+
+
+def test_what_is_normalised_stays_as_it_was():
+    """Protects a caller's pixels, also of floats, which need no conversion that would copy them."""
+    pixels = torch.full((3, 4, 4), 255.0)
+    normalize(pixels)
+    assert (pixels == 255).all()

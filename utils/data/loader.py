@@ -61,6 +61,8 @@ class PictureLoader(DataLoader):
         iterator = super()._get_iterator()
         if isinstance(iterator, _MultiProcessingDataLoaderIter):
             _with_workers.add(iterator)
+            if self.persistent_workers:  # told to end before all of it is garbage, with the queues that tell them
+                weakref.finalize(self, iterator._shutdown_workers)
         return iterator
 
     def __iter__(self) -> Iterator:  # type: ignore[override]  # torch asks for its own class, and uses an iterator
@@ -94,8 +96,7 @@ _with_workers: weakref.WeakSet[Any] = weakref.WeakSet()
 
 @atexit.register
 def _end_workers() -> None:
-    """Tells workers to end while the queues that tell them still work, not when all of it is garbage, and before Python
-    ends them by a SIGTERM, which they ignore, and waits for ever."""
+    """Tells workers to end before Python ends them by a SIGTERM, which they ignore, and waits for ever."""
     for iterator in list(_with_workers):
         iterator._shutdown_workers()
 
