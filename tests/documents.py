@@ -198,7 +198,7 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         raise _Found(parser)
 
     try:
-        with patch.object(argparse.ArgumentParser, "parse_args", stop):
+        with patch.object(argparse.ArgumentParser, "parse_known_args", stop):
             start(name)
     except _Found as found:
         return found.args[0]

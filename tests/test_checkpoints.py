@@ -584,3 +584,13 @@ def test_numbers_of_numpy_beside_the_weights(tmp_path: Path, kind: type) -> None
     """Protects files that carry an epoch or a score as whichever of NumPy's numbers."""
     torch.save({"state_dict": {"a": torch.ones(2)}, "epoch": kind(1)}, tmp_path / "x.pth")
     assert load_file(tmp_path / "x.pth")["epoch"] == 1
+
+
+def test_newest_of_a_backbone_with_a_number(tmp_path: Path) -> None:
+    """Protects a backbone that is added under a name with a 0 in it: the number to compare is the epoch's."""
+    dataset = replace(train.DATASETS["CUB"], home=tmp_path)
+    folder = dataset.logs / "net_b0"
+    folder.mkdir(parents=True)
+    for epoch in (0, 9, 10):
+        (folder / dataset.weights_name("net_b0", epoch)).touch()
+    assert dataset.find_checkpoint("net_b0").name == "net_b010.pth.tar"

@@ -126,9 +126,9 @@ def test_training_steps(dataset: str, arch: str, engine: Engine | None, monkeypa
     held to 1e-4 the sum must run in the order of the authors' code, so the bare generator computes all K channels in
     the first step; that the selected channels give the same gradients is shown in test_amc.py. Where the processor's
     kernels round in another order than those of the reference (processors without AVX-512 do; then losses and
-    activations do not all agree to the last digits), only bounds of the size of
-    the distances from float64 can hold a float32 run, as for the network that `train.py` lays out: on an AMD EPYC the
-    norms of the gradients of ILSVRC's InceptionV3 are off by up to 4.9e-2, on an NVIDIA H100 by 5e-2.
+    activations do not all agree to the last digits), only bounds of the size of the distances from float64 can hold a
+    float32 run, as for the network that `train.py` lays out: on an AMD EPYC the norms of the gradients of ILSVRC's
+    InceptionV3 are off by up to 4.9e-2, on an NVIDIA H100 by 5e-2.
 
     Bounds after three steps: two roundings of the same code (contiguous and channels-last) were measured against the
     reference. In each of the sixteen runs three quarters of the entries had changed by what the reference says to

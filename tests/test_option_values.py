@@ -187,3 +187,11 @@ def test_options_in_python(options: dict) -> None:
     """Protects `load_localizer`: the same values are wrong as on the command line, as an exception of this project."""
     with pytest.raises(UsageError):
         load_localizer(train.DATASETS["CUB"], "vgg", **options)
+
+
+def test_home_behind_an_equals_sign(monkeypatch: pytest.MonkeyPatch, tmp_path) -> None:
+    """Protects from a folder called ~: shells put the home for `--save ~/x`, not for `--save=~/x`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    command = parse_inference(train.DATASETS["CUB"], ["--save=~/x", "--images=~/y"])
+    assert (command.settings.save, command.settings.images) == (tmp_path / "x", (str(tmp_path / "y"),))

@@ -206,6 +206,8 @@ def test_deterministic(restored_determinism, tiny, run) -> None:
     (start,) = read_json(run("same", "--deterministic", "--epochs", 1) / "settings.json")["starts"]
     assert start["deterministic"] is True and torch.are_deterministic_algorithms_enabled()
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    (start,) = read_json(run("third", "--epochs", 1) / "settings.json")["starts"]  # in the same process
+    assert start["deterministic"] is False
 
 
 def test_tf32(restored_tf32, tiny, run) -> None:
