@@ -71,7 +71,7 @@ def _replace(path: Path, before: os.stat_result | None, write: Callable[[Path], 
     if before is not None and not os.access(path, os.W_OK):  # though its folder would let it be replaced
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     # Nobody can know the name beforehand and put a link in its place.
-    stem = path.stem.encode()[:100].decode(errors="ignore")  # the whole name may be as long as names can be
+    stem = os.fsencode(path.stem)[:100].decode(errors="ignore")  # the whole name may be as long as names can be
     temporary = path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{path.suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
