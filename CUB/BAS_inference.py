@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 # Run as a script, the folder of this file is on the path; the packages lie one level up.
-if (home := str(Path(__file__).resolve().parents[1])) not in sys.path:
+if sys.path[0] != (home := str(Path(__file__).resolve().parents[1])):
     sys.path.insert(0, home)
 
 from CUB import DATASET

@@ -281,6 +281,8 @@ def _read_xml_folder(folder: Path, stems: Set[str]) -> dict[str, Annotation]:
         raise UserError(f"{folder} holds no .xml files; {HINT}")
     truths: dict[str, Annotation] = {}
     for name in names:
+        if _stem(name) in truths:
+            raise UserError(f"{folder} holds two files for {_stem(name)}; remove the wrong one")
         with nullcontext() if _stem(name) in stems else suppress(UserError):
             truths[_stem(name)] = read_voc_xml(folder / name, HINT)
     return truths

@@ -30,6 +30,8 @@ from tests.commands import (
 )
 from tests.test_amc import TinyBAS
 from tests.test_distributed_training import NoNorm
+from utils.data.dataset import Dataset
+from utils.data.split import Split
 from utils.models.recipe import Recipe
 from utils.runs.provenance import tf32_settings
 from utils.system.devices import set_numerics
@@ -509,3 +511,20 @@ def test_rate_of_an_epoch_that_is_resumed(monkeypatch: pytest.MonkeyPatch, tiny,
     assert rates[0] > rates[1]
     parts = run("parts", "--poly_steps", 4, "--resume", whole / "states" / "epoch_0001_step_00000001.pth.tar")
     assert figures(parts, "lr")[-1] == pytest.approx(rates[1], rel=1e-12)
+
+
+def test_stopped_while_the_test_set_is_listed(monkeypatch: pytest.MonkeyPatch, tiny, run, capsys) -> None:
+    """Protects from a signal that is taken for a failure, as that of a test set, which a run can do without: nothing of
+    the start catches it."""
+    tiny()
+    load = Dataset.load_split
+
+    def stop(self: Dataset, root: Path, name: str) -> Split:
+        if name == "test":
+            os.kill(os.getpid(), signal.SIGTERM)
+        return load(self, root, name)
+
+    monkeypatch.setattr(Dataset, "load_split", stop)
+    folder = run("stopped", code=75)
+    assert_one_sentence(capsys.readouterr().err, "stopped by SIGTERM; nothing has been trained since this start")
+    assert not list(folder.glob("**/*.pth.tar")) and not (folder / "settings.json").exists()

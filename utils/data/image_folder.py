@@ -87,10 +87,12 @@ def _read_boxes(folder: Path, source: str, ids: frozenset[str]) -> tuple[dict[st
     boxes, strays = [], []
     for line, (written, *numbers) in read_table(path, HEADING, HINT):
         box = parse_box(numbers, line)
-        name = posixpath.normpath(written.removeprefix(f"{folder.absolute().as_posix()}/"))  # ./train/cat//x.jpg
+        for root in (folder.absolute(), folder.resolve()):
+            written = written.removeprefix(f"{root.as_posix()}/")
+        name = posixpath.normpath(written)  # ./train/cat//x.jpg
         image_id = name.removeprefix(f"{source}/")
         if image_id not in ids:
-            if not any(os.path.isfile(folder / place / name) for place in ("", *others)):
+            if os.path.isabs(name) or not any(os.path.isfile(folder / place / name) for place in ("", *others)):
                 strays.append(name)
             continue
         if name == image_id and (twin := next((other for other in others if (folder / other / name).is_file()), None)):

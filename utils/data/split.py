@@ -313,10 +313,12 @@ def group_boxes(boxes: Iterable[tuple[str, np.ndarray]], once: bool = False) -> 
     groups: dict[str, list[np.ndarray]] = {}
     seen: set[tuple[str, tuple[float, ...]]] = set()
     for image_id, box in boxes:
-        one = image_id, tuple(box.ravel().tolist())
-        if not (once and one in seen):
-            groups.setdefault(image_id, []).append(box)
-        seen.add(one)
+        if once:
+            one = image_id, tuple(box.ravel().tolist())
+            if one in seen:
+                continue
+            seen.add(one)
+        groups.setdefault(image_id, []).append(box)
     return {image_id: np.concatenate(members) for image_id, members in groups.items()}
 
 

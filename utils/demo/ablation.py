@@ -195,7 +195,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=POSITIVE, default=1, help="runs at a time (default: %(default)s)")
     parser.add_argument("extra", nargs="*", metavar="-- OPTION", help="options of train.py for every run")
     args = parser.parse_args(argv)
-    own = [option for option in args.extra if name_of(option) in OWN_OPTIONS]
+    own = [option for option in args.extra if option.startswith("--") and name_of(option) in OWN_OPTIONS]
     if own:
         parser.error(f"{own[0]} is set for every run by the grid; leave it out")
     try:  # what no run would take ends the command here, not every run

@@ -98,7 +98,8 @@ class Protocol:
 
 
 class IJCVProtocol(Protocol):
-    """The authors' IJCV code: true boxes in whole pixels up to S - 1, an IoU of 0.5 is enough, mean over images."""
+    """The authors' IJCV code: true boxes in whole pixels, right and bottom up to S - 1, an IoU of 0.5 is enough,
+    mean over images."""
 
     name = "ijcv"
     title = (

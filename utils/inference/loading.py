@@ -105,7 +105,7 @@ def load(
     apply_weights(model, read, assign=True)
     print(read.summary)
     model = fold_batch_norm(model.eval()).place(on)
-    read = replace(read, state={})  # the network has the weights
+    read = replace(read, state={})  # the network has them: once in memory is enough
     return Loaded(dataset, read, recorded, model, recipe, rules, names, on, amp)
 
 

@@ -146,11 +146,14 @@ def _refuse_compressed(path: Path) -> None:
     """UserError for an archive that is far larger unpacked than packed: PyTorch packs without compressing, and a small
     file must not fill the memory."""
     with zipfile.ZipFile(path) as archive:
-        size = sum(member.file_size for member in archive.infolist())
+        members = archive.infolist()
+    size = sum(member.file_size for member in members)
     if size > 2 * path.stat().st_size + (1 << 20):
-        raise UserError(
-            f"{path} is a compressed archive of {size >> 20} MiB; unpack it, and name the checkpoint that is in it"
+        is_checkpoint = any(member.filename.endswith("/data.pkl") for member in members)
+        hint = (
+            "torch.load it and torch.save it again" if is_checkpoint else "unpack it, and name the file that is in it"
         )
+        raise UserError(f"{path} is a compressed archive of {size >> 20} MiB; {hint}")
 
 
 def _load_safetensors(path: Path) -> dict[str, Tensor]:

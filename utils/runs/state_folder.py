@@ -139,9 +139,13 @@ class StateFolder:
 
         path = self.path_of(epoch, step)
         given_up = [self.path / entry.file for entry in entries if entry.place >= (epoch, step) and entry.is_spared]
-        if path in given_up:
-            with suppress(OSError):  # a second name for what the new file will replace
-                path.with_name(path.name + GIVEN_UP).hardlink_to(path)
+        if path in given_up:  # a second name for what the new file will replace, or its only one
+            kept = path.with_name(path.name + GIVEN_UP)
+            try:
+                kept.hardlink_to(path)
+            except OSError:  # there are no links here, or the name is taken
+                with suppress(OSError):
+                    path.replace(kept)
         write_atomically(path, write_and_seal, durable=True)
         for old in given_up:
             if old != path:

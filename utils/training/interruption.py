@@ -30,6 +30,10 @@ class Interrupted(UserError):  # noqa: N818 - what happened is no error
     is_shared = True
 
 
+class _AtOnce(BaseException):
+    """Carries a signal past all that catches errors, to the block that it ends."""
+
+
 class Interruption:
     """While it is entered, the first SIGTERM or Ctrl-C is remembered, and a second Ctrl-C ends the process at once.
 
@@ -67,7 +71,7 @@ class Interruption:
         if not self.requested:
             self.requested, self._since = signal.Signals(number).name, time.monotonic()
             if self._saved:
-                raise Interrupted(f"stopped by {self.requested}; {self._saved}")
+                raise _AtOnce
             if is_main():
                 _say(f"\n{self.requested}: finishing the step, then saving; Ctrl-C again ends at once without saving\n")
         elif number == signal.SIGINT and not (is_launched() and time.monotonic() - self._since < ECHO_SECONDS):
@@ -85,6 +89,8 @@ class Interruption:
         self._saved = saved
         try:
             yield
+        except _AtOnce:
+            raise Interrupted(f"stopped by {self.requested}; {saved}") from None
         finally:
             self._saved = ""
 

@@ -206,7 +206,7 @@ class Run:
                 self.snapshots.take()
                 if self.test_split and self.record.lacks_scores(settings.eval_every):
                     with interruption.at_once(saver.saved):
-                        evaluation = self.evaluate_test(self._find_threshold())
+                        evaluation = self.evaluate_test(self._threshold_for_now())
                     self.record.add_scores(evaluation)
                 with self.record.of_failure():
                     figures = train_one_epoch(self.trainer, settings.show_step, saver.after_step)
@@ -275,6 +275,14 @@ class Run:
         if threshold is not None:
             self.set_threshold(threshold)
 
+    def _threshold_for_now(self) -> float | None:
+        """As in the end; where none can be found, the recipe's, since training is worth more than a figure."""
+        try:
+            return self._find_threshold()
+        except UserError as error:
+            print(f"evaluated at the recipe's threshold: {error}")
+            return None
+
     def _find_threshold(self) -> float | None:
         """For an adapted recipe without a threshold of the user's, the one that finds most boxes of the training
         pictures. The paper's belongs to maps of the paper's classes; where the pictures have no boxes it stays."""
@@ -295,13 +303,13 @@ class Run:
 
     def _is_to_choose_threshold(self, earlier: Mapping[str, Any]) -> bool:
         """As the run to resume has it, unless a threshold is given now; of a new run, where the recipe is adapted."""
-        if "threshold" in self.command.given:
-            return False
         if earlier.get(CHOOSES_THRESHOLD) and not (self.command.settings.adapt_recipe or self.dataset.is_adapted):
             raise UsageError(
                 "--no-adapt_recipe: the recipe of the run to resume was adapted when it began; leave the option out, "
                 "or begin anew in another --save_path"
             )
+        if "threshold" in self.command.given:
+            return False
         recipe, paper = self.recipe, self.dataset.recipe(self.recipe.arch, self.recipe.name)
         has_fewer_classes = recipe.num_classes < paper.num_classes
         is_adapted = self.dataset.is_adapted or (self.command.settings.adapt_recipe and has_fewer_classes)
