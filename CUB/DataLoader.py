@@ -49,13 +49,14 @@ def load_split(root: Path, split: str) -> Split:
     """
     check_split_name(split)
     root = Path(root)
-    folder, is_owners = _find_layout(root, all) or _find_layout(root, any) or (None, False)
-    if folder is not None and is_owners:
+    found = _find_layout(root, all) or _find_layout(root, any)
+    if found is None:
+        looked_for = ", ".join(_OWNERS_PIECES + _AUTHORS_PIECES + _AUTHORS_BOXES)
+        raise UserError(f"no CUB-200-2011 in {root} (looked for {looked_for}); {HINT}")
+    folder, is_owners = found
+    if is_owners:
         return _load_owners_layout(folder, split)
-    if folder is not None:
-        return _load_authors_train(folder) if split == "train" else _load_authors_test(folder)
-    looked_for = ", ".join(_OWNERS_PIECES + _AUTHORS_PIECES + _AUTHORS_BOXES)
-    raise UserError(f"no CUB-200-2011 in {root} (looked for {looked_for}); {HINT}")
+    return _load_authors_train(folder) if split == "train" else _load_authors_test(folder)
 
 
 def _find_layout(root: Path, enough: Callable[[Iterable[bool]], bool]) -> tuple[Path, bool] | None:

@@ -131,19 +131,22 @@ def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[
     Returns:
         Picture name -> its path in `folder`; and a phrase that says how they lie.
     """
-    loose = list_pictures(folder)
+    others: Counter[str] = Counter()
+    loose = list_pictures(folder, others)
     if not list_folders(folder):
-        list_pictures(folder, passed_over)
+        passed_over.update(others)  # beside class folders they are counted with these
         if not loose:
             told = passed_over_phrase(passed_over)
             raise UserError(f"{folder} holds neither pictures nor class folders{told}; {HINT}")
-        return _by_stem({name: name for name in loose}, folder), f"one flat folder in {folder}"
+        pictures = {name: name for name in loose}
+        _require_one_each(pictures, folder)
+        return pictures, f"one flat folder in {folder}"
     if loose:
         raise UserError(
             f"{folder} holds class folders and {len(loose)} loose pictures, the first {loose[0]}; put all into class "
             "folders or none"
         )
-    pictures: dict[str, str] = {}
+    pictures = {}
     groups = list_class_pictures(folder, passed_over, may_be_empty=True)
     for path in (f"{wnid}/{picture}" for wnid, members in groups.items() for picture in members):
         place, _, name = path.rpartition("/")
@@ -151,16 +154,16 @@ def _list_validation_pictures(folder: Path, passed_over: Counter[str]) -> tuple[
             first = (folder / pictures[name]).parent
             raise UserError(f"{name} lies in {first} and in {folder / place}; remove the wrong one")
         pictures[name] = path
-    return _by_stem(pictures, folder), f"class folders in {folder}{describe_folders(groups)}"
+    _require_one_each(pictures, folder)
+    return pictures, f"class folders in {folder}{describe_folders(groups)}"
 
 
-def _by_stem(pictures: dict[str, str], folder: Path) -> dict[str, str]:
-    """The same, once no two are one picture, as a.JPEG and a.jpg would be."""
-    name_of: dict[str, str] = {}
-    for name in pictures:
-        if name_of.setdefault(_stem(name), name) != name:
-            raise UserError(f"{folder} holds {name_of[_stem(name)]} and {name}, one picture twice; remove one of them")
-    return pictures
+def _require_one_each(pictures: dict[str, str], folder: Path) -> None:
+    """UserError if two files are one picture, as a.JPEG and a.jpg are: boxes go by the name without its suffix."""
+    path_of: dict[str, str] = {}
+    for name, path in pictures.items():
+        if (other := path_of.setdefault(_stem(name), path)) != path:
+            raise UserError(f"{folder} holds {other} and {path}, one picture twice; remove one of them")
 
 
 def _require_agreement(
@@ -266,12 +269,8 @@ def _read_csv(path: Path) -> dict[str, Annotation]:
         if not fields or len(fields) % 5:
             raise line.error(f"{len(fields)} words where boxes of five (wnid x0 y0 x1 y1) are expected")
         numbers = [field for position, field in enumerate(fields) if position % 5]
-        _add(
-            truths,
-            re.sub(r"(?i)\.jpe?g$", "", stem),
-            Annotation(tuple(fields[::5]), parse_boxes(numbers, line), None),
-            line,
-        )
+        stem = re.sub(r"(?i)\.jpe?g$", "", stem)
+        _add(truths, stem, Annotation(tuple(fields[::5]), parse_boxes(numbers, line), None), line)
     return truths
 
 

@@ -232,7 +232,7 @@ def _select_folders(entries: Sequence[os.DirEntry]) -> list[str]:
 
 
 def _is_folder(entry: os.DirEntry) -> bool:
-    if entry.is_symlink() and _is_picture_name(entry.name):
+    if entry.is_symlink() and _is_picture_name(entry.name):  # taken for what its name says, without asking
         return False
     try:
         return entry.is_dir()

@@ -109,7 +109,7 @@ def run(loaded: Loaded, settings: EvaluationSettings, given: Mapping[str, Any]) 
         report = None
         if settings.save and is_main():
             report = stack.enter_context(Report(settings.save, split.class_names, f"{loaded.model.arch} on {name}"))
-        spec, selected = select_thresholds(loaded, spec, settings)
+        spec, selected = select_thresholds(loaded, spec, settings, split)
         print(_settings_line(loaded, spec))
         begin = time.perf_counter()
         loader = build_loader(split, spec, settings.batch_size, settings.num_workers, loaded.device)
@@ -172,16 +172,15 @@ def build_test_spec(
 
 
 def select_thresholds(
-    loaded: Loaded, spec: EvaluationSpec, settings: EvaluationSettings
+    loaded: Loaded, spec: EvaluationSpec, settings: EvaluationSettings, test: Split
 ) -> tuple[EvaluationSpec, set[MapKind]]:
-    """The spec with each map's threshold at its best on `--select-on`, and the maps of which one was chosen; none where
-    that is not given."""
+    """The spec with each map's threshold at its best on `--select-on`, which must share no picture with the test split,
+    and the maps of which one was chosen; none where that is not given."""
     if settings.select_on is None:
         return spec, set()
     root = settings.root or loaded.dataset.root
     split = loaded.dataset.load_split(root, settings.select_on)
     require_same_classes(loaded, split)
-    test = loaded.dataset.load_split(root, "test")
     follow = settings.select_on == "val"  # asks for every file; of ImageNet's training pictures that would take minutes
     if not set(places_of(split.paths, follow)).isdisjoint(places_of(test.paths, follow)):
         raise UsageError(

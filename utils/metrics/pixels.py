@@ -168,7 +168,15 @@ class PixelScores:
 
 def reaches(score_map: ArrayLike, threshold: float) -> np.ndarray:
     """Where a map reaches a threshold, as :class:`PixelScores` counts it: 0.7 is its bin's edge, 700 * 0.001, which is
-    a little more, and levels are compared in float64."""
+    a little more, and levels are compared in float64.
+
+    Args:
+        score_map: (H, W) in [0, 1].
+        threshold: of the map.
+
+    Returns:
+        (H, W) bool.
+    """
     edge = round(threshold / STEP) * STEP
     return np.asarray(score_map, dtype=np.float64) >= (edge if abs(edge - threshold) < STEP / 1000 else threshold)
 

@@ -15,6 +15,7 @@ import errno
 import math
 import os
 import sys
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import partial
@@ -43,7 +44,8 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(usage=usage, formatter_class=help_as_written, allow_abbrev=False, **options)
 
     def parse_known_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        """See argparse; the names of options are turned into the spelling they were added in."""
+        """See argparse; the names of options are turned into the spelling they were added in, and an option that there
+        is none of ends the command, with the one that it may be meant for."""
         words = sys.argv[1:] if args is None else list(args)
         end = words.index("--") if "--" in words else len(words)
         spelled = {name_of(option): option for option in self._option_string_actions if option.startswith("--")}
@@ -52,18 +54,15 @@ class CommandParser(argparse.ArgumentParser):
             option, equals, value = word.partition("=")
             return spelled.get(name_of(option), option) + equals + value if word.startswith("--") else word
 
-        return super().parse_known_args([*map(respell, words[:end]), *words[end:]], namespace)
-
-    def parse_args(self, args: Iterable[str] | None = None, namespace: Any = None) -> Any:
-        """See argparse; an option that there is none of comes with the one that it may be meant for."""
-        known, unknown = self.parse_known_args(args, namespace)
-        if unknown:
+        known, unknown = super().parse_known_args([*map(respell, words[:end]), *words[end:]], namespace)
+        if unknown:  # here, since a sub-command's parser is asked no further
             from difflib import get_close_matches  # here: help comes sooner without it
 
             option = next((word.partition("=")[0] for word in unknown if word.startswith("-")), "")
-            near = get_close_matches(option, self._option_string_actions, n=1, cutoff=0.7)
-            self.error(f"unrecognized arguments: {' '.join(unknown)}" + (f" (is {near[0]} meant?)" if near else ""))
-        return known
+            near = get_close_matches(name_of(option), spelled, n=1, cutoff=0.6)
+            hint = f" (is {spelled[near[0]]} meant?)" if near else ""
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
+        return known, []
 
 
 def name_of(option: str) -> str:
@@ -78,19 +77,16 @@ class RaisingParser(CommandParser):
         raise UsageError(message)
 
 
-class Kind:
-    """What values an option takes; callable on the text of a command line, as an argparse type."""
+class Kind(ABC):
+    """What values an option takes."""
 
+    @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """What `add_argument` is told of it."""
-        return {"type": self}
+        """What `add_argument` is told of it; as `type` itself, where it is callable on the text of a command line."""
 
-    def __call__(self, text: str) -> Any:
-        raise NotImplementedError
-
+    @abstractmethod
     def check(self, value: Any) -> None:
         """Raises ValueError, in words that follow the option's name, if a Python value is none of this kind."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -101,6 +97,9 @@ class Number(Kind):
     low: float
     high: float = math.inf
     open_low: bool = False
+
+    def arguments(self) -> dict[str, Any]:
+        return {"type": self}
 
     def __call__(self, text: str) -> int | float:
         try:
@@ -211,6 +210,9 @@ class Name(Kind):
 
 class Place(Kind):
     """A file or folder. (Python takes an empty name for the folder that the command is run in.)"""
+
+    def arguments(self) -> dict[str, Any]:
+        return {"type": self}
 
     def __call__(self, text: str) -> Path:
         return Path(NAME(text))

@@ -393,9 +393,8 @@ def _earlier_settings(state_path: Path | None, is_own: bool) -> dict[str, Any]:
     if state_path is None:
         return {}
     settings = run_settings(state_path.resolve().parent.parent)
-    return (
-        settings if is_own else {name: settings[name] for name in (CHOOSES_THRESHOLD, TOP_K_GIVEN) if name in settings}
-    )
+    kept = settings.keys() if is_own else settings.keys() & {CHOOSES_THRESHOLD, TOP_K_GIVEN}
+    return {name: settings[name] for name in kept}
 
 
 def settle_recipe(
